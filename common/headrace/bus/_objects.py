@@ -1,0 +1,189 @@
+"""Objects of any size in a bucket, in the layout of NATS' object store (ADR-20).
+
+By hand because nats-py's `get` waits without a limit when the connection breaks, and its `put`
+sends one chunk a round trip. The `nats object` command reads what is written here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import os
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from headrace.bus._errors import JetStreamError
+from headrace.bus._jetstream import Stored, StreamConfig
+from headrace.errors import HeadraceError, NotFound, Unreachable
+
+if TYPE_CHECKING:
+    from headrace.bus._bus import Bus
+
+CHUNK_BYTES = 128 * 1024
+WINDOW = 8
+"""Chunks on their way at once."""
+
+
+class ObjectInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the bucket says of an object; the broker's own names."""
+
+    name: str
+    bucket: str
+    nuid: str
+    size: int = 0
+    chunks: int = 0
+    digest: str = ""
+    mtime: str = ""
+    deleted: bool = False
+    options: dict[str, int] = msgspec.field(default_factory=dict)
+
+
+class CorruptObject(HeadraceError):
+    """An object's bytes are not those that were put."""
+
+    code = "corrupt-object"
+
+    def __init__(self, bucket: str, name: str, reason: str) -> None:
+        self.bucket, self.name, self.reason = bucket, name, reason
+        super().__init__(f"object {bucket}/{name}: {reason}")
+
+
+class ObjectBucket:
+    """One bucket. All calls raise `Unreachable` and `JetStreamError` as the stream's do."""
+
+    def __init__(self, bus: Bus, bucket: str, *, timeout_s: float = 5.0) -> None:
+        self.bucket = bucket
+        self._bus, self._js = bus, bus.js
+        self._stream = f"OBJ_{bucket}"
+        self._timeout_s = timeout_s
+
+    async def ensure(self, *, replicas: int = 1, max_bytes: int = -1, max_age_ms: int = 0) -> None:
+        """Create the bucket, or bring the one that exists to these settings."""
+        await self._js.ensure_stream(
+            StreamConfig(
+                name=self._stream,
+                subjects=(f"$O.{self.bucket}.C.>", f"$O.{self.bucket}.M.>"),
+                num_replicas=replicas,
+                discard="new",
+                max_bytes=max_bytes,
+                max_age_ms=max_age_ms,
+                allow_rollup_hdrs=True,
+            )
+        )
+
+    async def put(self, name: str, data: bytes) -> ObjectInfo:
+        """Store *data* under *name*, in place of what was there; readers see the old or the new."""
+        old = await self._info(name)
+        info = ObjectInfo(
+            name=name,
+            bucket=self.bucket,
+            nuid=os.urandom(11).hex(),
+            size=len(data),
+            chunks=-(-len(data) // CHUNK_BYTES),
+            digest="SHA-256=" + base64.urlsafe_b64encode(hashlib.sha256(data).digest()).decode(),
+            options={"max_chunk_size": CHUNK_BYTES},
+        )
+        try:
+            await self._put_chunks(info.nuid, data)
+            await self._js.publish(
+                self._meta(name),
+                msgspec.json.encode(info),
+                headers={"Nats-Rollup": "sub"},
+                timeout_s=self._timeout_s,
+            )
+        except HeadraceError:
+            await self._drop_quietly(info.nuid)
+            raise
+        if old is not None:
+            await self._drop_quietly(old.nuid)
+        return info
+
+    async def get(self, name: str) -> bytes:
+        """Return the bytes; raises `NotFound`, or `CorruptObject` if they are not what was put."""
+        info = await self._info(name)
+        if info is None or info.deleted:
+            raise NotFound(f"no object {name} in bucket {self.bucket}")
+        chunks: list[bytes] = []
+        start, subject = 1, self._chunks(info.nuid)
+        deadline_s = asyncio.get_running_loop().time() + self._timeout_s
+        while len(chunks) < info.chunks:
+            got, _ = await self._js.read(
+                self._stream,
+                start,
+                count=info.chunks - len(chunks),
+                subject=subject,
+                timeout_s=self._timeout_s,
+            )
+            if got:
+                chunks += [stored.data for stored in got]
+                start = got[-1].seq + 1
+                continue
+            if asyncio.get_running_loop().time() > deadline_s:
+                raise CorruptObject(self.bucket, name, f"{len(chunks)} of {info.chunks} chunks")
+            await asyncio.sleep(0.02)  # a lagging replica answered: ask again
+        data = b"".join(chunks)
+        digest = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).decode()
+        if info.digest.partition("=")[2] != digest:
+            raise CorruptObject(self.bucket, name, "digest does not match")
+        return data
+
+    async def has(self, name: str, *, size: int) -> bool:
+        """Tell whether there is an object *name* of *size* bytes."""
+        info = await self._info(name)
+        return info is not None and not info.deleted and info.size == size
+
+    async def delete(self, name: str) -> bool:
+        """Drop *name* and its bytes; False when there is none."""
+        info = await self._info(name)
+        if info is None:
+            return False
+        await self._js.purge(self._stream, subject=self._meta(name))
+        await self._js.purge(self._stream, subject=self._chunks(info.nuid))
+        return True
+
+    async def names(self) -> list[str]:
+        """Return the names in the bucket, in alphabetical order; all of them, so for small ones."""
+        prefix = f"$O.{self.bucket}.M."
+        info = await self._js.stream_info(self._stream, subjects=f"{prefix}>")
+        found = info.state.subjects or {}
+        return sorted(
+            base64.urlsafe_b64decode(subject[len(prefix) :]).decode() for subject in found
+        )
+
+    async def _put_chunks(self, nuid: str, data: bytes) -> None:
+        subject = self._chunks(nuid)
+        for window in range(0, len(data), CHUNK_BYTES * WINDOW):
+            part = data[window : window + CHUNK_BYTES * WINDOW]
+            # Sent in order on one connection, so stored in order.
+            outcomes = await asyncio.gather(
+                *(
+                    self._js.publish(
+                        subject, part[at : at + CHUNK_BYTES], timeout_s=self._timeout_s
+                    )
+                    for at in range(0, len(part), CHUNK_BYTES)
+                ),
+                return_exceptions=True,
+            )
+            for outcome in outcomes:
+                if isinstance(outcome, BaseException):
+                    raise outcome
+
+    async def _info(self, name: str) -> ObjectInfo | None:
+        stored: Stored | None = await self._js.get_last(
+            self._stream, self._meta(name), timeout_s=self._timeout_s
+        )
+        return None if stored is None else msgspec.json.decode(stored.data, type=ObjectInfo)
+
+    async def _drop_quietly(self, nuid: str) -> None:
+        try:
+            await self._js.purge(self._stream, subject=self._chunks(nuid))
+        except (Unreachable, JetStreamError):
+            return  # orphaned chunks cost space only; the sweep of the bucket's owner finds them
+
+    def _meta(self, name: str) -> str:
+        return f"$O.{self.bucket}.M.{base64.urlsafe_b64encode(name.encode()).decode()}"
+
+    def _chunks(self, nuid: str) -> str:
+        return f"$O.{self.bucket}.C.{nuid}"

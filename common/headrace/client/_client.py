@@ -1,0 +1,375 @@
+"""The client: everything that a user can do with runs, over one connection."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any, Self
+
+import msgspec
+
+from headrace.client import _follow, _pages, _rerun
+from headrace.client._calls import Calls, result_of
+from headrace.client._ids import RequestIds
+from headrace.client._large import LargeValues
+from headrace.client._lookup import Lookup
+from headrace.client._submit import MUTATION_S, Compiled, Submission, Submitter
+from headrace.client._transport import Transport
+from headrace.errors import Conflict, HeadraceError, InvalidRequest, NotFound, Unreachable
+from headrace.messages import (
+    CancelRun,
+    DrainWorker,
+    Explanation,
+    GetExplanation,
+    GetHistory,
+    GetInfo,
+    GetPlan,
+    GetRun,
+    HistoryEntry,
+    ListRuns,
+    LogLines,
+    PauseRun,
+    ResumeRun,
+    RunPage,
+    RunView,
+    ServerInfo,
+    SignalRun,
+    WorkerView,
+    encode,
+    subjects,
+)
+from headrace.plan import Plan, decode_plan
+
+OPEN_STATES = frozenset(("PENDING", "RUNNING", "PAUSED", "WAITING", "BLOCKED"))
+HISTORY_PAGE = 10_000
+HISTORY_PAGES_MAX = 10_000
+LIST_MAX = 10_000
+
+
+class Client:
+    """A user's view of a cluster in one namespace. Belongs to one event loop.
+
+    Every method may raise `Unreachable` or `Busy` once its time is over: mutations are sent again
+    for 15 s, under the same request id, and queries for `timeout_s`. Whether a mutation that
+    ended so took effect is unknown; looking at the run tells.
+    """
+
+    def __init__(self, transport: Transport, *, namespace: str, timeout_s: float = 5.0) -> None:
+        if not subjects.valid_name(namespace):
+            raise InvalidRequest(f"not a namespace: {namespace!r} (letters, digits, - and _)")
+        self.namespace = namespace
+        self._transport = transport
+        self._calls = Calls(transport, namespace, timeout_s=timeout_s)
+        self._lookup = Lookup(self._calls)
+        self._requests = RequestIds()
+        self._actor = _user()
+        self._large = LargeValues(self._calls)
+        self._submitter = Submitter(self._calls, self._requests, actor=self._actor)
+
+    @classmethod
+    async def connect(
+        cls, servers: str | Sequence[str], *, namespace: str = "default", timeout_s: float = 5.0
+    ) -> Self:
+        """Connect to the broker and learn the cluster's slot table.
+
+        *servers* are NATS addresses, as a list or separated by commas. Raises `Unreachable`,
+        which names them, within *timeout_s* if no broker or no coordinator answers.
+        """
+        from headrace.client._nats import NatsTransport
+
+        addresses = servers.split(",") if isinstance(servers, str) else list(servers)
+        begun = time.monotonic()
+        transport = await NatsTransport.connect(addresses, timeout_s=timeout_s)
+        client = cls(transport, namespace=namespace, timeout_s=timeout_s)
+        try:
+            await client.learn(within_s=max(timeout_s - (time.monotonic() - begun), 0.1))
+        except BaseException:
+            await transport.close()
+            raise
+        return client
+
+    async def learn(self, *, within_s: float | None = None) -> None:
+        """Learn the slot table; `connect` has done so."""
+        try:
+            await self._calls.learn(within_s=within_s)
+        except Unreachable as error:
+            raise Unreachable(f"no coordinator answers at {self._transport.address}") from error
+
+    @property
+    def address(self) -> str:
+        """The servers as named by the user."""
+        return self._transport.address
+
+    async def close(self) -> None:
+        """Close the connection; idempotent."""
+        await self._transport.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.close()
+
+    # -- starting ------------------------------------------------------------------------------
+
+    async def submit(
+        self,
+        plan: Plan | Compiled,
+        input: Mapping[str, Any] | None = None,
+        *,
+        run_id: str = "",
+        labels: Mapping[str, str] | None = None,
+        priority: int = 0,
+        durability: str = "journal",
+        carried: Mapping[str, bytes] | None = None,
+        rerun_of: str = "",
+    ) -> RunView:
+        """Start a run; once this returns it is never lost (durability `journal`).
+
+        *input* must have been checked (`headrace.plan.check_inputs`). Without *run_id* the client
+        makes one that sorts by time. A taken *run_id* gives the existing run if definition and
+        input are the same, else `Conflict`. *carried*: path -> outputs (a msgpack map) to take
+        over. Raises also `LimitExceeded`, `InvalidRequest` and `Unavailable`.
+        """
+        submission = Submission(
+            plan=plan if isinstance(plan, Plan) else plan.plan,
+            input=dict(input or {}),
+            run_id=run_id,
+            labels=dict(labels or {}),
+            priority=priority,
+            durability=durability,
+            carried=dict(carried or {}),
+            rerun_of=rerun_of,
+        )
+        shard, view = await self._submitter.submit(submission)
+        self._lookup.remember(view.id, shard)
+        return view
+
+    async def submit_many(
+        self, submissions: Sequence[Submission]
+    ) -> Sequence[RunView | HeadraceError]:
+        """Start many runs at once; one view or error for each, in their order."""
+        return await self._submitter.submit_many(submissions)
+
+    async def rerun(self, run: str, *, failed: bool = False, run_id: str = "") -> RunView:
+        """Start a new run with the plan, input, labels and level of an ended one.
+
+        With *failed* the recorded results of completed steps are taken over (a job of several
+        steps only as a whole, as its workspace is gone). Raises `Conflict` for a live run.
+        """
+        old = await self.get(run)
+        if old.state not in _follow.ENDED:
+            raise Conflict(f"run {run} has not ended ({old.state}); cancel it first")
+        plan = await self.plan(run)
+        carried = _rerun.carried_results(old.steps, plan) if failed else {}
+        levels = (level for level, shards in self._calls.level_shards if old.shard in shards)
+        return await self.submit(
+            plan,
+            old.input if isinstance(old.input, dict) else {},
+            run_id=run_id,
+            labels=old.labels,
+            priority=old.priority,
+            durability=next(levels, "journal"),
+            carried=carried,
+            rerun_of=old.id,
+        )
+
+    # -- looking -------------------------------------------------------------------------------
+
+    async def get(self, run: str, *, wait_ms: int = 0, steps: bool = True) -> RunView:
+        """Return a run; with *wait_ms* once it has ended, or then. Raises `NotFound`."""
+        request = GetRun(run=run, wait_ms=wait_ms, steps=steps)
+        return await self._lookup.query(run, request, RunView, wait_s=wait_ms / 1000)
+
+    async def whole(self, view: RunView) -> RunView:
+        """Return *view* with what lies in the object store instead of references to it.
+
+        That is for values over the inline limit in inputs and outputs. Raises `Unreachable`.
+        """
+        return await self._large.fill(view)
+
+    async def wait(
+        self,
+        run: str,
+        timeout_s: float | None = None,
+        *,
+        outage_s: float = _follow.OUTAGE_S_MAX,
+        on_trouble: _follow.Trouble | None = None,
+    ) -> RunView:
+        """Return the run once it has ended, or as it is after *timeout_s*.
+
+        Lives through an outage of at most *outage_s*; *on_trouble* is told once for each.
+        """
+        return await _follow.wait_end(
+            lambda wait_s: self.get(run, wait_ms=int(wait_s * 1000)),
+            timeout_s=timeout_s,
+            outage_s=outage_s,
+            on_trouble=on_trouble,
+        )
+
+    async def watch(
+        self,
+        run: str,
+        *,
+        outage_s: float = _follow.OUTAGE_S_MAX,
+        on_trouble: _follow.Trouble | None = None,
+    ) -> AsyncIterator[RunView]:
+        """Yield the run now and after each change; ends with the view of the ended run."""
+        first = await self.get(run)
+        async for view in _follow.changes(
+            lambda wait_s: self.get(run, wait_ms=int(wait_s * 1000)),
+            self._transport,
+            first.shard,
+            outage_s=outage_s,
+            on_trouble=on_trouble,
+        ):
+            yield view
+
+    async def list(
+        self,
+        *,
+        states: Sequence[str] = (),
+        workflow: str = "",
+        labels: Mapping[str, str] | None = None,
+        since_ms: int = 0,
+        limit: int = 50,
+        cursor: str = "",
+    ) -> RunPage:
+        """Return a page of open and closed runs, newest first, without their steps.
+
+        Asks every shard's owner and the archive, and fails if one does not answer.
+        """
+        if not 0 < limit <= LIST_MAX:
+            raise InvalidRequest(f"limit {limit}: from 1 to {LIST_MAX}")
+        query = ListRuns(
+            states=list(states),
+            workflow=workflow,
+            labels=dict(labels or {}),
+            since_ms=since_ms,
+            limit=limit,
+        )
+
+        async def fetch(source: str, page: str) -> RunPage:
+            request = msgspec.structs.replace(query, cursor=page)
+            return result_of(RunPage, await self._calls.ask(lambda: source, request))
+
+        names = [
+            subjects.command(self.namespace, shard) for shard in self._calls.routes.all_shards()
+        ]
+        if not states or not OPEN_STATES.issuperset(states):
+            names.append(subjects.ARCHIVE)
+        return await _pages.merge_pages(names, fetch, limit=limit, cursor=cursor)
+
+    async def history(self, run: str) -> Sequence[HistoryEntry]:
+        """Return all events of a run in order. Raises `NotFound`."""
+        entries: list[HistoryEntry] = []
+        for _ in range(HISTORY_PAGES_MAX):
+            after = entries[-1].number if entries else 0
+            request = GetHistory(run=run, after=after, limit=HISTORY_PAGE)
+            page = await self._lookup.query(run, request, list[HistoryEntry])
+            fresh = [entry for entry in page if entry.number > after]
+            entries += fresh
+            if not fresh:
+                break
+        return entries
+
+    async def explain(self, run: str) -> Explanation:
+        """Return why a run is where it is. Raises `NotFound`."""
+        raw = await self._lookup.in_shards(run, GetExplanation(run=run))
+        if raw is not None:
+            return result_of(Explanation, raw)
+        view = result_of(RunView, await self._lookup.in_archive(run, GetRun(run=run, steps=False)))
+        reason = f": {view.reason}" if view.reason else ""
+        return Explanation(run=run, state=view.state, summary=f"ended {view.state}{reason}")
+
+    async def plan(self, run: str) -> Plan:
+        """Return the plan that a run is pinned to. Raises `NotFound`."""
+        return decode_plan(await self._lookup.query(run, GetPlan(run=run), bytes))
+
+    async def logs(
+        self, run: str, *, step: str = "", follow: bool = False
+    ) -> AsyncIterator[LogLines]:
+        """Yield what the run's steps wrote; with *follow* until the run has ended."""
+        first = await self.get(run, steps=False)
+        async for lines in _follow.log_lines(
+            lambda wait_s: self.get(run, wait_ms=int(wait_s * 1000), steps=False),
+            self._transport,
+            first.shard,
+            subjects.run_key(self.namespace, run),
+            step=step,
+            follow=follow,
+        ):
+            yield lines
+
+    async def info(self, *, workers: bool = False) -> ServerInfo:
+        """Return the state of the cluster; with *workers* also the registry of workers."""
+        request = GetInfo(workers=workers)
+        return result_of(ServerInfo, await self._calls.ask(lambda: subjects.INFO, request))
+
+    # -- changing ------------------------------------------------------------------------------
+
+    async def cancel(self, run: str, *, reason: str = "") -> None:
+        """Stop a run. Returns once that is recorded. Raises `NotFound`, `Conflict`."""
+        await self._change(run, CancelRun(run=run, reason=reason, **self._stamp()))
+
+    async def pause(self, run: str, *, reason: str = "") -> None:
+        """Dispatch nothing more of a run; running steps finish."""
+        await self._change(run, PauseRun(run=run, reason=reason, **self._stamp()))
+
+    async def resume(self, run: str) -> None:
+        """Go on after a pause."""
+        await self._change(run, ResumeRun(run=run, **self._stamp()))
+
+    async def signal(self, run: str, name: str, payload: Any = None) -> None:
+        """Deliver a signal once; it is kept if the run does not wait for it yet.
+
+        Raises also `LimitExceeded`.
+        """
+        if not subjects.valid_name(name):
+            raise InvalidRequest(f"not a signal name: {name!r} (letters, digits, - and _)")
+        payload = await self._large.slim(run, payload, "payload")
+        await self._change(run, SignalRun(run=run, name=name, payload=payload, **self._stamp()))
+
+    async def drain(self, worker: str, *, grace_ms: int = 0) -> WorkerView:
+        """Ask a worker to finish what it has, and stop; returns once it is draining or gone.
+
+        The order is not kept by the cluster, so it is sent until its effect is seen. Raises
+        `NotFound` for an unknown worker, `Unreachable` when it does not obey in time.
+        """
+        until = time.monotonic() + MUTATION_S
+        order = encode(DrainWorker(grace_ms))
+        last: WorkerView | None = None
+        while True:
+            info = await self.info(workers=True)
+            found = [view for view in info.workers if view.id == worker]
+            alive = [view for view in found if view.state != "Offline"]
+            if not alive and last is None:
+                raise NotFound(f"no worker {worker} is online")
+            if not alive or alive[0].state == "Draining":
+                return alive[0] if alive else last or found[0]
+            last = alive[0]
+            if time.monotonic() >= until:
+                raise Unreachable(f"worker {worker} did not begin to drain in {MUTATION_S:g} s")
+            await self._transport.publish(subjects.worker_orders(worker, last.incarnation), order)
+            await asyncio.sleep(0.25)
+
+    async def _change(
+        self, run: str, request: CancelRun | PauseRun | ResumeRun | SignalRun
+    ) -> None:
+        await self._lookup.change(run, request, within_s=MUTATION_S)
+
+    def _stamp(self) -> dict[str, Any]:
+        return {
+            "request_id": self._requests.next(),
+            "not_after_ms": int((time.time() + MUTATION_S) * 1000),
+            "actor": self._actor,
+        }
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return ""

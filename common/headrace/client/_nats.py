@@ -1,0 +1,103 @@
+"""The real transport: `headrace.bus`. Imported only when a connection is made."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Self
+
+from headrace.bus import (
+    Bus,
+    JetStreamError,
+    JetStreamMissing,
+    Message,
+    NoResponders,
+    ObjectBucket,
+    connect,
+)
+from headrace.client._transport import Unsubscribe
+from headrace.errors import Unreachable
+
+PAGE = 1_000
+PAGE_BYTES = 1024 * 1024
+OBJECT_TIMEOUT_S = 30.0
+
+
+class NatsTransport:
+    """A `Transport` over one bus."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+
+    @classmethod
+    async def connect(cls, servers: Sequence[str], *, timeout_s: float) -> Self:
+        """Connect; raises `Unreachable`, naming *servers*, within *timeout_s*."""
+        return cls(await connect(servers, name="headrace-client", wait_s=timeout_s))
+
+    @property
+    def address(self) -> str:
+        """The servers."""
+        return ", ".join(self._bus.servers)
+
+    async def request(self, subject: str, data: bytes, *, timeout_s: float) -> bytes:
+        """See `Transport`."""
+        return (await self._bus.request(subject, data, timeout_s=timeout_s)).data
+
+    async def publish(self, subject: str, data: bytes) -> None:
+        """See `Transport`."""
+        if not self._bus.publish(subject, data):
+            raise Unreachable(f"not connected to {self.address}")
+
+    async def subscribe(self, subject: str, callback: Callable[[bytes], None]) -> Unsubscribe:
+        """See `Transport`."""
+
+        def on_message(message: Message) -> None:
+            callback(message.data)
+
+        subscription = self._bus.subscribe(subject, on_message)
+
+        async def unsubscribe() -> None:
+            subscription.close()
+
+        return unsubscribe
+
+    async def put_object(self, bucket: str, name: str, data: bytes) -> None:
+        """See `Transport`."""
+        objects = ObjectBucket(self._bus, bucket, timeout_s=OBJECT_TIMEOUT_S)
+        if not await objects.has(name, size=len(data)):
+            # Never written over: somebody may be reading it.
+            await objects.put(name, data)
+
+    async def get_object(self, bucket: str, name: str) -> bytes:
+        """See `Transport`."""
+        return await ObjectBucket(self._bus, bucket, timeout_s=OBJECT_TIMEOUT_S).get(name)
+
+    async def stored(
+        self, stream: str, subject: str, *, after: int = 0
+    ) -> AsyncIterator[tuple[int, bytes]]:
+        """See `Transport`."""
+        js = self._bus.js
+        more = True
+        while more:
+            try:
+                messages, more = await js.read(
+                    stream, after + 1, count=PAGE, bytes_max=PAGE_BYTES, subject=subject
+                )
+            except NoResponders:
+                # No such stream, or one that has lost its leader: the broker can tell.
+                try:
+                    await js.stream_info(stream)
+                except JetStreamMissing:
+                    return
+                except JetStreamError as error:
+                    raise Unreachable(str(error)) from error
+                raise
+            except JetStreamError as error:
+                raise Unreachable(str(error)) from error
+            for message in messages:
+                after = message.seq
+                yield message.seq, message.data
+            more = more and bool(messages)
+
+    async def close(self) -> None:
+        """See `Transport`."""
+        await self._bus.close()

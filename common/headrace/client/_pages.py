@@ -1,0 +1,126 @@
+"""One list out of many: merges the pages of all shards and of the archive. Knows no network.
+
+Every source lists its runs newest first, by (created_ms, id). The combined cursor holds, for each
+source, the cursor of the page that was last read from it, and the key of the last run handed out.
+A source's page is read again and what was handed out already is dropped by its key: so a run that
+moves from a shard to the archive between two pages is neither lost nor shown twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+from collections.abc import Awaitable, Callable
+
+import msgspec
+
+from headrace.errors import InvalidRequest
+from headrace.messages import RunPage, RunView
+
+ROUNDS_MAX = 1_000
+"""Pages read from one source for one page of the result; ends a source that repeats itself."""
+
+Fetch = Callable[[str, str], Awaitable[RunPage]]
+"""(source, cursor) -> a page."""
+
+
+class _Cursor(msgspec.Struct, frozen=True, array_like=True):
+    created_ms: int
+    run: str
+    sources: dict[str, str]
+
+
+def encode_cursor(created_ms: int, run: str, sources: dict[str, str]) -> str:
+    """Return the combined cursor as text that fits a command line."""
+    data = msgspec.msgpack.encode(_Cursor(created_ms, run, sources))
+    return base64.urlsafe_b64encode(data).decode().rstrip("=")
+
+
+def decode_cursor(text: str) -> _Cursor:
+    """Return the parts of a cursor; raises `InvalidRequest` on anything else."""
+    try:
+        data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+        return msgspec.msgpack.decode(data, type=_Cursor)
+    except (binascii.Error, ValueError, msgspec.MsgspecError) as error:
+        raise InvalidRequest(f"not a cursor: {text!r}") from error
+
+
+def _key(run: RunView) -> tuple[int, str]:
+    return run.created_ms, run.id
+
+
+class _Source:
+    """The runs of one source, newest first, read page by page as they are needed."""
+
+    def __init__(self, name: str, cursor: str, after: tuple[int, str] | None) -> None:
+        self.name = name
+        self._after = after
+        self._start = cursor
+        """Where the page in hand begins."""
+        self._next: str | None = cursor
+        """Where the following page begins; None: there is none."""
+        self._runs: list[RunView] = []
+
+    async def fill(self, fetch: Fetch) -> None:
+        """Have a run in hand, unless the source has no more."""
+        for _ in range(ROUNDS_MAX):
+            if self._runs or self._next is None:
+                return
+            self._start = self._next
+            page = await fetch(self.name, self._start)
+            fresh = [run for run in page.runs if self._after is None or _key(run) < self._after]
+            self._runs = fresh[::-1]
+            self._next = page.cursor or None
+
+    @property
+    def head(self) -> RunView | None:
+        """The newest run in hand."""
+        return self._runs[-1] if self._runs else None
+
+    def take(self) -> RunView:
+        """Hand out the newest run."""
+        return self._runs.pop()
+
+    @property
+    def more(self) -> bool:
+        """Whether something is left, as far as is known."""
+        return bool(self._runs) or self._next is not None
+
+    @property
+    def cursor(self) -> str:
+        """Where reading must begin again, so that nothing is missed."""
+        return self._start if self._runs or self._next is None else self._next
+
+
+async def merge_pages(names: list[str], fetch: Fetch, *, limit: int, cursor: str = "") -> RunPage:
+    """Return at most *limit* runs of all sources, newest first, and the cursor of the rest.
+
+    Of two views of one run (it has just moved to the archive) the finished one is shown.
+    Whatever *fetch* raises is passed on: half a list would be a lie.
+    """
+    state = decode_cursor(cursor) if cursor else None
+    after = (state.created_ms, state.run) if state else None
+    sources = [_Source(name, state.sources.get(name, "") if state else "", after) for name in names]
+    await asyncio.gather(*(source.fill(fetch) for source in sources))
+    runs: list[RunView] = []
+    while len(runs) < limit or _repeats(runs, sources):
+        ready = [source for source in sources if source.head is not None]
+        if not ready:
+            break
+        source = max(ready, key=lambda s: _key(s.head) if s.head else (0, ""))
+        run = source.take()
+        if not runs or runs[-1].id != run.id:
+            runs.append(run)
+        elif run.finished_ms:
+            runs[-1] = run
+        await source.fill(fetch)
+    if not runs or not any(source.more for source in sources):
+        return RunPage(runs=runs)
+    places = {source.name: source.cursor for source in sources if source.cursor}
+    return RunPage(runs=runs, cursor=encode_cursor(runs[-1].created_ms, runs[-1].id, places))
+
+
+def _repeats(runs: list[RunView], sources: list[_Source]) -> bool:
+    """Tell whether some source would show the last run once more."""
+    return bool(runs) and any(s.head is not None and s.head.id == runs[-1].id for s in sources)

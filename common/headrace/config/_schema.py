@@ -1,0 +1,257 @@
+"""Sections, keys, defaults, ranges and the rules between keys. Units stand last in names.
+
+The text under a field is what the reference page prints for it. Ranges are checked by `load`;
+rules between keys by `__post_init__`, whoever builds the struct.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+from headrace.errors import InvalidConfig
+
+Name = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9_-]{1,128}\Z")]
+Count = Annotated[int, Meta(ge=1)]
+Whole = Annotated[int, Meta(ge=0)]
+Port = Annotated[int, Meta(ge=0, le=65_535)]
+Secret = Annotated[str, Meta(extra={"secret": True})]
+
+_SERVER = re.compile(r"(nats|tls|ws|wss)://[^\s/]+/?")
+
+
+class _Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A table of the file."""
+
+
+class Broker(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How to reach and log in to NATS."""
+
+    servers: tuple[str, ...] = ("nats://127.0.0.1:4222",)
+    """Addresses of the servers, `nats://host:port` or `tls://host:port`; any of them will do."""
+    connect_timeout_ms: Annotated[int, Meta(ge=100, le=60_000)] = 2_000
+    """Longest wait for one server to accept a connection."""
+    request_timeout_ms: Annotated[int, Meta(ge=100, le=60_000)] = 5_000
+    """Longest wait for an answer of the broker's API."""
+    ping_interval_ms: Annotated[int, Meta(ge=500)] = 5_000
+    """Time between pings; a host that died silently is noticed after about twice this."""
+    reconnect_wait_ms: Annotated[int, Meta(ge=10)] = 50
+    """Pause before a server is tried again."""
+    user: str = ""
+    """User name; empty: no user name and password."""
+    password: Secret = ""
+    """Password of `user`; prefer `password_file`."""
+    password_file: str = ""
+    """File whose first line is the password of `user`."""
+    creds_file: str = ""
+    """NATS credentials file (JWT and seed)."""
+    tls_ca_file: str = ""
+    """PEM file of the authorities to trust; empty: those of the system."""
+    tls_cert_file: str = ""
+    """PEM file of our certificate, for mutual TLS."""
+    tls_key_file: str = ""
+    """PEM file of the key of `tls_cert_file`."""
+    tls_hostname: str = ""
+    """Name to expect in the server's certificate, when it differs from the address."""
+
+    def __post_init__(self) -> None:
+        if not self.servers:
+            raise InvalidConfig("broker.servers", "at least one address is needed")
+        for server in self.servers:
+            if not _SERVER.fullmatch(server):
+                # Not quoted: an address may hold a password.
+                raise InvalidConfig("broker.servers", "each address must be nats://host:port")
+        if self.password and self.password_file:
+            raise InvalidConfig("broker.password_file", "give it or broker.password, not both")
+        if (self.password or self.password_file) and not self.user:
+            raise InvalidConfig("broker.user", "a password without a user name")
+        if self.user and self.creds_file:
+            raise InvalidConfig("broker.creds_file", "give it or broker.user, not both")
+        if bool(self.tls_cert_file) != bool(self.tls_key_file):
+            raise InvalidConfig(
+                "broker.tls_cert_file", "broker.tls_cert_file and broker.tls_key_file go together"
+            )
+
+    def __repr__(self) -> str:
+        return f"Broker(servers={len(self.servers)}, user={self.user!r})"
+
+
+class Coordinator(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A replica of the control plane: who it is, its shards, snapshots and the archive."""
+
+    id: Name = "coordinator-0"
+    """Name of this coordinator, the same after each restart, different from all others'."""
+    peers: tuple[Name, ...] = ()
+    """Names of all coordinators, this one too; empty: it is the only one."""
+    data_dir: str = "./.headrace"
+    """Folder of what is kept on this machine: the SQLite archive. A cluster needs none."""
+    replicas: Literal[1, 3, 5] = 1
+    """Copies of each stream and bucket in the NATS cluster."""
+    shards_journal: Annotated[int, Meta(ge=1, le=1024)] = 8
+    """Shards of durability level journal. The first, shard 0, is the system shard too."""
+    shards_snapshot: Annotated[int, Meta(ge=0, le=1024)] = 1
+    """Shards of durability level snapshot."""
+    shards_memory: Annotated[int, Meta(ge=0, le=1024)] = 1
+    """Shards of durability level memory."""
+    snapshot_events: Annotated[int, Meta(ge=100)] = 100_000
+    """A snapshot of a shard is taken after this many events."""
+    snapshot_minutes: Annotated[float, Meta(gt=0, le=10_080)] = 10.0
+    """A snapshot of a shard with new events is taken after this many minutes at the latest."""
+    clock_skew_ms_max: Annotated[int, Meta(ge=100)] = 5_000
+    """A coordinator whose clock is further away from the broker's owns no shard."""
+    archive: Literal["sqlite", "jetstream"] = "jetstream"
+    """Where closed runs go. `sqlite` is for one coordinator only."""
+    archive_path: str = ""
+    """File of the SQLite archive; empty: `archive.db` below `data_dir`."""
+    retention_days: Annotated[float, Meta(ge=0, le=36_500)] = 30.0
+    """Closed runs are deleted after this many days; 0: never."""
+
+    def __post_init__(self) -> None:
+        if len(set(self.peers)) != len(self.peers):
+            raise InvalidConfig("coordinator.peers", "a name stands there twice")
+        if self.peers and self.id not in self.peers:
+            raise InvalidConfig(
+                "coordinator.peers", f"must hold all coordinators, {self.id!r} (our id) too"
+            )
+        if self.archive == "sqlite" and len(self.peers) > 1:
+            raise InvalidConfig(
+                "coordinator.archive",
+                f"a SQLite archive is one machine's file and {len(self.peers)} coordinators are "
+                'configured: use archive = "jetstream", or one coordinator',
+            )
+        if self.archive != "sqlite" and self.archive_path:
+            raise InvalidConfig(
+                "coordinator.archive_path", f"means nothing with archive = {self.archive!r}"
+            )
+
+
+class Limits(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Hard limits. What passes one is refused by a named error before anything changes."""
+
+    payload_inline_bytes: Annotated[int, Meta(ge=1024, le=256 * 1024)] = 32 * 1024
+    """Inputs, outputs and signal payloads above this size go to the object store."""
+    payload_bytes_max: Count = 128 * 1024 * 1024
+    """Largest input, output or signal payload at all."""
+    inbox_bytes_max: Annotated[int, Meta(ge=1024 * 1024)] = 64 * 1024 * 1024
+    """Requests and results waiting in a coordinator; above it the answer is `busy`."""
+    outbox_bytes_max: Annotated[int, Meta(ge=1024 * 1024)] = 64 * 1024 * 1024
+    """Results and log lines waiting in a worker; above it the worker takes no more tasks."""
+    append_bytes_max: Annotated[int, Meta(ge=16 * 1024, le=8 * 1024 * 1024)] = 512 * 1024
+    """Largest single append to a log; what is larger is split. Below NATS's `max_payload`."""
+    log_bytes_max: Whole = 0
+    """Largest shard log; submits are refused at 80 % of it; 0: as much as the broker gives."""
+    runs_max: Count = 2_000_000
+    """Live runs of one shard; above it submits are answered `busy`."""
+    plan_bytes_max: Count = 512 * 1024
+    """Largest compiled workflow."""
+    run_steps_max: Count = 100_000
+    """Steps of one run, those that it gained while it ran too; jobs, groups and loops count."""
+    run_events_max: Count = 1_000_000
+    """Events of one run, about; a run that has more fails."""
+    run_signals_max: Count = 1_000
+    """Signals of one run that nobody has taken yet."""
+    labels_max: Whole = 64
+    """Labels of one run."""
+    label_bytes_max: Count = 256
+    """Longest name or value of a label, in UTF-8."""
+    page_runs_max: Annotated[int, Meta(ge=1, le=1_000)] = 1_000
+    """Most runs in one answer to a listing; clients ask for the next page by themselves."""
+    log_line_bytes_max: Annotated[int, Meta(ge=80)] = 64 * 1024
+    """Longest line of a step's output; the rest of a longer one is cut."""
+
+    def __post_init__(self) -> None:
+        if self.payload_inline_bytes > self.payload_bytes_max:
+            raise InvalidConfig(
+                "limits.payload_inline_bytes",
+                f"{self.payload_inline_bytes} is over limits.payload_bytes_max "
+                f"({self.payload_bytes_max})",
+            )
+
+
+class Dispatch(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Handing steps to workers, and noticing that one is lost. The same for all processes."""
+
+    lease_ms: Annotated[int, Meta(ge=300)] = 3_000
+    """Time after a worker's last heartbeat at which its steps go to another."""
+    heartbeat_ms: Annotated[int, Meta(ge=50, le=1_000)] = 1_000
+    """Time between heartbeats; at most a third of `lease_ms`, so that two may be lost."""
+    window_extra: Annotated[int, Meta(ge=0, le=1_000)] = 4
+    """Steps in flight in a lane beyond the free slots of its workers."""
+    batch_tasks_max: Annotated[int, Meta(ge=1, le=1_000)] = 50
+    """Steps in one task message."""
+    batch_bytes_max: Annotated[int, Meta(ge=1024, le=512 * 1024)] = 16 * 1024
+    """Size of a task message that is not exceeded by adding a step."""
+    batch_work_ms: Whole = 50
+    """Estimated work in one task message that is not exceeded by adding a step."""
+    lanes_max: Count = 256
+    """Lanes of one namespace (distinct sets of needed capabilities)."""
+
+    def __post_init__(self) -> None:
+        if self.heartbeat_ms * 3 > self.lease_ms:
+            raise InvalidConfig(
+                "dispatch.heartbeat_ms",
+                f"{self.heartbeat_ms} is over a third of dispatch.lease_ms ({self.lease_ms}); "
+                "two heartbeats must be allowed to get lost",
+            )
+
+
+class Worker(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A process that runs steps."""
+
+    id: Annotated[str, Meta(pattern=r"\A[A-Za-z0-9_-]{0,128}\Z")] = ""
+    """Name of this worker, different from all others'; empty: made from the host's name."""
+    namespace: Name = "default"
+    """Tenant whose steps it runs."""
+    capabilities: tuple[str, ...] = ("default",)
+    """Labels that it offers; a step goes to a worker that offers all that it needs."""
+    slots: Annotated[int, Meta(ge=1, le=100_000)] = 16
+    """Steps that it runs at the same time."""
+    data_dir: str = "./.headrace"
+    """Folder of the jobs' workspaces."""
+    grace_ms: Whole = 25_000
+    """Time to finish running steps after SIGTERM; below the 30 s that Kubernetes waits."""
+    kill_ms: Annotated[int, Meta(ge=1)] = 5_000
+    """Time between a cancelled step's SIGTERM and SIGKILL."""
+    apps: tuple[str, ...] = ()
+    """Applications to serve, `package.module:name`."""
+
+    def __post_init__(self) -> None:
+        for app in self.apps:
+            module, colon, name = app.partition(":")
+            if not (module and colon and name):
+                raise InvalidConfig("worker.apps", f"{app!r} is not package.module:name")
+        for capability in self.capabilities:
+            if not capability.strip():
+                raise InvalidConfig("worker.capabilities", "an empty label")
+
+
+class Metrics(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The HTTP port with `/metrics`, `/healthz` and `/readyz`."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on; `0.0.0.0` in a container."""
+    port: Port = 0
+    """Port to listen on; 0: off."""
+
+
+class Log(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The process's own log, on stderr."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least important messages to write."""
+    format: Literal["text", "json"] = "text"
+    """`text` for people, `json` (one object a line) for machines."""
+
+
+class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Everything; hand each part only the section it needs."""
+
+    broker: Broker = Broker()
+    coordinator: Coordinator = Coordinator()
+    limits: Limits = Limits()
+    dispatch: Dispatch = Dispatch()
+    worker: Worker = Worker()
+    metrics: Metrics = Metrics()
+    log: Log = Log()

@@ -1,0 +1,105 @@
+"""What happens in a shard beside its runs."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import msgspec
+
+
+class PlanStored(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=101):
+    """A plan is kept, before any run names it."""
+
+    digest: str
+    data: bytes
+
+
+class RunEvicted(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=102):
+    """The archive has the run; only a tombstone stays until `not_after_ms`."""
+
+    run: str
+    fingerprint: str
+    state: int
+    not_after_ms: int
+
+
+class SnapshotRegistered(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=103):
+    """A snapshot of the state at `position` was written, read back and compared."""
+
+    position: int
+    name: str
+    state_hash: str
+
+
+class RequestSeen(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=104):
+    """A mutation that changed nothing else was answered; sent again it is answered the same."""
+
+    request_id: str
+    not_after_ms: int
+
+
+class PlansForgotten(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=105):
+    """Plans that no live run names left the state; a client stores them again."""
+
+    digests: list[str]
+
+
+class KeyWaited(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=110):
+    """A holder waits for a key of this (its home) shard."""
+
+    key: str
+    holder: str
+    limit: int
+    mode: int
+    shard: int
+    """Where the holder lives."""
+
+
+class KeyGrantedTo(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=111):
+    """A holder was added to a key's set; its shard is told through the outbox."""
+
+    key: str
+    holder: str
+
+
+class KeyReleased(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=112):
+    """A holder or waiter left a key's set."""
+
+    key: str
+    holder: str
+    reason: str = "released"
+    """`released`, `replaced` (a newer waiter) or `audit` (the holder exists no more)."""
+
+
+class KeyDeclined(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=114):
+    """A grant came for a holder that has ended: it is given back through the outbox."""
+
+    key: str
+    holder: str
+
+
+class OutboxCleared(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=113):
+    """Another shard has an outbox message in its log."""
+
+    message: str
+
+
+class SettingsChanged(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=120):
+    """System shard: durable settings (slot table, feature level, coordinators, namespaces)."""
+
+    settings: dict[str, Any]
+
+
+ShardEvent: TypeAlias = (
+    PlanStored
+    | RunEvicted
+    | SnapshotRegistered
+    | RequestSeen
+    | PlansForgotten
+    | KeyWaited
+    | KeyGrantedTo
+    | KeyReleased
+    | KeyDeclined
+    | OutboxCleared
+    | SettingsChanged
+)

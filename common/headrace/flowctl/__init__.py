@@ -1,0 +1,57 @@
+"""The command line.
+
+`main` is the program. The rest of `__all__` is for commands of other packages (`dev`, `run`, …),
+found by the entry point group `headrace.commands`: click commands that share options, input
+parsing, the live view and the output formats. Names are loaded when first used, since the time
+that `flowctl` takes to start is time that a person waits.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from headrace.flowctl._app import main
+    from headrace.flowctl._definitions import load_definition
+    from headrace.flowctl._inputs import collect_inputs, input_options, parse_labels
+    from headrace.flowctl._live import Progress
+    from headrace.flowctl._output import emit, emit_run, exit_code_of
+    from headrace.flowctl._settings import Settings
+    from headrace.flowctl._shared import pass_settings, shared_options
+
+__all__ = [
+    "Progress",
+    "Settings",
+    "collect_inputs",
+    "emit",
+    "emit_run",
+    "exit_code_of",
+    "input_options",
+    "load_definition",
+    "main",
+    "parse_labels",
+    "pass_settings",
+    "shared_options",
+]
+
+_HOMES = {
+    "Progress": "_live",
+    "Settings": "_settings",
+    "collect_inputs": "_inputs",
+    "emit": "_output",
+    "emit_run": "_output",
+    "exit_code_of": "_output",
+    "input_options": "_inputs",
+    "load_definition": "_definitions",
+    "main": "_app",
+    "parse_labels": "_inputs",
+    "pass_settings": "_shared",
+    "shared_options": "_shared",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,0 +1,233 @@
+"""Commands about the cluster: `workers`, `drain`, `cluster status`, `cluster check`."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from headrace.flowctl._output import colourful, emit
+from headrace.flowctl._settings import Settings
+from headrace.flowctl._shared import note, pass_settings, run_client, settings_of, shared_options
+from headrace.flowctl._text import one_line, parse_duration, rfc3339, table
+
+if TYPE_CHECKING:
+    from headrace.client import Client
+    from headrace.messages import ServerInfo, ShardInfo, WorkerView
+
+CHECK_S = 5.0
+"""How long `cluster check` waits for standbys to come level with their owners."""
+
+
+@click.command()
+@shared_options
+@pass_settings
+def workers(settings: Settings) -> None:
+    """List the workers and what they offer.
+
+    \b
+    Examples:
+      flowctl workers -o wide
+    """
+    from headrace.flowctl._views import worker_json
+
+    async def action(client: Client) -> ServerInfo:
+        return await client.info(workers=True)
+
+    found = run_client(settings, action).workers
+    if settings.namespace:
+        found = [worker for worker in found if worker.namespace == settings.namespace]
+
+    def lines(wide: bool) -> list[str]:
+        header = ["WORKER", "NAMESPACE", "STATE", "FREE/SLOTS", "CAPABILITIES"]
+        header += ["HOST", "RELEASE", "LAST SEEN", "HANDLERS"] if wide else []
+        rows = [_worker_row(worker, wide=wide) for worker in found]
+        return table(header, rows, colour=colourful(sys.stdout))
+
+    emit(
+        settings,
+        [worker_json(worker) for worker in found],
+        lines=lines,
+        names=[worker.id for worker in found],
+    )
+
+
+def _worker_row(worker: WorkerView, *, wide: bool) -> list[str]:
+    row = [
+        worker.id,
+        worker.namespace,
+        worker.state,
+        f"{worker.free}/{worker.slots}",
+        ",".join(worker.capabilities),
+    ]
+    if wide:
+        last = rfc3339(worker.last_seen_ms) or ""
+        row += [worker.host, worker.release, last, one_line(",".join(worker.handlers))]
+    return row
+
+
+@click.command()
+@click.argument("worker")
+@click.option("--grace", default="", metavar="TIME", help="Time for running steps: 30s, 5m.")
+@shared_options
+@pass_settings
+def drain(settings: Settings, worker: str, grace: str) -> None:
+    """Let a worker finish what it has, take nothing new, and stop.
+
+    \b
+    Examples:
+      flowctl drain worker-1 --grace 5m
+    """
+    from headrace.flowctl._views import worker_json
+
+    grace_ms = parse_duration(grace) if grace else 0
+
+    async def action(client: Client) -> WorkerView:
+        return await client.drain(worker, grace_ms=grace_ms)
+
+    view = run_client(settings, action)
+    note(f"worker {worker}: {view.state.lower()}")
+    if settings.format not in ("table", "wide"):
+        emit(settings, worker_json(view), lines=lambda _: [], names=[view.id])
+
+
+@click.group()
+@shared_options
+@click.pass_context
+def cluster(context: click.Context) -> None:
+    """Look at the cluster as a whole."""
+    settings_of(context)
+
+
+@cluster.command()
+@shared_options
+@pass_settings
+def status(settings: Settings) -> None:
+    """Show coordinators, shards and warnings.
+
+    \b
+    Examples:
+      flowctl cluster status -o json
+    """
+    from headrace.flowctl._views import info_json
+
+    async def action(client: Client) -> ServerInfo:
+        return await client.info(workers=True)
+
+    info = run_client(settings, action)
+    emit(
+        settings,
+        info_json(info),
+        lines=lambda wide: _status_lines(info, wide=wide),
+        names=[str(shard.shard) for shard in info.shards],
+    )
+    for warning in info.warnings:
+        note(f"warning: {warning}")
+
+
+def _status_lines(info: ServerInfo, *, wide: bool) -> list[str]:
+    online = sum(1 for worker in info.workers if worker.state in ("Online", "Busy"))
+    lines = [
+        f"release {info.release}, controller {info.controller or 'none'}",
+        f"{len(info.coordinators)} coordinators, {len(info.shards)} shards, "
+        f"{online} workers online",
+    ]
+    if info.broker:
+        facts = ", ".join(f"{key} {value}" for key, value in info.broker.items())
+        lines.append(f"broker: {facts}")
+    if info.coordinators:
+        lines += ["", *_coordinator_lines(info.coordinators)]
+    if info.shards:
+        header = ["SHARD", "LEVEL", "OWNER", "STANDBY", "EPOCH", "RUNS", "READY", "POSITION"]
+        header += ["LOG BYTES", "STATE HASH"] if wide else []
+        rows = [_shard_row(shard, wide=wide) for shard in info.shards]
+        lines += ["", *table(header, rows)]
+    return lines
+
+
+def _coordinator_lines(coordinators: list[dict[str, Any]]) -> list[str]:
+    keys = list(dict.fromkeys(key for entry in coordinators for key in entry))
+    rows = [[str(entry.get(key, "")) for key in keys] for entry in coordinators]
+    header = ["COORDINATOR" if key == "id" else key.upper() for key in keys]
+    return table(header, rows, colour=colourful(sys.stdout))
+
+
+def _shard_row(shard: ShardInfo, *, wide: bool) -> list[str]:
+    row = [
+        str(shard.shard),
+        shard.level,
+        shard.owner or "none",
+        shard.standby or "none",
+        str(shard.epoch),
+        str(shard.runs),
+        str(shard.ready),
+        str(shard.position),
+    ]
+    return [*row, str(shard.log_bytes), shard.state_hash] if wide else row
+
+
+@cluster.command()
+@shared_options
+@pass_settings
+def check(settings: Settings) -> None:
+    """Compare the state of every shard's owner with that of its standby.
+
+    Exits 0 if all that can be compared are equal, else 1.
+
+    \b
+    Examples:
+      flowctl cluster check
+    """
+    verdicts = run_client(settings, _check)
+    bad = [verdict for verdict in verdicts if verdict["verdict"] in ("different", "no owner")]
+    rows = [
+        [str(entry["shard"]), str(entry["position"]), entry["verdict"], entry["state_hash"]]
+        for entry in verdicts
+    ]
+    emit(
+        settings,
+        verdicts,
+        lines=lambda _: table(["SHARD", "POSITION", "VERDICT", "STATE HASH"], rows),
+        names=[str(entry["shard"]) for entry in verdicts],
+    )
+    if bad:
+        note(f"{len(bad)} of {len(verdicts)} shards are not well")
+        raise click.exceptions.Exit(1)
+
+
+async def _check(client: Client) -> list[dict[str, Any]]:
+    until = time.monotonic() + CHECK_S
+    verdicts: dict[int, dict[str, Any]] = {}
+    while True:
+        for shard in (await client.info(workers=True)).shards:
+            # A shard is judged once; those whose standby was behind are looked at again.
+            if verdicts.get(shard.shard, {}).get("verdict") not in ("equal", "different"):
+                verdicts[shard.shard] = _verdict(shard)
+        waiting = any(entry["verdict"] == "standby behind" for entry in verdicts.values())
+        if not waiting or time.monotonic() >= until:
+            return [verdicts[number] for number in sorted(verdicts)]
+        await asyncio.sleep(0.2)
+
+
+def _verdict(shard: ShardInfo) -> dict[str, Any]:
+    if not shard.owner:
+        verdict = "no owner"
+    elif not shard.standby or not shard.standby_hash:
+        verdict = "no standby"
+    elif shard.position != shard.standby_position:
+        verdict = "standby behind"
+    else:
+        verdict = "equal" if shard.state_hash == shard.standby_hash else "different"
+    return {
+        "shard": shard.shard,
+        "verdict": verdict,
+        "owner": shard.owner,
+        "standby": shard.standby,
+        "position": shard.position,
+        "standby_position": shard.standby_position,
+        "state_hash": shard.state_hash,
+        "standby_hash": shard.standby_hash,
+    }

@@ -1,0 +1,95 @@
+"""Commands that change a run: `cancel`, `pause`, `resume`, `signal`."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+import click
+
+from headrace.flowctl._inputs import parse_payload
+from headrace.flowctl._output import emit_run
+from headrace.flowctl._settings import Settings
+from headrace.flowctl._shared import note, pass_settings, run_client, shared_options
+
+if TYPE_CHECKING:
+    from headrace.client import Client
+    from headrace.messages import RunView
+
+
+def _change(
+    settings: Settings, run: str, done: str, change: Callable[[Client], Awaitable[None]]
+) -> None:
+    """Make a change, say so, and print the run for programs."""
+
+    async def action(client: Client) -> RunView | None:
+        await change(client)
+        if settings.format in ("table", "wide"):
+            return None
+        return await client.get(run)
+
+    view = run_client(settings, action)
+    note(f"run {run}: {done}")
+    if view is not None:
+        emit_run(settings, view)
+
+
+@click.command()
+@click.argument("run")
+@click.option("--reason", default="", help="Kept in the history.")
+@shared_options
+@pass_settings
+def cancel(settings: Settings, run: str, reason: str) -> None:
+    """Stop a run; its running steps are killed first.
+
+    \b
+    Examples:
+      flowctl cancel 01k3x… --reason "wrong input"
+    """
+    _change(settings, run, "cancelling", lambda client: client.cancel(run, reason=reason))
+
+
+@click.command()
+@click.argument("run")
+@click.option("--reason", default="", help="Kept in the history.")
+@shared_options
+@pass_settings
+def pause(settings: Settings, run: str, reason: str) -> None:
+    """Start no more steps of a run until `resume`; running ones finish.
+
+    \b
+    Examples:
+      flowctl pause 01k3x…
+    """
+    _change(settings, run, "paused", lambda client: client.pause(run, reason=reason))
+
+
+@click.command()
+@click.argument("run")
+@shared_options
+@pass_settings
+def resume(settings: Settings, run: str) -> None:
+    """Go on with a paused run.
+
+    \b
+    Examples:
+      flowctl resume 01k3x…
+    """
+    _change(settings, run, "resumed", lambda client: client.resume(run))
+
+
+@click.command()
+@click.argument("run")
+@click.argument("name")
+@click.option("--payload", metavar="JSON", help="JSON, or a text; @FILE reads a file.")
+@shared_options
+@pass_settings
+def signal(settings: Settings, run: str, name: str, payload: str | None) -> None:
+    """Send the signal NAME to a run; it is kept if the run does not wait for it yet.
+
+    \b
+    Examples:
+      flowctl signal 01k3x… approval --payload '{"by": "ada"}'
+    """
+    value = parse_payload(payload)
+    _change(settings, run, f"signal {name} sent", lambda client: client.signal(run, name, value))

@@ -1,0 +1,123 @@
+"""Commands about files: `validate`, `graph`, `init`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from headrace.flowctl._output import as_json, as_yaml, emit
+from headrace.flowctl._settings import Settings
+from headrace.flowctl._shared import note, pass_settings, run_client, shared_options
+
+if TYPE_CHECKING:
+    from headrace.client import Client
+    from headrace.plan import Plan
+
+
+@click.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path(dir_okay=False))
+@click.option(
+    "--handler", "handlers", multiple=True, metavar="NAME", help="A handler of your own workers."
+)
+@click.option("--allow-unknown", is_flag=True, help="Take every handler's name.")
+@shared_options
+@pass_settings
+def validate(
+    settings: Settings, files: tuple[str, ...], handlers: tuple[str, ...], allow_unknown: bool
+) -> None:
+    """Check workflow files and print every problem; nothing is run or sent.
+
+    \b
+    Examples:
+      flowctl validate workflows/*.yaml --handler crm/create-order
+    """
+    from headrace.errors import HeadraceError, InvalidDefinition
+    from headrace.flowctl._definitions import load_definition
+
+    results: list[dict[str, Any]] = []
+    for file in files:
+        problems: list[dict[str, Any]] = []
+        try:
+            load_definition(file, handlers=handlers, allow_unknown=allow_unknown)
+        except InvalidDefinition as error:
+            note(str(error))
+            for problem in error.problems:
+                fields = ("line", "column", "message", "hint")
+                problems.append({name: getattr(problem, name) for name in fields})
+        except HeadraceError as error:
+            note(f"{file}: {error}")
+            problems.append({"line": 0, "column": 0, "message": str(error), "hint": ""})
+        results.append({"file": file, "valid": not problems, "problems": problems})
+    bad = [result for result in results if not result["valid"]]
+    emit(
+        settings,
+        results,
+        lines=lambda _: [f"{result['file']}: ok" for result in results if result["valid"]],
+        names=[result["file"] for result in results if result["valid"]],
+    )
+    if bad:
+        raise click.exceptions.Exit(3)
+
+
+@click.command()
+@click.argument("target", metavar="FILE|RUN")
+@click.option(
+    "--format",
+    "-f",
+    "form",
+    type=click.Choice(["mermaid", "dot", "json", "yaml"]),
+    default="mermaid",
+    help="Default: mermaid.",
+)
+@shared_options
+@pass_settings
+def graph(settings: Settings, target: str, form: str) -> None:
+    """Draw the steps of a workflow file, or of a run with the states of its steps.
+
+    What exists as a file is a file.
+
+    \b
+    Examples:
+      flowctl graph workflow.yaml
+      flowctl graph 01k3x… --format dot | dot -Tsvg > run.svg
+    """
+    from headrace.flowctl._graph import as_data, as_dot, as_mermaid
+
+    states: dict[str, str] = {}
+    if Path(target).exists() or "." in target or "/" in target:
+        from headrace.flowctl._definitions import load_definition
+
+        plan = load_definition(target, allow_unknown=True)
+    else:
+        plan, states = run_client(settings, lambda client: _plan_of(client, target))
+    if form == "mermaid":
+        click.echo(as_mermaid(plan, states), nl=False)
+    elif form == "dot":
+        click.echo(as_dot(plan, states), nl=False)
+    else:
+        data = as_data(plan)
+        click.echo(as_json(data) if form == "json" else as_yaml(data).rstrip("\n"))
+
+
+async def _plan_of(client: Client, run: str) -> tuple[Plan, dict[str, str]]:
+    from headrace.flowctl._graph import states_of
+
+    return await client.plan(run), states_of((await client.get(run)).steps)
+
+
+@click.command()
+@click.argument("name", type=click.Path(file_okay=False))
+def init(name: str) -> None:
+    """Write a small project to start from into the folder NAME; overwrites nothing.
+
+    \b
+    Examples:
+      flowctl init hello && cd hello && flowctl run workflow.yaml
+    """
+    from headrace.flowctl._project import write_project
+
+    for path in write_project(Path(name)):
+        click.echo(str(path))
+    note(f"next: cd {name} && flowctl run workflow.yaml")

@@ -1,0 +1,234 @@
+"""Commands that look at runs: `list`, `get`, `history`, `explain`, `logs`."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from headrace.flowctl._cmd_submit import finish, followed
+from headrace.flowctl._inputs import parse_labels
+from headrace.flowctl._output import as_json, colourful, emit, now_ms
+from headrace.flowctl._settings import Settings
+from headrace.flowctl._shared import note, pass_settings, run_client, shared_options
+from headrace.flowctl._text import one_line, parse_since, plain, rfc3339, table
+
+if TYPE_CHECKING:
+    from headrace.client import Client
+    from headrace.messages import Explanation, HistoryEntry, LogLines, RunPage, RunView
+
+STATES = ("PENDING", "RUNNING", "COMPLETED", "FAILED", "CANCELLED", "PAUSED", "WAITING", "BLOCKED")
+"""States of runs, and the conditions of live ones."""
+
+
+@click.command(name="list")
+@click.option(
+    "--state",
+    "states",
+    multiple=True,
+    type=click.Choice(STATES, case_sensitive=False),
+    help="Only runs in this state; may be given again.",
+)
+@click.option("--workflow", default="", help="Only runs of this workflow.")
+@click.option(
+    "--label", "-l", "labels", multiple=True, metavar="KEY=VALUE", help="With this label."
+)
+@click.option("--since", default="", metavar="TIME", help="Created since: 1h, 2d, or RFC 3339.")
+@click.option("--limit", type=click.IntRange(1, 10_000), default=50, help="At most so many (50).")
+@click.option("--cursor", default="", help="Go on behind an earlier page.")
+@shared_options
+@pass_settings
+def list_runs(
+    settings: Settings,
+    states: tuple[str, ...],
+    workflow: str,
+    labels: tuple[str, ...],
+    since: str,
+    limit: int,
+    cursor: str,
+) -> None:
+    """List runs, newest first, open and closed ones.
+
+    \b
+    Examples:
+      flowctl list --state failed --since 1d
+      flowctl list --label team=web -o json
+    """
+    from headrace.flowctl._views import run_json, run_rows
+
+    marks = parse_labels(labels)
+    since_ms = parse_since(since, now_ms()) if since else 0
+
+    async def action(client: Client) -> RunPage:
+        return await client.list(
+            states=[state.upper() for state in states],
+            workflow=workflow,
+            labels=marks,
+            since_ms=since_ms,
+            limit=limit,
+            cursor=cursor,
+        )
+
+    page = run_client(settings, action)
+    colour = colourful(sys.stdout)
+    emit(
+        settings,
+        [run_json(run) for run in page.runs],
+        lines=lambda wide: table(*run_rows(page.runs, now_ms(), wide=wide), colour=colour),
+        names=[run.id for run in page.runs],
+    )
+    if page.cursor:
+        note(f"there are more: --cursor {page.cursor}")
+
+
+@click.command()
+@click.argument("run")
+@click.option("--watch", is_flag=True, help="Show the run live until it ends.")
+@click.option(
+    "--full",
+    is_flag=True,
+    help="Fetch large inputs and outputs too, instead of showing references to them.",
+)
+@shared_options
+@pass_settings
+def get(settings: Settings, run: str, watch: bool, full: bool) -> None:
+    """Show a run and its steps.
+
+    With --watch the exit code is that of the run: 0 completed, 1 failed, 2 cancelled.
+
+    \b
+    Examples:
+      flowctl get 01k3x… --watch
+      flowctl get 01k3x… -o json
+      flowctl get 01k3x… -o json --full
+    """
+
+    async def action(client: Client) -> RunView:
+        view = await followed(client, await client.get(run), wait=False, watch=watch)
+        return await client.whole(view) if full else view
+
+    finish(settings, run_client(settings, action), followed=watch)
+
+
+@click.command()
+@click.argument("run")
+@shared_options
+@pass_settings
+def history(settings: Settings, run: str) -> None:
+    """Show every event of a run, in order.
+
+    \b
+    Examples:
+      flowctl history 01k3x… -o json
+    """
+    from headrace.flowctl._views import entry_json
+
+    async def action(client: Client) -> list[HistoryEntry]:
+        return list(await client.history(run))
+
+    entries = run_client(settings, action)
+
+    def lines(wide: bool) -> list[str]:
+        rows = [
+            [
+                str(entry.number),
+                rfc3339(entry.time_ms) or "",
+                entry.type,
+                plain(entry.path),
+                one_line(as_json(entry.data), 10_000 if wide else 80) if entry.data else "",
+            ]
+            for entry in entries
+        ]
+        return table(["NUMBER", "TIME", "TYPE", "PATH", "DATA"], rows)
+
+    emit(
+        settings,
+        [entry_json(entry) for entry in entries],
+        lines=lines,
+        names=[str(entry.number) for entry in entries],
+    )
+
+
+@click.command()
+@click.argument("run")
+@shared_options
+@pass_settings
+def explain(settings: Settings, run: str) -> None:
+    """Say why a run is where it is: what it waits for, since when, on whom.
+
+    \b
+    Examples:
+      flowctl explain 01k3x…
+    """
+    from headrace.flowctl._views import explanation_json
+
+    async def action(client: Client) -> Explanation:
+        return await client.explain(run)
+
+    explanation = run_client(settings, action)
+
+    def lines(wide: bool) -> list[str]:
+        shown = [f"{explanation.run}  {explanation.state}: {plain(explanation.summary)}"]
+        if explanation.reasons:
+            rows = [
+                [
+                    plain(reason.path) or "(run)",
+                    reason.state,
+                    rfc3339(reason.since_ms) or "",
+                    rfc3339(reason.deadline_ms) or "",
+                    reason.owner,
+                    one_line(reason.reason, 1_000 if wide else 200),
+                ]
+                for reason in explanation.reasons
+            ]
+            header = ["STEP", "STATE", "SINCE", "DEADLINE", "WAITS FOR", "REASON"]
+            shown += ["", *table(header, rows, colour=colourful(sys.stdout))]
+        return shown
+
+    emit(settings, explanation_json(explanation), lines=lines, names=[explanation.run])
+
+
+@click.command()
+@click.argument("run")
+@click.option("--step", default="", metavar="PATH", help="Only this step, or the steps below it.")
+@click.option("--follow", "-f", is_flag=True, help="Go on until the run has ended.")
+@click.option("--timestamps", is_flag=True, help="Print the time of each line.")
+@shared_options
+@pass_settings
+def logs(settings: Settings, run: str, step: str, follow: bool, timestamps: bool) -> None:
+    """Print what the steps of a run wrote; with -o json one object a line.
+
+    \b
+    Examples:
+      flowctl logs 01k3x… -f
+      flowctl logs 01k3x… --step build/test
+    """
+    as_objects = settings.format == "json"
+
+    async def action(client: Client) -> None:
+        async for lines in client.logs(run, step=step, follow=follow):
+            _print_lines(lines, as_objects=as_objects, timestamps=timestamps, prefix=not step)
+
+    run_client(settings, action)
+
+
+def _print_lines(lines: LogLines, *, as_objects: bool, timestamps: bool, prefix: bool) -> None:
+    import msgspec
+
+    for number, line in enumerate(lines.lines, lines.first):
+        if as_objects:
+            data = {
+                "time": rfc3339(line.time_ms),
+                "path": lines.path,
+                "attempt": lines.attempt,
+                "number": number,
+                "stream": line.stream,
+                "text": line.text,
+            }
+            click.echo(msgspec.json.encode(data).decode())
+            continue
+        time = f"{rfc3339(line.time_ms)} " if timestamps else ""
+        where = f"{lines.path} | " if prefix else ""
+        click.echo(f"{time}{where}{line.text}")
+    sys.stdout.flush()

@@ -1,0 +1,136 @@
+"""Commands about this program: `version`, `completion`, `context`."""
+
+from __future__ import annotations
+
+import platform
+
+import click
+
+from headrace.errors import InvalidRequest
+from headrace.flowctl._output import emit
+from headrace.flowctl._settings import (
+    Settings,
+    config_file,
+    context_named,
+    read_config,
+    valid_context_name,
+    write_config,
+)
+from headrace.flowctl._shared import note, pass_settings, settings_of, shared_options
+from headrace.flowctl._text import table
+
+
+@click.command()
+@shared_options
+@pass_settings
+def version(settings: Settings) -> None:
+    """Print the version of this program.
+
+    \b
+    Examples:
+      flowctl version -o json
+    """
+    from importlib.metadata import version as installed
+
+    release = installed("headrace")
+    emit(
+        settings,
+        {"version": release, "python": platform.python_version()},
+        lines=lambda _: [f"flowctl {release}"],
+        names=[release],
+    )
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.pass_context
+def completion(context: click.Context, shell: str) -> None:
+    """Print the completion script of a shell.
+
+    \b
+    Examples:
+      eval "$(flowctl completion bash)"
+      flowctl completion fish > ~/.config/fish/completions/flowctl.fish
+    """
+    from click.shell_completion import get_completion_class
+
+    kind = get_completion_class(shell)
+    assert kind is not None, shell
+    root = context.find_root().command
+    click.echo(kind(root, {}, "flowctl", "_FLOWCTL_COMPLETE").source())
+
+
+@click.group()
+@shared_options
+@click.pass_context
+def context(context: click.Context) -> None:
+    """Name the clusters that you work with; kept in ~/.config/flowctl/config.toml."""
+    settings_of(context)
+
+
+@context.command(name="list")
+@shared_options
+@pass_settings
+def list_contexts(settings: Settings) -> None:
+    """List the contexts; the current one bears a star."""
+    config = read_config()
+    entries = [
+        {
+            "name": name,
+            "current": name == config.current,
+            "server": entry.get("server", ""),
+            "namespace": entry.get("namespace", ""),
+        }
+        for name, entry in sorted(config.contexts.items())
+    ]
+    rows = [
+        [
+            "*" if entry["current"] else "",
+            *(str(entry[key]) for key in ("name", "server", "namespace")),
+        ]
+        for entry in entries
+    ]
+    emit(
+        settings,
+        entries,
+        lines=lambda _: table(["", "NAME", "SERVER", "NAMESPACE"], rows),
+        names=[str(entry["name"]) for entry in entries],
+    )
+
+
+@context.command(name="use")
+@click.argument("name")
+def use_context(name: str) -> None:
+    """Make NAME the current context; `-` means none."""
+    config = read_config()
+    if name != "-":
+        context_named(config, name)
+    config.current = "" if name == "-" else name
+    write_config(config)
+    note(f"current context: {config.current or 'none'}")
+
+
+@context.command(name="set")
+@click.argument("name")
+@shared_options
+@pass_settings
+def set_context(settings: Settings, name: str) -> None:
+    """Keep --server and --namespace under NAME; the first context becomes the current one.
+
+    \b
+    Examples:
+      flowctl context set prod --server nats://nats.example:4222 -n billing
+    """
+    if not valid_context_name(name):
+        raise InvalidRequest(f"not a name: {name!r} (letters, digits, - and _, at most 64)")
+    if not settings.server and not settings.namespace:
+        raise InvalidRequest("say what to keep: --server, --namespace or both")
+    config = read_config()
+    entry = config.contexts.setdefault(name, {})
+    if settings.server:
+        entry["server"] = settings.server
+    if settings.namespace:
+        entry["namespace"] = settings.namespace
+    config.current = config.current or name
+    write_config(config)
+    note(f"context {name} written to {config_file()}")

@@ -1,0 +1,150 @@
+"""`submit` and `rerun`: commands that start a run, and may wait for it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from headrace.flowctl._inputs import collect_inputs, input_options, parse_labels
+from headrace.flowctl._output import emit_run, exit_code_of
+from headrace.flowctl._settings import Settings
+from headrace.flowctl._shared import note_trouble, pass_settings, run_client, shared_options
+
+if TYPE_CHECKING:
+    from headrace.client import Client
+    from headrace.messages import RunView
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def follow_options(function: Command) -> Command:
+    """Add `--wait` and `--watch`."""
+    function = click.option(
+        "--watch", is_flag=True, help="Show the run live until it ends; exits as --wait does."
+    )(function)
+    return click.option(
+        "--wait",
+        is_flag=True,
+        help="Return when the run has ended: exit 0 completed, 1 failed, 2 cancelled.",
+    )(function)
+
+
+async def followed(client: Client, run: RunView, *, wait: bool, watch: bool) -> RunView:
+    """Return *run*, or, if the user wants to wait, the run as it ended."""
+    if watch:
+        from headrace.flowctl._live import Progress
+
+        progress = Progress()
+
+        def trouble(error: Exception) -> None:
+            progress.note(f"waiting for the cluster to answer again: {error}")
+
+        return await progress.follow(client.watch(run.id, on_trouble=trouble))
+    if wait:
+        return await client.wait(run.id, on_trouble=note_trouble)
+    return run
+
+
+def finish(settings: Settings, run: RunView, *, followed: bool) -> None:
+    """Print the run; a followed one decides the exit code."""
+    emit_run(settings, run)
+    if followed and exit_code_of(run.state):
+        sys.stdout.flush()
+        raise click.exceptions.Exit(exit_code_of(run.state))
+
+
+@click.command()
+@click.argument("file", type=click.Path(dir_okay=False))
+@input_options
+@click.option("--id", "run_id", default="", metavar="ID", help="Choose the run's id.")
+@click.option("--label", "-l", "labels", multiple=True, metavar="KEY=VALUE", help="A label.")
+@click.option("--priority", type=int, default=0, help="Higher goes first (default: 0).")
+@click.option(
+    "--durability",
+    type=click.Choice(["journal", "snapshot", "memory"]),
+    default="journal",
+    help="How much of the run survives a crash (default: journal, everything).",
+)
+@click.option(
+    "--allow-unknown", is_flag=True, help="Also take handlers that no worker online offers."
+)
+@follow_options
+@shared_options
+@pass_settings
+def submit(
+    settings: Settings,
+    file: str,
+    inputs: tuple[str, ...],
+    input_file: str | None,
+    run_id: str,
+    labels: tuple[str, ...],
+    priority: int,
+    durability: str,
+    allow_unknown: bool,
+    wait: bool,
+    watch: bool,
+) -> None:
+    """Start a run of the workflow in FILE.
+
+    The same --id with the same definition and input returns the existing run.
+
+    \b
+    Examples:
+      flowctl submit order.yaml --watch
+      flowctl submit order.yaml --input count=3 --input note=@note.txt
+      flowctl submit order.yaml --input-file order.json --wait -o json
+      RUN=$(flowctl submit order.yaml -o name)
+    """
+    from headrace.flowctl._definitions import custom_handlers, load_definition
+
+    plan = load_definition(file, allow_unknown=True)
+    values = collect_inputs(plan, inputs, input_file)
+    marks = parse_labels(labels)
+
+    async def action(client: Client) -> RunView:
+        if not allow_unknown and custom_handlers(plan):
+            info = await client.info(workers=True)
+            # Compiled again for the place and the suggestion; nothing has been sent yet.
+            offered = {
+                name
+                for worker in info.workers
+                if worker.namespace == client.namespace
+                for name in worker.handlers
+            }
+            load_definition(file, handlers=offered)
+        run = await client.submit(
+            plan,
+            values,
+            run_id=run_id,
+            labels=marks,
+            priority=priority,
+            durability=durability,
+        )
+        return await followed(client, run, wait=wait, watch=watch)
+
+    finish(settings, run_client(settings, action), followed=wait or watch)
+
+
+@click.command()
+@click.argument("run")
+@click.option("--failed", is_flag=True, help="Take over the results of the steps that completed.")
+@click.option("--id", "run_id", default="", metavar="ID", help="Choose the new run's id.")
+@follow_options
+@shared_options
+@pass_settings
+def rerun(settings: Settings, run: str, failed: bool, run_id: str, wait: bool, watch: bool) -> None:
+    """Start a new run like RUN, with the same plan, input and labels.
+
+    \b
+    Examples:
+      flowctl rerun 01k3x… --failed --watch
+    """
+
+    async def action(client: Client) -> RunView:
+        new = await client.rerun(run, failed=failed, run_id=run_id)
+        return await followed(client, new, wait=wait, watch=watch)
+
+    finish(settings, run_client(settings, action), followed=wait or watch)

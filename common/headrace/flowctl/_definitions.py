@@ -1,0 +1,52 @@
+"""Workflow files to plans."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from headrace.errors import InvalidRequest, LimitExceeded
+
+if TYPE_CHECKING:
+    from headrace.plan import Plan
+
+FILE_BYTES_MAX = 8 * 1024 * 1024
+
+
+def load_definition(
+    file: str, *, handlers: Iterable[str] = (), allow_unknown: bool = False
+) -> Plan:
+    """Return the plan of a workflow file.
+
+    *handlers* are known beside the built-in ones; with *allow_unknown* any name is. Raises
+    `InvalidDefinition` with every problem in it, and `InvalidRequest` if it cannot be read.
+    """
+    from headrace.language import HandlerSpec, compile_workflow
+
+    specs = {name: HandlerSpec(name=name, open=True) for name in handlers}
+    text = read_definition(file)
+    return compile_workflow(text, file=file, handlers=specs, allow_unknown=allow_unknown)
+
+
+def custom_handlers(plan: Plan) -> set[str]:
+    """Return the handlers that *plan* uses and that are not built in."""
+    from headrace.language import BUILTIN_HANDLERS
+    from headrace.plan import Task
+
+    used = {node.uses for node in plan.nodes if isinstance(node, Task)}
+    return used - BUILTIN_HANDLERS.keys()
+
+
+def read_definition(file: str) -> str:
+    """Return a file's text. Raises `InvalidRequest`, `LimitExceeded`."""
+    try:
+        data = Path(file).read_bytes()
+    except OSError as error:
+        raise InvalidRequest(f"cannot read {file}: {error.strerror or error}") from error
+    if len(data) > FILE_BYTES_MAX:
+        raise LimitExceeded(f"{file} has more than {FILE_BYTES_MAX} bytes")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InvalidRequest(f"{file} is not UTF-8 text") from error

@@ -1,0 +1,87 @@
+"""Prints results on stdout, nothing else there: tables for people, JSON or YAML for programs."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, TextIO
+
+import click
+
+from headrace.flowctl._settings import Settings
+
+if TYPE_CHECKING:
+    from headrace.messages import RunView
+
+EXIT_CODES = {"FAILED": 1, "CANCELLED": 2}
+
+
+def emit(
+    settings: Settings,
+    data: Any,
+    *,
+    lines: Callable[[bool], Iterable[str]],
+    names: Iterable[str] = (),
+) -> None:
+    """Print one result in the chosen format.
+
+    *data* is plain JSON; *lines* gives the lines for people, wide ones if its argument is true;
+    *names* are the ids.
+    """
+    chosen = settings.format
+    if chosen == "json":
+        click.echo(as_json(data))
+    elif chosen == "yaml":
+        click.echo(as_yaml(data), nl=False)
+    elif chosen == "name":
+        for name in names:
+            click.echo(name)
+    else:
+        for line in lines(chosen == "wide"):
+            click.echo(line, color=True if colourful(sys.stdout) else None)
+
+
+def emit_run(settings: Settings, run: RunView) -> None:
+    """Print one run."""
+    from headrace.flowctl._views import run_json, run_lines
+
+    colour = colourful(sys.stdout)
+    emit(
+        settings,
+        run_json(run),
+        lines=lambda wide: run_lines(run, now_ms(), wide=wide, colour=colour),
+        names=[run.id],
+    )
+
+
+def exit_code_of(state: str) -> int:
+    """Return what `--wait` and `--watch` exit with: 0 completed, 1 failed, 2 cancelled."""
+    return EXIT_CODES.get(state, 0)
+
+
+def as_json(data: Any) -> str:
+    """Return *data* as indented JSON; bytes become base64."""
+    import msgspec
+
+    return msgspec.json.format(msgspec.json.encode(data), indent=2).decode()
+
+
+def as_yaml(data: Any) -> str:
+    """Return *data* as YAML, keys in their order."""
+    import msgspec
+    import yaml
+
+    plain = msgspec.to_builtins(data, str_keys=True)
+    return str(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
+
+
+def colourful(stream: TextIO) -> bool:
+    """Tell whether to use colours: on a terminal, unless `NO_COLOR` is set."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def now_ms() -> int:
+    """Return the time, in ms since the epoch."""
+    return int(time.time() * 1000)

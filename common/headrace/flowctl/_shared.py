@@ -1,0 +1,120 @@
+"""Options that every command takes, and the connection that most of them need."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from headrace.flowctl._settings import FORMATS, Settings, find_target
+
+if TYPE_CHECKING:
+    from headrace.client import Client
+
+T = TypeVar("T")
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+CONNECT_S = 4.5
+"""Within five seconds a user knows that the cluster cannot be reached."""
+
+
+def settings_of(context: click.Context) -> Settings:
+    """Return the settings of this invocation; options before and after the command share them."""
+    root = context.find_root()
+    if not isinstance(root.obj, Settings):
+        root.obj = Settings()
+    return root.obj
+
+
+def _store(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
+    if value:
+        setattr(settings_of(context), str(parameter.name), value)
+
+
+def shared_options(function: Command) -> Command:
+    """Add `--server`, `--context`, `--namespace` and `--output`; read them by `pass_settings`."""
+    options = (
+        click.option(
+            "--output",
+            "-o",
+            type=click.Choice(FORMATS),
+            expose_value=False,
+            callback=_store,
+            help="Output format (default: table).",
+        ),
+        click.option(
+            "--namespace", "-n", expose_value=False, callback=_store, help="Namespace of the runs."
+        ),
+        click.option(
+            "--context", expose_value=False, callback=_store, help="Named cluster, see `context`."
+        ),
+        click.option(
+            "--server",
+            "-s",
+            expose_value=False,
+            callback=_store,
+            metavar="URL",
+            help="NATS address of the cluster (FLOWCTL_SERVER).",
+        ),
+    )
+    for option in options:
+        function = option(function)
+    return function
+
+
+def pass_settings(function: Callable[..., T]) -> Callable[..., T]:
+    """Give the command's function the `Settings` as its first argument."""
+
+    def call(*args: Any, **kwargs: Any) -> T:
+        return function(settings_of(click.get_current_context()), *args, **kwargs)
+
+    call.__name__ = function.__name__
+    call.__doc__ = function.__doc__
+    # click keeps the options of decorators below this one on the function.
+    call.__dict__.update(function.__dict__)
+    return call
+
+
+def run_client(settings: Settings, action: Callable[[Client], Awaitable[T]]) -> T:
+    """Connect, do *action*, disconnect.
+
+    Raises `Unreachable` within five seconds; it names the address and how it was found.
+    """
+    import asyncio
+    import logging
+    import os
+
+    if not os.environ.get("FLOWCTL_DEBUG"):
+        # Lost connections are told by whoever waits, in words for people.
+        logging.getLogger("headrace").addHandler(logging.NullHandler())
+        logging.getLogger("headrace").propagate = False
+    return asyncio.run(_connected(settings, action))
+
+
+async def _connected(settings: Settings, action: Callable[[Client], Awaitable[T]]) -> T:
+    from headrace.client import Client
+    from headrace.errors import Unreachable
+
+    target = find_target(settings)
+    try:
+        client = await Client.connect(
+            target.server, namespace=target.namespace, timeout_s=CONNECT_S
+        )
+    except Unreachable as error:
+        raise Unreachable(
+            f"cannot reach the cluster at {target.server} ({target.found}): {error}\n"
+            "start one with `flowctl dev`, or name one with --server"
+        ) from error
+    async with client:
+        return await action(client)
+
+
+def note(text: str) -> None:
+    """Tell the user something that is not the result."""
+    click.echo(text, err=True)
+
+
+def note_trouble(error: Exception) -> None:
+    """Tell the user that a command waits for the cluster to come back."""
+    note(f"waiting for the cluster to answer again: {error}")

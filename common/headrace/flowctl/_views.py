@@ -1,0 +1,220 @@
+"""What the formats show of runs, steps, workers and shards. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from headrace.flowctl._text import one_line, plain, rfc3339, span, table
+from headrace.messages import (
+    Explanation,
+    HistoryEntry,
+    RunView,
+    ServerInfo,
+    ShardInfo,
+    StepView,
+    WorkerView,
+)
+
+
+def step_json(step: StepView) -> dict[str, Any]:
+    """Return a step for JSON and YAML."""
+    return {
+        "path": step.path,
+        "name": step.name,
+        "kind": step.kind,
+        "state": step.state,
+        "uses": step.uses,
+        "attempt": step.attempt,
+        "worker": step.worker,
+        "reason": step.reason,
+        "created_at": rfc3339(step.created_ms),
+        "started_at": rfc3339(step.started_ms),
+        "finished_at": rfc3339(step.finished_ms),
+        "error": step.error or None,
+        "outputs": step.outputs,
+        "needs": step.needs,
+    }
+
+
+def run_json(run: RunView) -> dict[str, Any]:
+    """Return a run for JSON and YAML; times are RFC 3339 in UTC or null."""
+    return {
+        "id": run.id,
+        "namespace": run.namespace,
+        "workflow": run.workflow,
+        "state": run.state,
+        "conditions": run.conditions,
+        "reason": run.reason,
+        "created_at": rfc3339(run.created_ms),
+        "started_at": rfc3339(run.started_ms),
+        "finished_at": rfc3339(run.finished_ms),
+        "labels": run.labels,
+        "priority": run.priority,
+        "input": run.input,
+        "output": run.output,
+        "plan": run.plan,
+        "rerun_of": run.rerun_of or None,
+        "shard": run.shard,
+        "archived": run.archived,
+        "steps": [step_json(step) for step in run.steps],
+    }
+
+
+def entry_json(entry: HistoryEntry) -> dict[str, Any]:
+    """Return an event for JSON and YAML."""
+    return {
+        "number": entry.number,
+        "time": rfc3339(entry.time_ms),
+        "type": entry.type,
+        "path": entry.path,
+        "data": entry.data,
+    }
+
+
+def explanation_json(explanation: Explanation) -> dict[str, Any]:
+    """Return an explanation for JSON and YAML."""
+    return {
+        "run": explanation.run,
+        "state": explanation.state,
+        "summary": explanation.summary,
+        "reasons": [
+            {
+                "path": reason.path,
+                "state": reason.state,
+                "reason": reason.reason,
+                "owner": reason.owner,
+                "since": rfc3339(reason.since_ms),
+                "deadline": rfc3339(reason.deadline_ms),
+            }
+            for reason in explanation.reasons
+        ],
+    }
+
+
+def worker_json(worker: WorkerView) -> dict[str, Any]:
+    """Return a worker for JSON and YAML."""
+    return {
+        "id": worker.id,
+        "incarnation": worker.incarnation,
+        "namespace": worker.namespace,
+        "state": worker.state,
+        "capabilities": worker.capabilities,
+        "handlers": worker.handlers,
+        "slots": worker.slots,
+        "free": worker.free,
+        "release": worker.release,
+        "host": worker.host,
+        "started_at": rfc3339(worker.started_ms),
+        "last_seen_at": rfc3339(worker.last_seen_ms),
+    }
+
+
+def shard_json(shard: ShardInfo) -> dict[str, Any]:
+    """Return a shard for JSON and YAML."""
+    return {name: getattr(shard, name) for name in ShardInfo.__struct_fields__}
+
+
+def info_json(info: ServerInfo) -> dict[str, Any]:
+    """Return the cluster for JSON and YAML."""
+    return {
+        "release": info.release,
+        "controller": info.controller,
+        "coordinators": info.coordinators,
+        "shards": [shard_json(shard) for shard in info.shards],
+        "workers": [worker_json(worker) for worker in info.workers],
+        "warnings": info.warnings,
+        "payload_max": info.payload_max,
+        "broker": info.broker,
+    }
+
+
+def labels_text(labels: dict[str, str]) -> str:
+    """Return `a=1,b=2`."""
+    return ",".join(f"{key}={value}" for key, value in sorted(labels.items()))
+
+
+def state_text(run: RunView) -> str:
+    """Return `RUNNING`, or `RUNNING (PAUSED)`."""
+    return f"{run.state} ({', '.join(run.conditions)})" if run.conditions else run.state
+
+
+def run_rows(runs: list[RunView], now_ms: int, *, wide: bool) -> tuple[list[str], list[list[str]]]:
+    """Return the header and the rows of a list of runs."""
+    header = ["ID", "WORKFLOW", "STATE", "CREATED", "DURATION"]
+    if wide:
+        header += ["PRIORITY", "SHARD", "LABELS", "REASON"]
+    rows: list[list[str]] = []
+    for run in runs:
+        row = [
+            run.id,
+            plain(run.workflow),
+            state_text(run),
+            rfc3339(run.created_ms) or "",
+            span(run.started_ms, run.finished_ms, now_ms),
+        ]
+        if wide:
+            shard = "archive" if run.archived else str(run.shard)
+            row += [str(run.priority), shard, labels_text(run.labels), one_line(run.reason)]
+        rows.append(row)
+    return header, rows
+
+
+def step_rows(
+    steps: list[StepView], now_ms: int, *, wide: bool
+) -> tuple[list[str], list[list[str]]]:
+    """Return the header and the rows of a run's steps."""
+    header = ["STEP", "STATE", "ATTEMPT", "DURATION", "WORKER"]
+    header += ["USES", "NEEDS", "REASON"] if wide else ["REASON"]
+    rows: list[list[str]] = []
+    for step in steps:
+        row = [
+            plain(step.path),
+            step.state,
+            str(step.attempt or ""),
+            span(step.started_ms, step.finished_ms, now_ms),
+            step.worker,
+        ]
+        if wide:
+            row += [step.uses, ",".join(step.needs)]
+        rows.append([*row, one_line(step.error or step.reason)])
+    return header, rows
+
+
+def run_lines(run: RunView, now_ms: int, *, wide: bool, colour: bool) -> list[str]:
+    """Return a run with its steps, for people."""
+    facts = [
+        ("Run", run.id),
+        ("Workflow", plain(run.workflow)),
+        ("State", state_text(run)),
+        ("Reason", one_line(run.reason, 500)),
+        ("Created", rfc3339(run.created_ms) or ""),
+        ("Started", rfc3339(run.started_ms) or ""),
+        ("Finished", rfc3339(run.finished_ms) or ""),
+        ("Duration", span(run.started_ms, run.finished_ms, now_ms)),
+        ("Labels", labels_text(run.labels)),
+        ("Rerun of", run.rerun_of),
+    ]
+    if wide:
+        facts += [
+            ("Priority", str(run.priority)),
+            ("Shard", "archive" if run.archived else str(run.shard)),
+            ("Plan", run.plan),
+        ]
+    facts += [("Input", _value(run.input)), ("Output", _value(run.output))]
+    shown = [[name, value] for name, value in facts if value]
+    lines = table(*_headless(shown), colour=colour)
+    if run.steps:
+        lines += ["", *table(*step_rows(run.steps, now_ms, wide=wide), colour=colour)]
+    return lines
+
+
+def _headless(rows: list[list[str]]) -> tuple[list[str], list[list[str]]]:
+    return rows[0], rows[1:]
+
+
+def _value(value: Any) -> str:
+    if value is None or value == {}:
+        return ""
+    import msgspec
+
+    return one_line(msgspec.json.encode(value).decode(), 500)

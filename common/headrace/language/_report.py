@@ -1,0 +1,118 @@
+"""Collects what is wrong with a definition, each problem with its place and the line."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+from typing import NamedTuple, NoReturn, Protocol
+
+from headrace.errors import InvalidDefinition, Problem
+from headrace.language._limits import PROBLEMS_MAX
+
+_LINE_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
+_SHOWN_MAX = 240
+"""Characters of an offending line that are shown."""
+_SUGGESTIONS_FROM_MAX = 1_000
+
+
+class Place(Protocol):
+    """Something with a place in the file, counted from 1."""
+
+    @property
+    def line(self) -> int:
+        """The line."""
+        ...
+
+    @property
+    def column(self) -> int:
+        """The column."""
+        ...
+
+
+class Spot(NamedTuple):
+    """A place inside a node."""
+
+    line: int
+    column: int
+
+
+class Text(Place, Protocol):
+    """A text with a place."""
+
+    text: str
+    block: bool
+    """The text begins on the line behind."""
+    folded: bool
+    """Its line breaks are not those of the file."""
+
+
+class Report:
+    """The problems of one file."""
+
+    def __init__(self, text: str, file: str) -> None:
+        self.file = file
+        self._text = text
+        self._lines: list[str] | None = None
+        self._problems: list[Problem] = []
+
+    def add(self, message: str, at: Place | None = None, hint: str = "") -> None:
+        """Note a problem; raises `InvalidDefinition` at once when there are `PROBLEMS_MAX`."""
+        line, column = (at.line, at.column) if at is not None else (0, 0)
+        self._note(message, line, column, hint)
+
+    def add_at(self, message: str, line: int, column: int, hint: str = "") -> None:
+        """Note a problem at a place that no node stands for."""
+        self._note(message, line, column, hint)
+
+    def fatal(self, message: str, line: int = 0, column: int = 0, hint: str = "") -> NoReturn:
+        """Note a problem that ends the reading; raises `InvalidDefinition`."""
+        self._note(message, line, column, hint)
+        self.finish()
+        raise AssertionError("unreachable")  # pragma: no cover
+
+    def finish(self) -> None:
+        """Raise `InvalidDefinition` with all problems in the file's order, if there are any."""
+        if self._problems:
+            ordered = sorted(self._problems, key=lambda problem: (problem.line, problem.column))
+            raise InvalidDefinition(ordered, file=self.file)
+
+    def inside(self, node: Text, index: int) -> Place:
+        """Return where character *index* of the text *node* stands, its own place if in doubt."""
+        before = node.text[:index]
+        line = node.line + node.block + before.count("\n")
+        if node.folded or (line != node.line and not node.block):
+            return node
+        wanted = _LINE_BREAK.split(node.text[: index + _SHOWN_MAX])[before.count("\n")]
+        at = self._source(line).find(wanted, 0 if node.block else node.column - 1)
+        if at < 0:
+            return node
+        return Spot(line, at + 1 + len(before) - (before.rfind("\n") + 1))
+
+    def _note(self, message: str, line: int, column: int, hint: str) -> None:
+        self._problems.append(
+            Problem(message, line=line, column=column, source=self._shown(line), hint=hint)
+        )
+        if len(self._problems) >= PROBLEMS_MAX:
+            self._problems.append(
+                Problem(f"too many problems: PROBLEMS_MAX = {PROBLEMS_MAX} are shown", line=1 << 31)
+            )
+            self.finish()
+
+    def _shown(self, line: int) -> str:
+        return self._source(line)[:_SHOWN_MAX]
+
+    def _source(self, line: int) -> str:
+        if line <= 0:
+            return ""
+        if self._lines is None:
+            self._lines = _LINE_BREAK.split(self._text)
+        return self._lines[line - 1] if line <= len(self._lines) else ""
+
+
+def did_you_mean(name: str, options: Iterable[str]) -> str:
+    """Return ``did you mean 'x'?`` for the option nearest to *name*, '' if none is near."""
+    candidates = list(options)[:_SUGGESTIONS_FROM_MAX]
+    folded = {option.lower(): option for option in candidates}
+    near = difflib.get_close_matches(name.lower()[:200], folded, n=1, cutoff=0.6)
+    return f"did you mean '{folded[near[0]]}'?" if near else ""

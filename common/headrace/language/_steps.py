@@ -1,0 +1,255 @@
+"""Steps of the `jobs:` dialect, control nodes among them, to drafts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from headrace.language._control import Control
+from headrace.language._draft import Draft
+from headrace.language._handlers import INPUT_ALIASES
+from headrace.language._parts import Handlers, read_retry
+from headrace.language._reader import Known, Reader, Scope, shape
+from headrace.language._values import Names, is_identifier, slug
+from headrace.language._yaml import Mapping as MappingNode
+from headrace.language._yaml import Scalar, Tree
+from headrace.plan import Group, Task
+from headrace.retry import RetryPolicy
+
+_COMMON = frozenset(("id", "name", "if", "continue-on-error", "timeout-minutes"))
+_TASK = _COMMON | {
+    "env", "retry", "effect", "priority", "heartbeat-timeout", "schedule-timeout",
+    "attempt-timeout",
+}  # fmt: skip
+_GROUP = _COMMON | {"env", "join", "losers"}
+_ACTIONS: Mapping[str, frozenset[str]] = {
+    "uses": _TASK | {"uses", "with"},
+    "run": _TASK | {"run", "shell", "working-directory"},
+    "parallel": _GROUP | {"parallel"},
+    "pipeline": _COMMON | {"pipeline", "env"},
+    "loop": _COMMON | {"loop"},
+    "choose": _COMMON | {"choose"},
+    "wait-for": _COMMON | {"wait-for"},
+    "approval": _COMMON | {"approval"},
+    "sleep": _COMMON | {"sleep"},
+}
+_STEP_KEYS = frozenset().union(*_ACTIONS.values())
+_LATER = "it is planned; not in this version"
+_STEP_UNSUPPORTED = {
+    "background": "use 'parallel:'; background steps are not in this version",
+    "wait": "use 'wait-for:' for signals, or 'parallel:' with a 'join:'",
+    "wait-all": "use 'parallel:' with 'join: all'",
+    "cancel": "use 'parallel:' with 'losers: cancel'",
+    "subworkflow": _LATER,
+    "on-failure": _LATER,
+    "compensate": _LATER,
+}
+_PRIORITY_MAX = 1_000_000
+
+
+class StepDefaults(NamedTuple):
+    """What a job gives its steps."""
+
+    shell: str = ""
+    working_directory: str = ""
+    retry: RetryPolicy | None = None
+
+
+def task_fields(
+    reader: Reader, entries: Mapping[str, Tree], what: str, scope: Scope, retry: RetryPolicy | None
+) -> dict[str, Any]:
+    """Return the fields of a `Task` that both dialects spell alike."""
+    fields: dict[str, Any] = {}
+    own = read_retry(reader, entries.get("retry"), f"{what}.retry") or retry
+    if own is not None:
+        fields["retry"] = own
+    if "env" in entries:
+        fields["env"] = reader.environment(entries["env"], f"{what}.env", scope)
+    for key, field in (
+        ("attempt-timeout", "attempt_timeout_ms"),
+        ("heartbeat-timeout", "heartbeat_timeout_ms"),
+        ("schedule-timeout", "schedule_timeout_ms"),
+    ):
+        if key in entries:
+            fields[field] = reader.duration(entries[key], f"{what}.{key}")
+    effect = reader.choice(
+        entries.get("effect"), f"{what}.effect", ("at-least-once", "at-most-once")
+    )
+    if effect is not None:
+        fields["effect"] = effect
+    priority = reader.integer(
+        entries.get("priority"), f"{what}.priority", -_PRIORITY_MAX, _PRIORITY_MAX
+    )
+    if priority is not None:
+        fields["priority"] = priority
+    return fields
+
+
+class Steps:
+    """Reads the steps of one job. *known* collects their names, for references to them."""
+
+    def __init__(
+        self, reader: Reader, handlers: Handlers, defaults: StepDefaults, known: Known
+    ) -> None:
+        self._reader = reader
+        self._handlers = handlers
+        self._defaults = defaults
+        self._known = known
+        self._control = Control(reader, self.body)
+
+    def read(self, node: Tree | None, what: str, scope: Scope) -> list[Draft]:
+        """Return the steps in a list, named; at least one."""
+        reader = self._reader
+        items = reader.sequence(node, what)
+        if not items and node is not None and not isinstance(node, MappingNode):
+            reader.report.add(f"{what} needs at least one step", node)
+        taken = Names()
+        names = [self._id(item, taken) for item in items]
+        drafts: list[Draft] = []
+        for index, (item, name) in enumerate(zip(items, names, strict=True)):
+            segment = name or taken.derive(_segment(item, index))
+            draft = self._step(item, segment, f"{what}[{index}]", scope)
+            self._known[segment.lower()] = segment
+            if draft is not None:
+                drafts.append(draft)
+        return drafts
+
+    def body(self, node: Tree, entries: Mapping[str, Tree], what: str, scope: Scope) -> list[Draft]:
+        """Return the steps under the key `steps` of a control node."""
+        if "steps" not in entries:
+            self._reader.report.add(f"{what} needs 'steps'", node)
+        return self.read(entries.get("steps"), f"{what}.steps", scope)
+
+    def _id(self, node: Tree, taken: Names) -> str:
+        """Return a step's own id, checked; '' if it has none."""
+        found = node.entries.get("id") if isinstance(node, MappingNode) else None
+        if found is None:
+            return ""
+        name = self._reader.text(found, "id")
+        if not is_identifier(name):
+            hint = "a letter or '_', then letters, digits, '_' and '-'"
+            self._reader.report.add(f"'{name}' cannot be an id", found, hint)
+            return ""
+        if not taken.claim(name):
+            self._reader.report.add(f"duplicate id '{name}'", found)
+            return ""
+        return name
+
+    def _step(self, node: Tree, segment: str, what: str, scope: Scope) -> Draft | None:
+        reader = self._reader
+        if not isinstance(node, MappingNode):
+            reader.report.add(f"{what} must be a mapping, not {shape(node)}", node)
+            return None
+        entries = reader.mapping(node, what, _STEP_KEYS, _STEP_UNSUPPORTED)
+        actions = [key for key in _ACTIONS if key in entries]
+        if len(actions) != 1:
+            found = " and ".join(f"'{key}'" for key in actions) or "none"
+            reader.report.add(
+                f"{what} needs one action, and has {found}", node, "one of: " + ", ".join(_ACTIONS)
+            )
+            return None
+        action = actions[0]
+        for key in entries.keys() - _ACTIONS[action]:
+            reader.report.add(f"'{key}' does not go with '{action}'", node.keys[key])
+        draft = self._act(action, node, entries, segment, what, scope)
+        draft.place = node
+        fields = draft.fields
+        title = reader.text(entries.get("name"), f"{what}.name", scope)
+        if title:
+            fields["title"] = title
+        condition = reader.condition(entries.get("if"), f"{what}.if", scope)
+        if condition:
+            fields["condition"] = condition
+        if "continue-on-error" in entries:
+            fields["continue_on_error"] = reader.flag(
+                entries["continue-on-error"], f"{what}.continue-on-error", scope
+            )
+        timeout = reader.minutes(entries.get("timeout-minutes"), f"{what}.timeout-minutes", scope)
+        if timeout is not None:
+            fields["timeout_ms"] = timeout
+        return draft
+
+    def _act(
+        self,
+        action: str,
+        node: MappingNode,
+        entries: Mapping[str, Tree],
+        segment: str,
+        what: str,
+        scope: Scope,
+    ) -> Draft:
+        if action == "uses":
+            return self._uses(node, entries, segment, what, scope)
+        if action == "run":
+            return self._run(node, entries, segment, what, scope)
+        if action in ("parallel", "pipeline"):
+            draft = Draft(Group, segment, node, kind=action)
+            draft.children = self.read(entries[action], f"{what}.{action}", scope)
+            if action == "parallel":
+                draft.fields["join"] = self._control.join(entries, what)
+            if "env" in entries:
+                draft.fields["env"] = self._reader.environment(entries["env"], f"{what}.env", scope)
+            return draft
+        return self._control.read(action, entries[action], segment, f"{what}.{action}", scope)
+
+    def _uses(
+        self,
+        node: MappingNode,
+        entries: Mapping[str, Tree],
+        segment: str,
+        what: str,
+        scope: Scope,
+    ) -> Draft:
+        reader = self._reader
+        uses = reader.text(entries["uses"], f"{what}.uses")
+        given = entries.get("with")
+        inputs: dict[str, Any] = {}
+        if given is not None:
+            reader.mapping(given, f"{what}.with")
+            if isinstance(given, MappingNode):
+                aliases = INPUT_ALIASES.get(uses, {})
+                written = reader.json(given, f"{what}.with", scope)
+                inputs = {aliases.get(key, key): value for key, value in written.items()}
+        if uses:
+            self._handlers.check(reader, uses, given, entries["uses"])
+        else:
+            reader.report.add(f"{what}.uses names a handler", entries["uses"])
+        fields = task_fields(reader, entries, what, scope, self._defaults.retry)
+        return Draft(Task, segment, node, uses=uses, inputs=inputs, **fields)
+
+    def _run(
+        self,
+        node: MappingNode,
+        entries: Mapping[str, Tree],
+        segment: str,
+        what: str,
+        scope: Scope,
+    ) -> Draft:
+        reader = self._reader
+        inputs = {"run": reader.text(entries["run"], f"{what}.run", scope)}
+        if not inputs["run"].strip():
+            reader.report.add(f"{what}.run is empty", entries["run"])
+        for key, default in (
+            ("shell", self._defaults.shell),
+            ("working-directory", self._defaults.working_directory),
+        ):
+            value = reader.text(entries.get(key), f"{what}.{key}", scope) or default
+            if value:
+                inputs[key] = value
+        fields = task_fields(reader, entries, what, scope, self._defaults.retry)
+        return Draft(Task, segment, node, uses="shell", inputs=inputs, **fields)
+
+
+def _segment(node: Tree, index: int) -> str:
+    """Return the path segment of a step without an id: from its name, its handler, its place."""
+    entries = node.entries if isinstance(node, MappingNode) else {}
+    for key in ("name", "uses"):
+        value = entries.get(key)
+        if isinstance(value, Scalar) and "${{" not in value.text:
+            found = slug(value.text)
+            if found:
+                return found
+    for key in ("parallel", "pipeline", "loop", "choose", "wait-for", "approval", "sleep"):
+        if key in entries:
+            return key
+    return f"step-{index + 1}"

@@ -1,0 +1,310 @@
+"""Clients and coordinators: requests, replies, and the views that people read.
+
+A client sends `ClientBatch` to `headrace.cmd.<namespace>.<shard>` and receives `ReplyBatch`, one
+`ClientReply` for each request, in order. Every mutation carries a `request_id` made by the client
+and a `not_after_ms`: sending it again until then is safe; the owner refuses it afterwards.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import msgspec
+
+
+class _Mutation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    run: str
+    """Run id, without the namespace."""
+    request_id: str
+    not_after_ms: int
+    actor: str = ""
+
+
+class StorePlan(msgspec.Struct, frozen=True, kw_only=True, tag="store-plan"):
+    """Keep a plan in the shard, under its digest. Result: the digest."""
+
+    plan: bytes
+
+
+class SubmitRun(_Mutation, frozen=True, kw_only=True, omit_defaults=True, tag="submit"):
+    """Start a run of a plan that the shard knows. Result: `RunView` without steps.
+
+    The error `unknown-plan` means: send `StorePlan` first.
+    """
+
+    plan: str
+    """Digest."""
+    input: dict[str, Any] = {}
+    labels: dict[str, str] = {}
+    priority: int = 0
+    explicit: bool = False
+    """The user chose the id: it stays unique for as long as the archive remembers it."""
+    rerun_of: str = ""
+    carried: dict[str, bytes] = {}
+    """Path -> recorded outputs (a msgpack map) that are taken over instead of run again."""
+
+
+class SignalRun(_Mutation, frozen=True, kw_only=True, omit_defaults=True, tag="signal"):
+    """Deliver a signal once; kept if the run does not wait for it yet."""
+
+    name: str
+    payload: Any = None
+
+
+class CancelRun(_Mutation, frozen=True, kw_only=True, omit_defaults=True, tag="cancel"):
+    """Stop a run; its running steps are killed first."""
+
+    reason: str = ""
+
+
+class PauseRun(_Mutation, frozen=True, kw_only=True, omit_defaults=True, tag="pause"):
+    """Dispatch nothing more of a run until it is resumed; running steps finish."""
+
+    reason: str = ""
+
+
+class ResumeRun(_Mutation, frozen=True, kw_only=True, omit_defaults=True, tag="resume"):
+    """Go on after a pause."""
+
+
+class GetRun(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="get"):
+    """Result: `RunView`. `wait_ms` above 0: answer when it has ended, or then."""
+
+    run: str
+    wait_ms: int = 0
+    steps: bool = True
+    plan: bool = False
+
+
+class GetHistory(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="history"):
+    """Result: list of `HistoryEntry`, from number `after` on, at most `limit`."""
+
+    run: str
+    after: int = 0
+    limit: int = 10_000
+
+
+class GetExplanation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="explain"):
+    """Result: `Explanation`."""
+
+    run: str
+
+
+class GetPlan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="plan"):
+    """Result: the run's encoded plan (bytes)."""
+
+    run: str
+
+
+class ListRuns(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="list"):
+    """Result: `RunPage`, newest first. To a shard: open runs; to `headrace.archive`: closed."""
+
+    states: list[str] = []
+    workflow: str = ""
+    labels: dict[str, str] = {}
+    since_ms: int = 0
+    limit: int = 50
+    cursor: str = ""
+
+
+class GetInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="info"):
+    """Result: `ServerInfo`."""
+
+    workers: bool = False
+
+
+ClientRequest: TypeAlias = (
+    StorePlan
+    | SubmitRun
+    | SignalRun
+    | CancelRun
+    | PauseRun
+    | ResumeRun
+    | GetRun
+    | GetHistory
+    | GetExplanation
+    | GetPlan
+    | ListRuns
+    | GetInfo
+)
+
+
+class ClientBatch(msgspec.Struct, frozen=True, array_like=True):
+    """What goes over the wire."""
+
+    version: int
+    namespace: str
+    requests: list[ClientRequest]
+
+
+class ClientReply(msgspec.Struct, frozen=True, array_like=True):
+    """Either `result` (encoded as the request says) or an error by `code`."""
+
+    result: msgspec.Raw
+    code: str = ""
+    message: str = ""
+    retry_after_ms: int = 0
+
+
+class Parts(msgspec.Struct, frozen=True, array_like=True):
+    """Where a reply too large for one message is fetched: a request with the number of the first
+    byte wanted (an int) to `subject` is answered by the bytes from there on, as many as fit; by
+    none when the reply is not kept any more.
+    """
+
+    subject: str
+    part_bytes: int
+    size: int
+
+
+class ReplyBatch(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
+    """Replies in the order of the requests."""
+
+    version: int
+    replies: list[ClientReply]
+    parts: Parts | None = None
+    """Instead of `replies`: the encoded `ReplyBatch` is to be fetched."""
+
+
+class StepView(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """A node of a run as people see it; times in ms since the epoch, 0: not yet."""
+
+    path: str
+    name: str = ""
+    kind: str = "task"
+    state: str
+    uses: str = ""
+    attempt: int = 0
+    worker: str = ""
+    reason: str = ""
+    created_ms: int = 0
+    started_ms: int = 0
+    finished_ms: int = 0
+    error: str = ""
+    outputs: Any = None
+    needs: list[str] = []
+    index: int = 0
+
+
+class RunView(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """A run as people see it."""
+
+    id: str
+    namespace: str = "default"
+    workflow: str
+    state: str
+    """PENDING RUNNING COMPLETED FAILED CANCELLED"""
+    conditions: list[str] = []
+    """PAUSED WAITING BLOCKED"""
+    reason: str = ""
+    created_ms: int = 0
+    started_ms: int = 0
+    finished_ms: int = 0
+    labels: dict[str, str] = {}
+    priority: int = 0
+    input: Any = None
+    output: Any = None
+    plan: str = ""
+    """Digest."""
+    rerun_of: str = ""
+    shard: int = 0
+    archived: bool = False
+    events: int = 0
+    steps: list[StepView] = []
+
+
+class HistoryEntry(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """One event of a run."""
+
+    number: int
+    """From 1."""
+    time_ms: int
+    type: str
+    """`StepCompleted`, …"""
+    path: str = ""
+    data: dict[str, Any] = {}
+
+
+class WaitReason(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """Why one thing waits, since when, until when, and on whom it depends."""
+
+    path: str = ""
+    state: str = ""
+    reason: str
+    """One sentence: `no worker offers gpu (needed: gpu, linux)`."""
+    owner: str = ""
+    """Who must act: a worker, a person, a timer, the coordinator."""
+    since_ms: int = 0
+    deadline_ms: int = 0
+
+
+class Explanation(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """Answer to `flowctl explain RUN`."""
+
+    run: str
+    state: str
+    summary: str
+    reasons: list[WaitReason] = []
+
+
+class RunPage(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """A page of runs, newest first; `cursor` empty: the last one."""
+
+    runs: list[RunView]
+    cursor: str = ""
+
+
+class ShardInfo(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """One shard, as its owner and the registry know it."""
+
+    shard: int
+    level: str = "journal"
+    owner: str = ""
+    standby: str = ""
+    epoch: int = 0
+    runs: int = 0
+    ready: int = 0
+    position: int = 0
+    state_hash: str = ""
+    log_bytes: int = 0
+    standby_position: int = 0
+    standby_hash: str = ""
+
+
+class WorkerView(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """One worker."""
+
+    id: str
+    incarnation: str
+    namespace: str
+    state: str
+    """Online Busy Draining Offline"""
+    capabilities: list[str]
+    handlers: list[str] = []
+    slots: int = 0
+    free: int = 0
+    release: str = ""
+    host: str = ""
+    started_ms: int = 0
+    last_seen_ms: int = 0
+
+
+class ServerInfo(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """What a client must know of a cluster, and what `cluster status` prints."""
+
+    version: int
+    release: str
+    controller: str = ""
+    coordinators: list[dict[str, Any]] = []
+    slots: list[int] = []
+    """Slot -> shard for journal runs: run-length pairs ``[shard, count, shard, count, …]``."""
+    level_shards: dict[str, list[int]] = {}
+    """`memory` and `snapshot` -> their shards; an id is spread over them by its slot."""
+    shards: list[ShardInfo] = []
+    workers: list[WorkerView] = []
+    warnings: list[str] = []
+    payload_max: int = 0
+    """Largest input, output or signal payload in bytes; 0: not said."""
+    payload_inline: int = 0
+    """Larger values go to the object store (see `headrace.payloads`); 0: there is none."""
+    broker: dict[str, Any] = {}

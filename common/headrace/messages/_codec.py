@@ -1,0 +1,27 @@
+"""One encoder, one cached decoder a type."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, TypeVar, cast
+
+import msgspec
+
+from headrace.errors import InvalidRequest
+
+T = TypeVar("T")
+encode = msgspec.msgpack.Encoder().encode
+
+
+@cache
+def _decoder(kind: Any) -> msgspec.msgpack.Decoder[Any]:
+    return msgspec.msgpack.Decoder(kind)
+
+
+def decode(kind: type[T], data: bytes) -> T:
+    """Return *data* as *kind*; raises `InvalidRequest` on anything else (peers may be hostile)."""
+    try:
+        return cast("T", _decoder(cast("Any", kind)).decode(data))
+    except msgspec.MsgspecError as error:
+        name = getattr(kind, "__name__", str(kind))
+        raise InvalidRequest(f"not a {name}: {error}") from error

@@ -1,0 +1,124 @@
+"""Names of subjects, streams, buckets and lanes: the only place that spells them."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import zlib
+from collections.abc import Iterable
+
+SLOTS = 4096
+"""Ids hash to this many slots; slots map to shards in the system shard."""
+
+NAME = re.compile(r"[A-Za-z0-9_-]{1,128}")
+"""What may stand in a subject."""
+
+SYSTEM_SHARD = 0
+
+TASK_STREAM = "HEADRACE_TASKS"
+LOGS_STREAM = "HEADRACE_LOGS"
+EVENTS_STREAM = "HEADRACE_EVENTS"
+SNAPSHOT_BUCKET = "headrace-snapshots"
+BLOB_BUCKET = "headrace-blobs"
+
+INFO = "headrace.info"
+"""Any coordinator answers: `GetInfo` -> `ServerInfo`."""
+ARCHIVE = "headrace.archive"
+"""Any coordinator answers (queue group): queries about closed runs."""
+
+
+def valid_name(name: str) -> bool:
+    """Tell whether *name* may be a run id, namespace, worker id or signal name on the wire."""
+    return NAME.fullmatch(name) is not None
+
+
+def run_key(namespace: str, run: str) -> str:
+    """Return the key of a run in all logs and messages below the client interface."""
+    return f"{namespace}/{run}"
+
+
+def split_key(key: str) -> tuple[str, str]:
+    """Return (namespace, run id) of a run key."""
+    namespace, _, run = key.partition("/")
+    return namespace, run
+
+
+def slot_of(key: str) -> int:
+    """Return the slot (0 to 4095) of a run key or of another entity's key."""
+    return zlib.crc32(key.encode()) % SLOTS
+
+
+def lane_of(namespace: str, capabilities: Iterable[str]) -> str:
+    """Return the lane for a set of needed capabilities: a digest, stable in any order."""
+    canonical = "\x00".join(sorted({capability.lower() for capability in capabilities}))
+    return hashlib.blake2b(f"{namespace}\x01{canonical}".encode(), digest_size=10).hexdigest()
+
+
+def pinned_lane(worker: str, incarnation: str) -> str:
+    """Return the lane that one life of one worker alone reads."""
+    return f"@{worker}-{incarnation}"
+
+
+def log(shard: int) -> str:
+    """Event batches of a shard."""
+    return f"headrace.log.{shard}"
+
+
+def log_epoch(shard: int) -> str:
+    """Ownership records of a shard."""
+    return f"headrace.log.{shard}.epoch"
+
+
+def log_stream(shard: int) -> str:
+    """Name of the stream with both."""
+    return f"HEADRACE_LOG_{shard}"
+
+
+def task(namespace: str, lane: str, shard: int | str) -> str:
+    """Tasks of one shard in one lane (``*`` for the consumer's filter)."""
+    return f"headrace.task.{namespace}.{lane}.{shard}"
+
+
+def task_consumer(namespace: str, lane: str) -> str:
+    """Name of a lane's durable consumer."""
+    return f"{namespace}-{lane.replace('@', 'w-')}"
+
+
+def command(namespace: str, shard: int | str) -> str:
+    """Clients' commands and queries to the owner of a shard."""
+    return f"headrace.cmd.{namespace}.{shard}"
+
+
+def result(namespace: str, shard: int | str, worker: str) -> str:
+    """Results and claims of one worker to the owner of a shard."""
+    return f"headrace.result.{namespace}.{shard}.{worker}"
+
+
+def heartbeat(kind: str, identity: str) -> str:
+    """Heartbeats; *kind* is ``coordinator`` or ``worker``."""
+    return f"headrace.hb.{kind}.{identity}"
+
+
+def worker_orders(worker: str, incarnation: str) -> str:
+    """What coordinators tell one life of a worker."""
+    return f"headrace.worker.{worker}.{incarnation}"
+
+
+def peer(shard: int) -> str:
+    """Outbox messages of other shards to the owner of *shard*."""
+    return f"headrace.peer.{shard}"
+
+
+def parts(coordinator: str, token: str) -> str:
+    """Parts of a large reply that one coordinator keeps for a moment."""
+    return f"headrace.parts.{coordinator}.{token}"
+
+
+def step_logs(shard: int | str, key: str) -> str:
+    """Output lines of one run's steps (*key*: its run key)."""
+    return f"headrace.logs.{shard}.{key.replace('/', '.')}"
+
+
+def events(shard: int | str) -> str:
+    """The public feed of a shard."""
+    return f"headrace.events.{shard}"

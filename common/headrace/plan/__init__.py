@@ -1,0 +1,48 @@
+"""The compiled workflow: immutable data, addressed by its digest, pinned by each run.
+
+A plan is a tree of nodes, numbered depth first, so that every subtree is a contiguous slice
+(`Node.size` nodes from the node's own index). Strings that contain ``${{`` are expressions; all
+other values are plain JSON. Nothing here reads a file, a clock or a network.
+"""
+
+from headrace.plan._graph import (
+    Choice,
+    Concurrency,
+    Group,
+    InputSpec,
+    Join,
+    Loop,
+    Node,
+    Plan,
+    Position,
+    Sleep,
+    Task,
+    Wait,
+    decode_plan,
+    encode_plan,
+    is_expression,
+    plan_digest,
+)
+from headrace.plan._inputs import check_inputs
+from headrace.plan._validate import validate_plan
+
+__all__ = [
+    "Choice",
+    "Concurrency",
+    "Group",
+    "InputSpec",
+    "Join",
+    "Loop",
+    "Node",
+    "Plan",
+    "Position",
+    "Sleep",
+    "Task",
+    "Wait",
+    "check_inputs",
+    "decode_plan",
+    "encode_plan",
+    "is_expression",
+    "plan_digest",
+    "validate_plan",
+]

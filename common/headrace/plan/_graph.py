@@ -1,0 +1,209 @@
+"""Plan and node structs, their encoding and their digest."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, Literal, TypeAlias
+
+import msgspec
+
+from headrace.retry import RetryPolicy
+
+
+class Position(msgspec.Struct, frozen=True, array_like=True):
+    """Where a node stands in its file; both count from 1, 0 is unknown."""
+
+    line: int = 0
+    column: int = 0
+
+
+class InputSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One declared input of a workflow (`on.workflow_dispatch.inputs.<name>`)."""
+
+    type: Literal["string", "number", "boolean", "choice", "json"] = "string"
+    description: str = ""
+    required: bool = False
+    default: Any = None
+    options: tuple[str, ...] = ()
+
+
+class Concurrency(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """At most `limit` holders of `group` at a time; the holders are a set, never a counter."""
+
+    group: str
+    """May hold expressions."""
+    limit: int = 1
+    cancel_in_progress: bool = False
+    queue: Literal["single", "max"] = "max"
+    """`single` keeps only the newest waiter, as GitHub does."""
+
+
+class Join(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """When a group of children has succeeded, and what becomes of the rest."""
+
+    kind: Literal["all", "any", "count", "percent"] = "all"
+    value: int = 0
+    """For `count` the number, for `percent` 1 to 100 (rounded up)."""
+    losers: Literal["cancel", "detach", "await"] = "cancel"
+
+    def needed(self, total: int) -> int:
+        """Return how many of *total* children must succeed (`all`: every one)."""
+        if self.kind == "all":
+            return total
+        if self.kind == "any":
+            return min(1, total)
+        if self.kind == "count":
+            return min(self.value, total)
+        return -(-total * self.value // 100)
+
+
+class _Base(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What every node has."""
+
+    name: str
+    """Path segment, unique among siblings: the step's or job's id."""
+    title: str = ""
+    """Display name; may hold expressions."""
+    parent: int = -1
+    size: int = 1
+    """Nodes in this subtree, itself included: they are the slice [index, index + size)."""
+    needs: tuple[int, ...] = ()
+    """Indexes of siblings that must have ended first."""
+    condition: str = ""
+    """Expression without ``${{ }}``; empty means `success()`. A condition that calls none of
+    `success failure cancelled always` gets `success() &&` in front, as GitHub does."""
+    continue_on_error: bool | str = False
+    """A failure counts as success for those that need this node (`conclusion`)."""
+    timeout_ms: int | str | None = None
+    """From start to end, all attempts."""
+    position: Position = Position()
+
+
+class Task(_Base, frozen=True, kw_only=True, omit_defaults=True, tag="task"):
+    """A leaf that a worker runs."""
+
+    uses: str
+    """The handler's name: `shell`, `http/request`, …"""
+    inputs: dict[str, Any] = {}
+    """The handler's input (`with:`); JSON that may hold expressions."""
+    env: dict[str, Any] = {}
+    runs_on: tuple[str, ...] = ()
+    """Capabilities needed, beside those of the job; may hold expressions."""
+    retry: RetryPolicy | None = None
+    attempt_timeout_ms: int | None = None
+    schedule_timeout_ms: int | None = None
+    """Longest wait from ready to start."""
+    heartbeat_timeout_ms: int | None = None
+    effect: Literal["at-least-once", "at-most-once"] = "at-least-once"
+    priority: int = 0
+
+
+class Group(_Base, frozen=True, kw_only=True, omit_defaults=True, tag="group"):
+    """A container: its children run in the order that their `needs` say (none: all at once)."""
+
+    kind: Literal["graph", "job", "pipeline", "parallel"] = "graph"
+    """`job` and `pipeline` are sequences: each child needs the one before it, and `success()`
+    looks at every earlier sibling. `graph` looks at the child's own `needs`."""
+    join: Join = Join()
+    affinity: bool = False
+    """All tasks below run on one worker, in one workspace folder (a job)."""
+    on_worker_loss: Literal["restart-job", "continue", "fail"] = "restart-job"
+    runs_on: tuple[str, ...] = ()
+    env: dict[str, Any] = {}
+    outputs: dict[str, Any] = {}
+    """Evaluated when the group ends; `needs.<job>.outputs.<name>`."""
+    concurrency: Concurrency | None = None
+
+
+class Loop(_Base, frozen=True, kw_only=True, omit_defaults=True, tag="loop"):
+    """Runs its one child (the next node) once for each item: a matrix or a `for-each`."""
+
+    kind: Literal["matrix", "for-each"] = "for-each"
+    items: Any
+    """A JSON list, or an expression that gives one. For a matrix: the mapping as written (axes,
+    `include`, `exclude`), possibly an expression."""
+    variable: str = "item"
+    """The context under which the body sees its item; `matrix` for a matrix."""
+    max_parallel: int | str | None = None
+    fail_fast: bool | str = False
+    join: Join = Join()
+
+
+class Choice(_Base, frozen=True, kw_only=True, omit_defaults=True, tag="choice"):
+    """`if/elif/else`: runs the first child whose own `condition` holds; the others are skipped."""
+
+
+class Wait(_Base, frozen=True, kw_only=True, omit_defaults=True, tag="wait"):
+    """Waits for a signal (also `approval`); the payload becomes the outputs."""
+
+    signal: str
+    """May hold expressions."""
+    approval: bool = False
+    default: Any = None
+    """Outcome at the timeout (`timeout_ms`), if `has_default`; else the node fails."""
+    has_default: bool = False
+
+
+class Sleep(_Base, frozen=True, kw_only=True, omit_defaults=True, tag="sleep"):
+    """Waits for a time. Exactly one of the two is set; either may be an expression."""
+
+    duration_ms: int | str | None = None
+    """Milliseconds; an expression gives a duration such as `90s` or a number of seconds."""
+    until: str | None = None
+    """RFC 3339."""
+
+
+Node: TypeAlias = Task | Group | Loop | Choice | Wait | Sleep
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A whole workflow. `nodes[0]` is the root group."""
+
+    format: Literal[1] = 1
+    name: str
+    nodes: tuple[Node, ...]
+    dialect: Literal["jobs", "tasks", "code"] = "jobs"
+    description: str = ""
+    run_name: str = ""
+    version: str = ""
+    inputs: dict[str, InputSpec] = {}
+    vars: dict[str, Any] = {}
+    env: dict[str, Any] = {}
+    timeout_ms: int | None = None
+    concurrency: Concurrency | None = None
+    labels: dict[str, str] = {}
+    file: str = ""
+    """The file's base name, for messages; part of no digest."""
+
+
+_encoder = msgspec.msgpack.Encoder(order="deterministic")
+_decoder = msgspec.msgpack.Decoder(Plan)
+
+
+def encode_plan(plan: Plan) -> bytes:
+    """Return *plan* as msgpack; equal plans give equal bytes.
+
+    Encoded twice: msgspec leaves out a default string only when it is the very object, which is
+    so for what it decoded itself.
+    """
+    return _encoder.encode(_decoder.decode(_encoder.encode(plan)))
+
+
+def decode_plan(data: bytes) -> Plan:
+    """Return the plan in *data*.
+
+    Raises `msgspec.MsgspecError` on bytes that `encode_plan` did not make.
+    """
+    return _decoder.decode(data)
+
+
+def plan_digest(plan: Plan) -> str:
+    """Return the plan's content address: 32 hex digits (BLAKE2b, without the file's name)."""
+    return hashlib.blake2b(
+        encode_plan(msgspec.structs.replace(plan, file="")), digest_size=16
+    ).hexdigest()
+
+
+def is_expression(value: object) -> bool:
+    """Tell whether *value* is a string that holds an expression."""
+    return isinstance(value, str) and "${{" in value

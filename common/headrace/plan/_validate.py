@@ -1,0 +1,142 @@
+"""Structural invariants of plans that come from elsewhere (the wire, a store). Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import pairwise
+
+from headrace.errors import InvalidDefinition, Problem
+from headrace.plan._graph import Choice, Group, Loop, Node, Plan, Sleep, Task, Wait
+
+NODES_MAX = 100_000
+"""Nodes of one plan."""
+NESTING_MAX = 64
+"""Depth of the tree of nodes, the root included."""
+_PROBLEMS_MAX = 20
+_SEQUENCES = frozenset(("job", "pipeline"))
+
+
+def validate_plan(plan: Plan) -> None:
+    """Check that *plan* is a tree that the engine can run.
+
+    Checked: limits; indexes, parents and sizes (depth first, contiguous); names unique among
+    siblings; needs that point at siblings and make no cycle; what each kind of node must hold.
+    Expressions are not parsed. Raises `InvalidDefinition` with what is wrong.
+    """
+    nodes = plan.nodes
+    if not nodes:
+        raise InvalidDefinition(
+            [Problem("a plan has at least one node")], file=plan.file or "<plan>"
+        )
+    if len(nodes) > NODES_MAX:
+        problem = Problem(f"a plan of {len(nodes)} nodes is too large: NODES_MAX = {NODES_MAX}")
+        raise InvalidDefinition([problem], file=plan.file or "<plan>")
+    problems = _tree(nodes)
+    if not problems:
+        children: list[list[int]] = [[] for _ in nodes]
+        for index in range(1, len(nodes)):
+            children[nodes[index].parent].append(index)
+        for index, node in enumerate(nodes):
+            problems.extend(_node(index, node))
+            if children[index] or isinstance(node, (Loop, Choice)):
+                problems.extend(_children(nodes, index, children[index]))
+            if len(problems) >= _PROBLEMS_MAX:
+                break
+    if problems:
+        raise InvalidDefinition(
+            [Problem(text) for text in problems[:_PROBLEMS_MAX]], file=plan.file or "<plan>"
+        )
+
+
+def _tree(nodes: tuple[Node, ...]) -> list[str]:
+    """Check parents and sizes: every subtree is the slice [index, index + size)."""
+    root = nodes[0]
+    if not isinstance(root, Group) or root.parent != -1 or root.size != len(nodes) or root.needs:
+        return [f"node 0 must be a group without parent and needs, of size {len(nodes)}"]
+    # Ends of the subtrees that are open at the node under inspection, the root's first.
+    open_nodes = [(0, len(nodes))]
+    for index in range(1, len(nodes)):
+        node = nodes[index]
+        while index >= open_nodes[-1][1]:
+            open_nodes.pop()
+        parent, end = open_nodes[-1]
+        if node.parent != parent:
+            return [f"node {index}: its parent is {node.parent}, by position it is {parent}"]
+        if node.size < 1 or index + node.size > end:
+            return [f"node {index}: size {node.size} does not fit into its parent"]
+        if not isinstance(nodes[parent], (Group, Loop, Choice)):
+            return [f"node {index}: its parent {parent} cannot have children"]
+        if len(open_nodes) >= NESTING_MAX:
+            return [f"node {index} is nested too deeply: NESTING_MAX = {NESTING_MAX}"]
+        open_nodes.append((index, index + node.size))
+    return []
+
+
+def _node(index: int, node: Node) -> Iterable[str]:
+    if index and (not node.name or "/" in node.name):
+        yield f"node {index}: a name is not empty and has no '/': {node.name!r}"
+    if isinstance(node.timeout_ms, int) and node.timeout_ms <= 0:
+        yield f"node {index}: a timeout is positive"
+    if isinstance(node, Task) and not node.uses:
+        yield f"node {index}: a task names a handler"
+    if isinstance(node, Sleep) and (node.duration_ms is None) == (node.until is None):
+        yield f"node {index}: a sleep has a duration or a time, one of the two"
+    if isinstance(node, Wait) and not node.signal:
+        yield f"node {index}: a wait names a signal"
+    if isinstance(node, (Group, Loop)):
+        join = node.join
+        if join.kind == "percent" and not 1 <= join.value <= 100:
+            yield f"node {index}: join of {join.value} percent"
+        if join.kind == "count" and join.value < 1:
+            yield f"node {index}: join of {join.value}"
+    if isinstance(node, Loop):
+        if not isinstance(node.items, (list, str, dict)):
+            yield f"node {index}: a loop needs items"
+        if isinstance(node.max_parallel, int) and node.max_parallel < 1:
+            yield f"node {index}: max_parallel is at least 1"
+
+
+def _children(nodes: tuple[Node, ...], index: int, children: list[int]) -> Iterable[str]:
+    node = nodes[index]
+    if isinstance(node, Loop) and len(children) != 1:
+        yield f"node {index}: a loop has one child, not {len(children)}"
+        return
+    if isinstance(node, Choice) and not children:
+        yield f"node {index}: a choice has at least one child"
+    names = {nodes[child].name.lower() for child in children}
+    if len(names) != len(children):
+        yield f"node {index}: two of its children have the same name"
+    siblings = set(children)
+    for child in children:
+        needs = nodes[child].needs
+        if not needs:
+            continue
+        if len(set(needs)) != len(needs) or not siblings.issuperset(needs) or child in needs:
+            yield f"node {child}: its needs must be siblings, each once"
+            return
+    if isinstance(node, Group) and node.kind in _SEQUENCES:
+        for before, child in pairwise(children):
+            if nodes[child].needs != (before,):
+                yield f"node {child}: in a sequence it must need the node before it"
+                return
+    if not _acyclic(nodes, children):
+        yield f"node {index}: the needs of its children make a cycle"
+
+
+def _acyclic(nodes: tuple[Node, ...], children: list[int]) -> bool:
+    """Tell whether *children* can be put in an order (Kahn's algorithm)."""
+    missing = {child: len(nodes[child].needs) for child in children if nodes[child].needs}
+    if all(need < child for child in missing for need in nodes[child].needs):
+        return True
+    dependents: dict[int, list[int]] = {}
+    for child in missing:
+        for need in nodes[child].needs:
+            dependents.setdefault(need, []).append(child)
+    ready = [child for child in children if child not in missing]
+    while ready:
+        for child in dependents.get(ready.pop(), ()):
+            missing[child] -= 1
+            if not missing[child]:
+                del missing[child]
+                ready.append(child)
+    return not missing

@@ -1,0 +1,39 @@
+"""What a process tells about itself: log lines, metrics, health, and the clock it reads.
+
+No globals: a process makes one registry, hands the metric sets to their users, and owns one
+`StatusServer`. Nothing here is imported by pure code.
+"""
+
+from headrace.telemetry._clock import Clock, SystemClock
+from headrace.telemetry._family import OTHER, Counter, Gauge, Histogram, Label
+from headrace.telemetry._http import StatusServer
+from headrace.telemetry._log import JsonFormatter, TextFormatter, setup_logging
+from headrace.telemetry._metrics import (
+    BusMetrics,
+    CoordinatorMetrics,
+    WorkerMetrics,
+    new_registry,
+    render,
+)
+from headrace.telemetry._reference import describe, families
+
+__all__ = [
+    "OTHER",
+    "BusMetrics",
+    "Clock",
+    "CoordinatorMetrics",
+    "Counter",
+    "Gauge",
+    "Histogram",
+    "JsonFormatter",
+    "Label",
+    "StatusServer",
+    "SystemClock",
+    "TextFormatter",
+    "WorkerMetrics",
+    "describe",
+    "families",
+    "new_registry",
+    "render",
+    "setup_logging",
+]

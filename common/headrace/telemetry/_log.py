@@ -1,0 +1,139 @@
+"""Formatters for the standard library's log records, and the one call that installs them.
+
+A message is constant text; facts are in ``extra=``. Both formats print them all.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Literal, TextIO
+
+_OWN = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
+"""Attributes of every record; all others came by ``extra=``."""
+
+_RESERVED = frozenset({"time", "level", "logger", "message", "exception", "stack"})
+
+_VALUE_CHARS_MAX = 4_096
+"""Longer values are cut: one line of a log is not the place for a payload."""
+
+
+def _fields(record: logging.LogRecord, static: Mapping[str, Any]) -> dict[str, Any]:
+    found = {**static, **{k: v for k, v in record.__dict__.items() if k not in _OWN}}
+    return {(f"{key}_" if key in _RESERVED else key): _plain(v) for key, v in found.items()}
+
+
+def _plain(value: Any) -> Any:
+    """Return a JSON value for *value*; never fails."""
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, str):
+        return _cut(value)
+    if isinstance(value, list | tuple | set | frozenset | dict):
+        # Through text: nested values may be anything, endless, or circular.
+        try:
+            text = json.dumps(
+                sorted(value, key=repr) if isinstance(value, set | frozenset) else value,
+                default=str,
+            )
+        except (TypeError, ValueError):
+            return _cut(repr(value))
+        return json.loads(text) if len(text) <= _VALUE_CHARS_MAX else _cut(text)
+    return _cut(str(value))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _VALUE_CHARS_MAX else text[:_VALUE_CHARS_MAX] + "…"
+
+
+def _time(record: logging.LogRecord) -> str:
+    moment = datetime.fromtimestamp(record.created, tz=UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: time (UTC), level, logger, message, the fields, exception."""
+
+    def __init__(self, static: Mapping[str, Any] | None = None) -> None:
+        super().__init__()
+        self._static = dict(static or {})
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line, without its end."""
+        line: dict[str, Any] = {
+            "time": _time(record),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **_fields(record, self._static),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        if record.stack_info:
+            line["stack"] = self.formatStack(record.stack_info)
+        return json.dumps(line, ensure_ascii=False, default=str)
+
+
+class TextFormatter(logging.Formatter):
+    """``time LEVEL logger: message key=value``; an exception follows on lines of its own."""
+
+    def __init__(self, static: Mapping[str, Any] | None = None) -> None:
+        super().__init__()
+        self._static = dict(static or {})
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line, without its end."""
+        name = record.name.removeprefix("headrace.")
+        message = _one_line(record.getMessage())
+        text = f"{_time(record)} {record.levelname:<7} {name}: {message}"
+        for key, value in _fields(record, self._static).items():
+            text += f" {key}={_shown(value)}"
+        if record.exc_info:
+            text += "\n" + self.formatException(record.exc_info)
+        if record.stack_info:
+            text += "\n" + self.formatStack(record.stack_info)
+        return text
+
+
+def _one_line(text: str) -> str:
+    """Return *text* so that nobody can forge a second line with it."""
+    return text.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, str) and value and not any(c.isspace() or c in "\"='" for c in value):
+        return value
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def setup_logging(
+    *,
+    level: str = "info",
+    format: Literal["text", "json"] = "text",
+    stream: TextIO | None = None,
+    static: Mapping[str, Any] | None = None,
+) -> logging.Handler:
+    """Send every logger's records to *stream* (default: stderr); called once, by the process.
+
+    *static* fields (role, id) stand on each line. Calling it again replaces the handler that it
+    installed before; return the handler.
+    """
+    handler = _Installed(stream if stream is not None else sys.stderr)
+    handler.setFormatter(JsonFormatter(static) if format == "json" else TextFormatter(static))
+    root = logging.getLogger()
+    for old in [old for old in root.handlers if isinstance(old, _Installed)]:
+        root.removeHandler(old)
+        old.close()
+    root.addHandler(handler)
+    root.setLevel(level.upper())
+    # The broker's client logs each reconnect itself; ours says it once, with the address.
+    logging.getLogger("nats").setLevel(logging.ERROR)
+    logging.captureWarnings(True)
+    return handler
+
+
+class _Installed(logging.StreamHandler[TextIO]):
+    """Ours, to be told from handlers of tests and hosts."""

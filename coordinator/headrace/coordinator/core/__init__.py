@@ -1,0 +1,46 @@
+"""The pure core: what a shard's state is, and how commands and time change it.
+
+Rules of this package: no clock, no randomness, no logging, no await, no I/O. Time, ids and chance
+come in with the commands; what is to be done comes out as values. Data flows one way: command →
+events → state → effects. Only `evolve` and `shard_events` change state.
+"""
+
+from headrace.coordinator.core.commands import Loss, Order, Outgoing, Refusal, TickEffects
+from headrace.coordinator.core.explain import Facts, WorkerFacts, explain
+from headrace.coordinator.core.fold import BrokenLog, Folder, apply_chunk, batch_hash
+from headrace.coordinator.core.machine import Limits, Machine
+from headrace.coordinator.core.program import Program
+from headrace.coordinator.core.snapshot import (
+    BadSnapshot,
+    decode_state,
+    encode_hashed,
+    encode_state,
+    state_hash,
+)
+from headrace.coordinator.core.state import OutMessage, Run, ShardState
+
+__all__ = [
+    "BadSnapshot",
+    "BrokenLog",
+    "Facts",
+    "Folder",
+    "Limits",
+    "Loss",
+    "Machine",
+    "Order",
+    "OutMessage",
+    "Outgoing",
+    "Program",
+    "Refusal",
+    "Run",
+    "ShardState",
+    "TickEffects",
+    "WorkerFacts",
+    "apply_chunk",
+    "batch_hash",
+    "decode_state",
+    "encode_hashed",
+    "encode_state",
+    "explain",
+    "state_hash",
+]

@@ -1,0 +1,88 @@
+"""The fold: how each event of a run changes the state. It cannot refuse and decides nothing.
+
+Followers, restarts and time travel run only this. While leading, it also notes on the agenda
+what became enabled, so that deciding costs what changed, not what there is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from headrace.coordinator.core import evolve_nodes as nodes
+from headrace.coordinator.core import evolve_runs as runs
+from headrace.coordinator.core import evolve_steps as steps
+from headrace.coordinator.core.state import Run, ShardState
+from headrace.events import (
+    CancelRequested,
+    Expanded,
+    JobMoved,
+    JobRestarted,
+    KeyGranted,
+    KeyRequested,
+    NodeEnded,
+    NodeStarted,
+    RunCreated,
+    RunEnded,
+    RunEvent,
+    RunPaused,
+    RunQuarantined,
+    RunResumed,
+    RunStarted,
+    SegmentArchived,
+    SignalReceived,
+    SleepStarted,
+    StepCancelled,
+    StepCarried,
+    StepClaimed,
+    StepCompleted,
+    StepFailed,
+    StepLost,
+    StepQueued,
+    StepReturned,
+    StepScheduled,
+    StepSkipped,
+    StepUnknown,
+    WaitEnded,
+    WaitStarted,
+)
+
+
+def evolve(state: ShardState, run: Run, event: RunEvent) -> None:
+    """Apply *event* to *run* in place, and to what the shard derives from it."""
+    run.events += 1
+    _EVOLVE[type(event)](state, run, event)
+
+
+_EVOLVE: dict[type, Callable[[ShardState, Run, Any], None]] = {
+    RunCreated: runs.run_created,
+    RunStarted: runs.run_started,
+    StepScheduled: steps.scheduled,
+    StepCompleted: steps.completed,
+    StepFailed: steps.failed,
+    StepLost: steps.lost,
+    StepQueued: steps.queued,
+    StepReturned: steps.returned,
+    StepClaimed: steps.claimed,
+    StepUnknown: steps.unknown,
+    StepSkipped: steps.skipped,
+    StepCancelled: steps.cancelled,
+    StepCarried: steps.carried,
+    NodeStarted: nodes.node_started,
+    NodeEnded: nodes.node_ended,
+    Expanded: nodes.expanded,
+    SleepStarted: steps.sleep_started,
+    WaitStarted: steps.wait_started,
+    WaitEnded: steps.wait_ended,
+    SignalReceived: runs.signal,
+    CancelRequested: runs.cancel,
+    RunPaused: runs.paused,
+    RunResumed: runs.resumed,
+    RunEnded: runs.run_ended,
+    JobRestarted: nodes.job_restarted,
+    JobMoved: nodes.job_moved,
+    KeyGranted: runs.key_granted,
+    KeyRequested: nodes.key_requested,
+    SegmentArchived: runs.segment_archived,
+    RunQuarantined: runs.quarantined,
+}

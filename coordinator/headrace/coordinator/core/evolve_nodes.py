@@ -1,0 +1,140 @@
+"""The fold of what happens to containers: groups, loops, jobs."""
+
+from __future__ import annotations
+
+from array import array
+
+from headrace.coordinator.core import status
+from headrace.coordinator.core.state import EMPTY_MAP, Counts, Run, Scope, ShardState
+from headrace.coordinator.core.surroundings import (
+    cancel_below,
+    drop_key,
+    ended,
+    leave,
+    start_container,
+    wake_job,
+)
+from headrace.events import Expanded, JobMoved, JobRestarted, KeyRequested, NodeEnded, NodeStarted
+from headrace.messages import StepError
+
+
+def node_started(state: ShardState, run: Run, event: NodeStarted) -> None:
+    """Fold `NodeStarted`."""
+    start_container(state, run, event.node)
+    if event.due_ms:
+        run.due[event.node] = event.due_ms
+
+
+def node_ended(state: ShardState, run: Run, event: NodeEnded) -> None:
+    """Fold `NodeEnded`."""
+    instance = event.node
+    run.status[instance] = event.status
+    output = bytes(event.output)
+    if output != EMPTY_MAP:
+        run.outputs[instance] = output
+    run.due.pop(instance, None)
+    if run.node_keys:
+        drop_key(state, run, instance)
+    if event.reason:
+        kind, _, message = event.reason.partition(": ")
+        run.errors[instance] = StepError(kind, message, False)
+        if instance == 0:
+            run.ended_reason = event.reason
+    if event.tolerated:
+        run.tolerated.add(instance)
+    counts = run.counts.get(instance)
+    if counts is not None and counts.ended < counts.total:
+        if event.detached:
+            run.detached.add(instance)
+        else:
+            cancel_below(state, run, instance)
+    if counts is not None and instance not in run.detached:
+        del run.counts[instance]
+    ok = event.status == status.COMPLETED or event.tolerated
+    failed = event.status == status.FAILED and not event.tolerated
+    ended(state, run, instance, ok=ok, failed=failed)
+
+
+def expanded(state: ShardState, run: Run, event: Expanded) -> None:
+    """Fold `Expanded`."""
+    loop = event.node
+    node, _, _ = run.locate(loop)
+    body = node + 1
+    size = run.program.nodes[body].size
+    if event.first == 0:
+        run.status[loop] = status.RUNNING
+        run.counts[loop] = Counts(event.total, event.needed, event.max_parallel)
+        if event.due_ms:
+            run.due[loop] = event.due_ms
+        if event.fail_fast and event.needed < 0:
+            # One failure settles it: as a join that needs every one, see `advance`.
+            run.counts[loop].needed = event.total
+        if event.total == 0 and state.leading:
+            state.agenda.append((run, ~loop))
+    counts = run.counts[loop]
+    statuses, waiting = run.program.body_template(body)
+    count = len(event.items)
+    base = len(run.status)
+    bases = run.iterations.setdefault(loop, [])
+    run.status.extend(bytes(statuses) * count)
+    run.waiting.extend(waiting * count)
+    run.attempt.extend(array("H", bytes(2 * size * count)))
+    run.taint.extend(bytes(size * count))
+    for offset, item in enumerate(event.items):
+        index = event.first + offset
+        label = event.labels[offset] if event.labels is not None else str(index)
+        run.scopes.append(Scope(base, body, loop, index, item, label))
+        run.scope_bases.append(base)
+        bases.append(base)
+        if state.leading and (not counts.window or index < counts.ended + counts.window):
+            state.agenda.append((run, base))
+        base += size
+
+
+def job_restarted(state: ShardState, run: Run, event: JobRestarted) -> None:
+    """Fold `JobRestarted`."""
+    instance = event.node
+    program = run.program
+    node, shift, _ = run.locate(instance)
+    end = node + program.nodes[node].size
+    for inner in run.descendants(instance):
+        leave(run, inner)
+        run.outputs.pop(inner, None)
+        run.errors.pop(inner, None)
+        run.waits.pop(inner, None)
+        run.counts.pop(inner, None)
+        run.iterations.pop(inner, None)
+        run.first_ms.pop(inner, None)
+        run.tolerated.discard(inner)
+        run.detached.discard(inner)
+        run.jobs.pop(inner, None)
+        drop_key(state, run, inner)
+        run.status[inner] = status.TEMPLATE
+        run.taint[inner] = 0
+        if run.attempt[inner]:
+            run.uncounted[inner] = run.attempt[inner]
+    statuses, waiting = program.body_template(node)
+    run.status[instance + 1 : end + shift] = statuses[1:]
+    run.waiting[instance + 1 : end + shift] = waiting[1:]
+    old = run.jobs[instance]
+    due = run.due.get(instance)
+    start_container(state, run, instance)
+    run.jobs[instance].restarts = old.restarts + 1
+    if due:
+        run.due[instance] = due
+
+
+def job_moved(state: ShardState, run: Run, event: JobMoved) -> None:
+    """Fold `JobMoved`."""
+    job = run.jobs[event.node]
+    job.worker, job.first = "", -1
+    job.restarts += 1
+    wake_job(state, run, event.node)
+
+
+def key_requested(state: ShardState, run: Run, event: KeyRequested) -> None:
+    """Fold `KeyRequested`."""
+    run.status[event.node] = status.WAITING
+    holder = f"{run.key}#{event.node}.{run.events}"
+    run.node_keys[event.node] = (event.key, holder)
+    state.post(event.key, "acquire", event.key, holder, event.limit, event.mode, state.shard)

@@ -1,0 +1,136 @@
+"""The fold of what happens to a run as a whole."""
+
+from __future__ import annotations
+
+from headrace.coordinator.core import status
+from headrace.coordinator.core.state import Run, ShardState, Signal
+from headrace.coordinator.core.surroundings import drop_key, start_container
+from headrace.events import (
+    CancelRequested,
+    KeyGranted,
+    RunCreated,
+    RunEnded,
+    RunPaused,
+    RunQuarantined,
+    RunResumed,
+    RunStarted,
+    SegmentArchived,
+    SignalReceived,
+    decode_chunk,
+)
+
+
+def run_created(state: ShardState, run: Run, event: RunCreated) -> None:
+    """Fold `RunCreated`."""
+    run.created_ms = state.now_ms
+    run.input = bytes(event.input)
+    run.request_id, run.not_after_ms = event.request_id, event.not_after_ms
+    run.fingerprint = event.fingerprint
+    run.labels = event.labels or {}
+    run.priority, run.explicit, run.rerun_of = event.priority, event.explicit, event.rerun_of
+    run.carried = event.carried
+    state.plan_uses[event.plan] = state.plan_uses.get(event.plan, 0) + 1
+    if event.key:
+        run.key_name, run.key_limit, run.key_mode = event.key, event.key_limit, event.key_mode
+        more = (event.key_limit, event.key_mode, state.shard)
+        state.post(event.key, "acquire", event.key, run.key, *more)
+    if not event.held:
+        _start_run(state, run)
+
+
+def _start_run(state: ShardState, run: Run) -> None:
+    run.state = status.RUNNING
+    run.started_ms = state.now_ms
+    plan = run.program.plan
+    if plan.timeout_ms:
+        run.due[0] = state.now_ms + plan.timeout_ms
+    start_container(state, run, 0)
+
+
+def run_started(state: ShardState, run: Run, event: RunStarted) -> None:
+    """Fold `RunStarted`."""
+    _start_run(state, run)
+
+
+def key_granted(state: ShardState, run: Run, event: KeyGranted) -> None:
+    """Fold `KeyGranted`."""
+    if event.node < 0:
+        run.key_held = True
+
+
+def signal(state: ShardState, run: Run, event: SignalReceived) -> None:
+    """Fold `SignalReceived`."""
+    state.remember(event.request_id, event.not_after_ms)
+    run.signals.append(Signal(event.name, bytes(event.payload), event.actor, state.now_ms))
+
+
+def cancel(state: ShardState, run: Run, event: CancelRequested) -> None:
+    """Fold `CancelRequested`."""
+    state.remember(event.request_id, event.not_after_ms)
+    run.cancelling = True
+    run.failing = event.failed
+    run.cancel_reason = event.reason
+    if event.failed:
+        run.due.pop(0, None)
+    run.doomed.update(run.tokens)
+    if event.spared:
+        run.doomed.difference_update(event.spared)
+
+
+def paused(state: ShardState, run: Run, event: RunPaused) -> None:
+    """Fold `RunPaused`."""
+    state.remember(event.request_id, event.not_after_ms)
+    run.paused, run.pause_reason = True, event.reason
+
+
+def resumed(state: ShardState, run: Run, event: RunResumed) -> None:
+    """Fold `RunResumed`."""
+    state.remember(event.request_id, event.not_after_ms)
+    run.paused, run.pause_reason = False, ""
+    for instance in [i for i in run.due if run.status[i] == status.PENDING]:
+        # Nobody could have taken it meanwhile: its time to start begins anew.
+        del run.due[instance]
+
+
+def run_ended(state: ShardState, run: Run, event: RunEnded) -> None:
+    """Fold `RunEnded`."""
+    run.state = event.state
+    run.finished_ms = state.now_ms
+    run.output = bytes(event.output)
+    run.ended_reason = event.reason
+    run.due.clear()
+    run.counts.clear()
+    run.signals.clear()
+    run.waits.clear()
+    run.detached.clear()
+    run.carried = None
+    # Only a quarantined run ends with any of these.
+    run.tokens.clear()
+    run.doomed.clear()
+    run.claims.clear()
+    run.active = 0
+    for instance in sorted(run.node_keys):
+        drop_key(state, run, instance)
+    if run.key_name:
+        # The holder's end and its intent to release are this one entry.
+        state.post(run.key_name, "release", run.key_name, run.key)
+
+
+def segment_archived(state: ShardState, run: Run, event: SegmentArchived) -> None:
+    """Fold `SegmentArchived`."""
+    # Chunks are dropped whole: the archiver took them in the same pieces.
+    dropped = event.next_event - run.history_first
+    run.history_first = event.next_event
+    while run.history and dropped > 0:
+        chunk = run.history.pop(0)
+        run.history_bytes -= len(chunk)
+        dropped -= _events_in(chunk)
+
+
+def _events_in(chunk: bytes) -> int:
+    return len(decode_chunk(chunk).events)
+
+
+def quarantined(state: ShardState, run: Run, event: RunQuarantined) -> None:
+    """Fold `RunQuarantined`."""
+    run.quarantined = event.reason

@@ -1,0 +1,196 @@
+"""The fold of what happens to steps, sleeps and waits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from headrace.coordinator.core import status
+from headrace.coordinator.core.state import EMPTY_MAP, Run, ShardState
+from headrace.coordinator.core.surroundings import drop_key, ended, leave, pin, unpin
+from headrace.events import (
+    SleepStarted,
+    StepCancelled,
+    StepCarried,
+    StepClaimed,
+    StepCompleted,
+    StepFailed,
+    StepLost,
+    StepQueued,
+    StepReturned,
+    StepScheduled,
+    StepSkipped,
+    StepUnknown,
+    WaitEnded,
+    WaitStarted,
+)
+
+
+def scheduled(state: ShardState, run: Run, event: StepScheduled) -> None:
+    """Fold `StepScheduled`."""
+    step = event.step
+    run.status[step] = status.DISPATCHED
+    run.attempt[step] = event.attempt
+    run.tokens[step] = event.token
+    run.active += 1
+    if event.token > state.token_last:
+        state.token_last = event.token
+    if run.due:
+        run.due.pop(step, None)
+    if step not in run.first_ms and _wants_first(run, step):
+        run.first_ms[step] = state.now_ms
+    if run.jobs:
+        job = run.jobs.get(run.job_of(step))
+        if job is not None and not job.worker:
+            job.first = step
+
+
+def _wants_first(run: Run, step: int) -> bool:
+    node: Any = run.program.nodes[run.locate(step)[0]]
+    return bool(node.timeout_ms or (node.retry is not None and node.retry.max_elapsed_ms))
+
+
+def completed(state: ShardState, run: Run, event: StepCompleted) -> None:
+    """Fold `StepCompleted`."""
+    step = event.step
+    leave(run, step)
+    run.status[step] = status.COMPLETED
+    output = bytes(event.output)
+    if output != EMPTY_MAP:
+        run.outputs[step] = output
+    elif event.attempt > 1:
+        run.outputs.pop(step, None)
+    if run.errors:
+        run.errors.pop(step, None)
+    if run.jobs:
+        pin(state, run, step, event.worker, event.extra)
+    ended(state, run, step, ok=True)
+
+
+def failed(state: ShardState, run: Run, event: StepFailed) -> None:
+    """Fold `StepFailed`."""
+    step = event.step
+    leave(run, step)
+    run.errors[step] = event.error
+    if run.waits:
+        run.waits.pop(step, None)
+    if run.node_keys:
+        drop_key(state, run, step)
+    if run.jobs:
+        pin(state, run, step, event.worker, event.extra)
+        unpin(state, run, step)
+    output = bytes(event.output)
+    if output != EMPTY_MAP:
+        run.outputs[step] = output
+    if event.retry_ms:
+        run.status[step] = status.WAITING
+        run.due[step] = event.retry_ms
+        return
+    run.status[step] = status.FAILED
+    if event.tolerated:
+        run.tolerated.add(step)
+    ended(state, run, step, ok=event.tolerated, failed=not event.tolerated)
+
+
+def _back(state: ShardState, run: Run, step: int) -> None:
+    """A dispatched step becomes ready again, under the next attempt."""
+    leave(run, step)
+    run.status[step] = status.PENDING
+    run.uncounted[step] = run.uncounted.get(step, 0) + 1
+    if run.jobs:
+        unpin(state, run, step)
+    if state.leading:
+        state.agenda.append((run, step))
+
+
+def lost(state: ShardState, run: Run, event: StepLost) -> None:
+    """Fold `StepLost`."""
+    run.losses[event.step] = run.losses.get(event.step, 0) + 1
+    _back(state, run, event.step)
+
+
+def returned(state: ShardState, run: Run, event: StepReturned) -> None:
+    """Fold `StepReturned`."""
+    _back(state, run, event.step)
+
+
+def queued(state: ShardState, run: Run, event: StepQueued) -> None:
+    """Fold `StepQueued`."""
+    # Of a step that waited for its retry, too: the time for that has come.
+    run.status[event.step] = status.PENDING
+    run.due[event.step] = event.due_ms
+
+
+def claimed(state: ShardState, run: Run, event: StepClaimed) -> None:
+    """Fold `StepClaimed`."""
+    run.claims[event.step] = event.worker
+
+
+def unknown(state: ShardState, run: Run, event: StepUnknown) -> None:
+    """Fold `StepUnknown`."""
+    leave(run, event.step)
+    run.status[event.step] = status.UNKNOWN
+    if event.tolerated:
+        run.tolerated.add(event.step)
+    if run.jobs:
+        unpin(state, run, event.step)
+    ended(state, run, event.step, ok=event.tolerated, failed=not event.tolerated)
+
+
+def skipped(state: ShardState, run: Run, event: StepSkipped) -> None:
+    """Fold `StepSkipped`."""
+    run.status[event.step] = status.SKIPPED
+    if run.due:
+        run.due.pop(event.step, None)
+    ended(state, run, event.step, ok=False)
+
+
+def cancelled(state: ShardState, run: Run, event: StepCancelled) -> None:
+    """Fold `StepCancelled`."""
+    leave(run, event.step)
+    run.waits.pop(event.step, None)
+    run.status[event.step] = status.CANCELLED
+    if run.node_keys:
+        drop_key(state, run, event.step)
+    if run.jobs:
+        unpin(state, run, event.step)
+    ended(state, run, event.step, ok=False)
+
+
+def carried(state: ShardState, run: Run, event: StepCarried) -> None:
+    """Fold `StepCarried`."""
+    run.status[event.step] = status.COMPLETED
+    output = bytes(event.output)
+    if output != EMPTY_MAP:
+        run.outputs[event.step] = output
+    ended(state, run, event.step, ok=True)
+
+
+def sleep_started(state: ShardState, run: Run, event: SleepStarted) -> None:
+    """Fold `SleepStarted`."""
+    run.status[event.node] = status.WAITING
+    run.due[event.node] = event.due_ms
+
+
+def wait_started(state: ShardState, run: Run, event: WaitStarted) -> None:
+    """Fold `WaitStarted`."""
+    run.status[event.node] = status.WAITING
+    run.waits[event.node] = event.signal
+    if event.due_ms:
+        run.due[event.node] = event.due_ms
+
+
+def wait_ended(state: ShardState, run: Run, event: WaitEnded) -> None:
+    """Fold `WaitEnded`."""
+    node = event.node
+    signal = run.waits.pop(node, None)
+    run.due.pop(node, None)
+    if event.outcome == "signal" and signal is not None:
+        for index, kept in enumerate(run.signals):
+            if kept.name == signal:
+                del run.signals[index]
+                break
+    output = bytes(event.output)
+    if output != EMPTY_MAP:
+        run.outputs[node] = output
+    run.status[node] = status.COMPLETED
+    ended(state, run, node, ok=True)

@@ -1,0 +1,239 @@
+"""A plan made ready to run: everything about a node that does not change from run to run.
+
+Node indexes are those of the plan. A run numbers its *instances*: the static ones as the plan
+does, those of a loop's iterations behind them, each iteration a copy of the loop's body slice.
+Rules here: read-only after construction; no state of any run.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from headrace.coordinator.core import status
+from headrace.expressions import Expression, parse
+from headrace.messages import TaskOptions, subjects
+from headrace.plan import Choice, Group, Loop, Node, Plan, Sleep, Task, Wait, is_expression
+
+TASK: Final = 0
+GROUP: Final = 1
+LOOP: Final = 2
+CHOICE: Final = 3
+WAIT: Final = 4
+SLEEP: Final = 5
+
+_KINDS: dict[type, int] = {
+    Task: TASK,
+    Group: GROUP,
+    Loop: LOOP,
+    Choice: CHOICE,
+    Wait: WAIT,
+    Sleep: SLEEP,
+}
+STATUS_FUNCTIONS: Final = frozenset({"success", "failure", "cancelled", "always"})
+_DEFERRED_CONTEXTS: Final = frozenset({"secrets", "runner"})
+_DEFERRED_FUNCTIONS: Final = frozenset({"hashfiles"})
+
+_encode = msgspec.msgpack.Encoder().encode
+
+
+class Program:
+    """One plan in one namespace; shared by all its runs."""
+
+    __slots__ = (
+        "builtin",
+        "capabilities",
+        "children",
+        "condition",
+        "dependents",
+        "digest",
+        "fed",
+        "implied",
+        "job",
+        "kind",
+        "lane",
+        "names",
+        "namespace",
+        "nodes",
+        "options",
+        "parent",
+        "path",
+        "plan",
+        "raw_inputs",
+        "roots",
+        "sequence",
+        "size",
+        "status_template",
+        "waiting_template",
+    )
+
+    def __init__(self, plan: Plan, digest: str, namespace: str, builtin: frozenset[str]) -> None:
+        """Compile *plan* for *namespace*; *builtin* are the handlers that every worker has."""
+        nodes: Sequence[Node] = plan.nodes
+        self.plan, self.digest, self.namespace = plan, digest, namespace
+        self.nodes, self.size, self.builtin = nodes, len(nodes), builtin
+        self.kind = bytes(_KINDS[type(node)] for node in nodes)
+        self.parent = [node.parent for node in nodes]
+        dependents: list[list[int]] = [[] for _ in nodes]
+        children: list[list[int]] = [[] for _ in nodes]
+        for index, node in enumerate(nodes):
+            for need in node.needs:
+                dependents[need].append(index)
+            if node.parent >= 0:
+                children[node.parent].append(index)
+        self.dependents = [tuple(found) for found in dependents]
+        self.children = [tuple(found) for found in children]
+        self.names = [{nodes[c].name.lower(): c for c in found} for found in children]
+        """For each container: lower-case name -> child."""
+        self.roots = [tuple(c for c in found if not nodes[c].needs) for found in children]
+        self.waiting_template = array("I", (len(node.needs) for node in nodes))
+        self.sequence = bytes(
+            isinstance(parent, Group) and parent.kind in ("job", "pipeline")
+            for parent in (nodes[node.parent] if node.parent >= 0 else None for node in nodes)
+        )
+        self.condition = [parse(node.condition) if node.condition else None for node in nodes]
+        self.implied = bytes(
+            condition is None or not (condition.functions() & STATUS_FUNCTIONS)
+            for condition in self.condition
+        )
+        self.job = self._jobs()
+        self.path = self._paths()
+        self.status_template = self._statuses()
+        self.capabilities: list[tuple[str, ...] | None] = []
+        self.lane: list[str] = []
+        self.fed = bytes(
+            isinstance(node, Task)
+            and plan.dialect == "tasks"
+            and node.uses == "script"
+            and bool(node.needs)
+            and "input_data" not in node.inputs
+            for node in nodes
+        )
+        """Scripts that read the results of what they depend on."""
+        self.raw_inputs: list[msgspec.Raw | None] = []
+        self.options: list[TaskOptions | None] = []
+        for index, node in enumerate(nodes):
+            self._task(index, node)
+
+    def _jobs(self) -> list[int]:
+        """For each node the nearest ancestor (or itself) with affinity, or -1."""
+        jobs: list[int] = []
+        for index, node in enumerate(self.nodes):
+            if isinstance(node, Group) and node.affinity:
+                jobs.append(index)
+            else:
+                jobs.append(jobs[node.parent] if node.parent >= 0 else -1)
+        return jobs
+
+    def _paths(self) -> list[str]:
+        """Paths below the root, or below the loop body that holds the node ("" for the body)."""
+        paths: list[str] = []
+        for node in self.nodes:
+            parent = node.parent
+            if parent < 0 or self.kind[parent] == LOOP:
+                paths.append("")
+            else:
+                above = paths[parent]
+                paths.append(f"{above}/{node.name}" if above else node.name)
+        return paths
+
+    def _statuses(self) -> bytearray:
+        template = bytearray(self.size)
+        for index, node in enumerate(self.nodes):
+            if self.kind[index] == LOOP:
+                template[index + 1 : index + node.size] = bytes([status.TEMPLATE]) * (node.size - 1)
+        return template
+
+    def body_template(self, body: int) -> tuple[bytearray, array[int]]:
+        """Return fresh (statuses, waiting counts) for one iteration of the loop body at *body*."""
+        size = self.nodes[body].size
+        statuses = bytearray(size)
+        for index in range(body, body + size):
+            if self.kind[index] == LOOP:
+                inner = self.nodes[index].size - 1
+                start = index - body + 1
+                statuses[start : start + inner] = bytes([status.TEMPLATE]) * inner
+        return statuses, self.waiting_template[body : body + size]
+
+    def _task(self, index: int, node: Node) -> None:
+        """Precompute what a task message needs, where no expression is in the way."""
+        if not isinstance(node, Task):
+            self.capabilities.append(None)
+            self.lane.append("")
+            self.raw_inputs.append(None)
+            self.options.append(None)
+            return
+        needed = self.needed_capabilities(index)
+        fixed = not any(is_expression(label) for label in needed)
+        self.capabilities.append(needed if fixed else None)
+        self.lane.append(subjects.lane_of(self.namespace, needed) if fixed else "")
+        self.raw_inputs.append(
+            None
+            if self.fed[index] or has_expression(node.inputs)
+            else msgspec.Raw(_encode(node.inputs))
+        )
+        plain = (
+            self.job[index] < 0
+            and not node.env
+            and not self.plan.env
+            and not node.timeout_ms
+            and not self._inherited_env(index)
+            and not is_expression(node.title)
+        )
+        self.options.append(self._plain_options(node) if plain else None)
+
+    def _inherited_env(self, index: int) -> bool:
+        parent = self.nodes[index].parent
+        while parent >= 0:
+            node = self.nodes[parent]
+            if isinstance(node, Group) and node.env:
+                return True
+            parent = node.parent
+        return False
+
+    def _plain_options(self, node: Task) -> TaskOptions:
+        return TaskOptions(
+            timeout_ms=node.attempt_timeout_ms or 0,
+            heartbeat_timeout_ms=node.heartbeat_timeout_ms or 0,
+            at_most_once=node.effect == "at-most-once",
+            title=node.title,
+            workflow=self.plan.name,
+        )
+
+    def needed_capabilities(self, index: int) -> tuple[str, ...]:
+        """Return the labels that the task at *index* needs (expressions as they stand), sorted.
+
+        A handler that is not built in is a capability too: ``uses:<name>``.
+        """
+        labels: set[str] = set()
+        node = self.nodes[index]
+        if isinstance(node, Task) and node.uses not in self.builtin:
+            labels.add(f"uses:{node.uses}")
+        at = index
+        while at >= 0:
+            node = self.nodes[at]
+            if isinstance(node, Task | Group):
+                labels.update(node.runs_on)
+            at = node.parent
+        return tuple(sorted(labels))
+
+    def is_deferred(self, expression: Expression) -> bool:
+        """Tell whether only the worker can evaluate *expression* (secrets, files)."""
+        return bool(
+            expression.names() & _DEFERRED_CONTEXTS
+            or {name.lower() for name in expression.functions()} & _DEFERRED_FUNCTIONS
+        )
+
+
+def has_expression(value: object) -> bool:
+    """Tell whether a JSON *value* holds an expression anywhere."""
+    if isinstance(value, str):
+        return "${{" in value
+    if isinstance(value, dict):
+        return any(has_expression(item) for item in value.values())
+    if isinstance(value, list | tuple):
+        return any(has_expression(item) for item in value)
+    return False

@@ -1,0 +1,164 @@
+"""The fold of what happens beside runs: plans, evictions, snapshots, keys, outbox, settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from heapq import heappop, heappush
+from typing import Any
+
+from headrace.coordinator.core.state import (
+    IDLE_PLANS_MAX,
+    KeyRecord,
+    ShardState,
+    Tombstone,
+)
+from headrace.events import (
+    KeyDeclined,
+    KeyGrantedTo,
+    KeyReleased,
+    KeyWaited,
+    OutboxCleared,
+    PlansForgotten,
+    PlanStored,
+    RequestSeen,
+    RunEvicted,
+    SettingsChanged,
+    ShardEvent,
+    SnapshotRegistered,
+)
+
+CANCEL_IN_PROGRESS = 1
+NEWEST_ONLY = 2
+"""Bits of a key request's mode."""
+SNAPSHOTS_KEPT = 2
+RELEASED_KEPT_MS = 600_000
+"""An `acquire` that was delayed on its way may still arrive this long after the release."""
+FORGET_MARGIN_MS = 5_000
+"""A request is remembered this long after it could last be sent: clocks differ."""
+
+
+def evolve_shard(state: ShardState, event: ShardEvent) -> None:
+    """Apply a shard's own event in place."""
+    _EVOLVE[type(event)](state, event)
+
+
+def forget_expired(state: ShardState) -> None:
+    """Begin a batch: forget requests and tombstones whose time is over.
+
+    A function of logged time and of the state at the batch before, so that every replica forgets
+    the same at the same entry.
+    """
+    expiries = state.expiries
+    now_ms = state.now_ms - FORGET_MARGIN_MS
+    while expiries and expiries[0][0] < now_ms:
+        _, name, is_tombstone = heappop(expiries)
+        if is_tombstone:
+            tombstone = state.tombstones.get(name)
+            if tombstone is not None and tombstone.expires_ms < now_ms:
+                del state.tombstones[name]
+        else:
+            state.requests.pop(name, None)
+
+
+def idle_plans(state: ShardState) -> list[str]:
+    """Return the plans that are to be forgotten: of those without a live run, the oldest."""
+    if len(state.plans) <= IDLE_PLANS_MAX:
+        return []
+    idle = [digest for digest in state.plans if not state.plan_uses.get(digest)]
+    return idle[: max(len(idle) - IDLE_PLANS_MAX, 0)]
+
+
+def _plans_forgotten(state: ShardState, event: PlansForgotten) -> None:
+    gone = set(event.digests)
+    for digest in event.digests:
+        state.plans.pop(digest, None)
+        state.plan_uses.pop(digest, None)
+    for cached in [key for key in state.programs if key[0] in gone]:
+        del state.programs[cached]
+
+
+def _plan_stored(state: ShardState, event: PlanStored) -> None:
+    state.plans[event.digest] = event.data
+
+
+def _run_evicted(state: ShardState, event: RunEvicted) -> None:
+    run = state.runs.pop(event.run, None)
+    if run is not None:
+        state.plan_uses[run.program.digest] -= 1
+    if event.not_after_ms >= state.now_ms - FORGET_MARGIN_MS:
+        state.tombstones[event.run] = Tombstone(event.fingerprint, event.state, event.not_after_ms)
+        heappush(state.expiries, (event.not_after_ms, event.run, True))
+
+
+def _snapshot(state: ShardState, event: SnapshotRegistered) -> None:
+    state.snapshots.append((event.position, event.name, event.state_hash))
+    del state.snapshots[:-SNAPSHOTS_KEPT]
+
+
+def _request(state: ShardState, event: RequestSeen) -> None:
+    state.remember(event.request_id, event.not_after_ms)
+
+
+def _key_waited(state: ShardState, event: KeyWaited) -> None:
+    key = state.keys.get(event.key)
+    if key is None:
+        key = state.keys[event.key] = KeyRecord(event.limit)
+    key.limit = event.limit
+    if event.mode & CANCEL_IN_PROGRESS:
+        for holder, shard in key.holders.items():
+            state.post(f"#{shard}", "preempt", event.key, holder)
+    key.waiters[event.holder] = event.shard
+
+
+def _key_granted(state: ShardState, event: KeyGrantedTo) -> None:
+    key = state.keys[event.key]
+    shard = key.waiters.pop(event.holder)
+    key.holders[event.holder] = shard
+    state.post(f"#{shard}", "granted", event.key, event.holder)
+
+
+def _key_released(state: ShardState, event: KeyReleased) -> None:
+    if event.reason == "released":
+        name = released_id(event.key, event.holder)
+        state.remember(name, state.now_ms + RELEASED_KEPT_MS)
+    key = state.keys.get(event.key)
+    if key is None:
+        return
+    shard = key.waiters.pop(event.holder, None)
+    if shard is not None and event.reason == "replaced":
+        state.post(f"#{shard}", "replaced", event.key, event.holder)
+    key.holders.pop(event.holder, None)
+    if not key.holders and not key.waiters:
+        del state.keys[event.key]
+
+
+def released_id(key: str, holder: str) -> str:
+    """Return under what name a released holder is remembered: a late `acquire` gets nothing."""
+    return f"released:{key}:{holder}"
+
+
+def _key_declined(state: ShardState, event: KeyDeclined) -> None:
+    state.post(event.key, "release", event.key, event.holder)
+
+
+def _outbox_cleared(state: ShardState, event: OutboxCleared) -> None:
+    state.outbox.pop(event.message, None)
+
+
+def _settings(state: ShardState, event: SettingsChanged) -> None:
+    state.settings.update(event.settings)
+
+
+_EVOLVE: dict[type, Callable[[ShardState, Any], None]] = {
+    PlanStored: _plan_stored,
+    PlansForgotten: _plans_forgotten,
+    RunEvicted: _run_evicted,
+    SnapshotRegistered: _snapshot,
+    RequestSeen: _request,
+    KeyWaited: _key_waited,
+    KeyGrantedTo: _key_granted,
+    KeyReleased: _key_released,
+    KeyDeclined: _key_declined,
+    OutboxCleared: _outbox_cleared,
+    SettingsChanged: _settings,
+}

@@ -1,0 +1,388 @@
+"""State of a shard: runs, plans, keys, the outbox, what is remembered of requests.
+
+Plain mutable records, because they are the hot path; `evolve` alone changes them. Everything
+that can be derived (ready queues, timer heaps, leases) is kept elsewhere, by the leader only.
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_right
+from collections import deque
+from heapq import heappush
+from typing import Any, NamedTuple
+
+import msgspec
+
+from headrace.coordinator.core import status
+from headrace.coordinator.core.program import Program
+from headrace.messages import StepError
+from headrace.plan import decode_plan
+
+EMPTY_MAP = b"\x80"
+"""msgpack of an empty map: what most outputs are."""
+UNREADABLE = (msgspec.MsgspecError, UnicodeError, RecursionError)
+"""What msgspec raises for bytes that it cannot decode."""
+IDLE_PLANS_MAX = 256
+"""Plans kept although no live run names them."""
+
+
+class Scope:
+    """One iteration of a loop: instances from `base` on stand for the nodes from `body` on."""
+
+    __slots__ = ("base", "body", "index", "item", "label", "loop")
+
+    def __init__(self, base: int, body: int, loop: int, index: int, item: Any, label: str) -> None:
+        self.base, self.body, self.loop = base, body, loop
+        self.index, self.item, self.label = index, item, label
+
+
+class Counts:
+    """Children of a running container."""
+
+    __slots__ = ("bad", "cancelled", "ended", "needed", "ok", "total", "window")
+
+    def __init__(self, total: int, needed: int = -1, window: int = 0) -> None:
+        self.total, self.needed, self.window = total, needed, window
+        self.ended = self.ok = self.bad = self.cancelled = 0
+
+    def image(self) -> list[int]:
+        """Return the figures as plain data."""
+        return [
+            self.total,
+            self.needed,
+            self.window,
+            self.ended,
+            self.ok,
+            self.bad,
+            self.cancelled,
+        ]
+
+    @classmethod
+    def of(cls, image: list[int]) -> Counts:
+        """Return what `image` was made of."""
+        counts = cls(image[0], image[1], image[2])
+        counts.ended, counts.ok, counts.bad, counts.cancelled = image[3:7]
+        return counts
+
+
+class Job:
+    """A group with affinity: where its workspace is, and what its steps have added to `env`."""
+
+    __slots__ = ("env", "first", "path", "restarts", "worker")
+
+    def __init__(self) -> None:
+        self.worker = ""
+        """``<id>.<incarnation>`` of the worker that has the workspace; empty: none yet."""
+        self.restarts = 0
+        self.first = -1
+        """Step in flight that will decide the worker."""
+        self.env: dict[str, str] = {}
+        self.path: list[str] = []
+
+
+class Signal(NamedTuple):
+    """A signal that no wait has taken yet."""
+
+    name: str
+    payload: bytes
+    actor: str
+    time_ms: int
+
+
+class Run:
+    """One live run."""
+
+    __slots__ = (
+        "active",
+        "attempt",
+        "cancel_reason",
+        "cancelling",
+        "carried",
+        "claims",
+        "counts",
+        "created_ms",
+        "detached",
+        "doomed",
+        "due",
+        "ended_reason",
+        "errors",
+        "events",
+        "explicit",
+        "failing",
+        "fingerprint",
+        "finished_ms",
+        "first_ms",
+        "history",
+        "history_bytes",
+        "history_first",
+        "input",
+        "iterations",
+        "jobs",
+        "key",
+        "key_held",
+        "key_limit",
+        "key_mode",
+        "key_name",
+        "labels",
+        "losses",
+        "node_keys",
+        "not_after_ms",
+        "output",
+        "outputs",
+        "pause_reason",
+        "paused",
+        "priority",
+        "program",
+        "quarantined",
+        "request_id",
+        "rerun_of",
+        "scope_bases",
+        "scopes",
+        "signals",
+        "started_ms",
+        "state",
+        "status",
+        "taint",
+        "tokens",
+        "tolerated",
+        "uncounted",
+        "waiting",
+        "waits",
+        "workflow",
+    )
+
+    def __init__(self, key: str, program: Program) -> None:
+        self.key = key
+        self.program = program
+        self.workflow = program.plan.name
+        self.state = status.PENDING
+        self.created_ms = self.started_ms = self.finished_ms = 0
+        self.input: bytes = EMPTY_MAP
+        self.output: bytes = EMPTY_MAP
+        self.labels: dict[str, str] = {}
+        self.priority = 0
+        self.request_id = self.fingerprint = self.rerun_of = ""
+        self.not_after_ms = 0
+        self.explicit = False
+        self.carried: dict[str, bytes] | None = None
+        # Instances, by index.
+        self.status = bytearray(program.status_template)
+        self.attempt = array("H", bytes(2 * program.size))
+        self.waiting = program.waiting_template[:]
+        self.taint = bytearray(program.size)
+        """Bit 1: a need did not succeed; bit 2: something before it failed."""
+        # Sparse facts of instances.
+        self.tokens: dict[int, int] = {}
+        self.outputs: dict[int, bytes] = {}
+        self.errors: dict[int, StepError] = {}
+        self.due: dict[int, int] = {}
+        self.first_ms: dict[int, int] = {}
+        self.losses: dict[int, int] = {}
+        """Workers that were lost while they had the step."""
+        self.uncounted: dict[int, int] = {}
+        """Attempts that no retry policy counts: lost, handed back, before the job's restart."""
+        self.claims: dict[int, str] = {}
+        self.waits: dict[int, str] = {}
+        self.tolerated: set[int] = set()
+        self.doomed: set[int] = set()
+        """Dispatched steps that nobody wants any more: they are being cancelled."""
+        self.detached: set[int] = set()
+        self.counts: dict[int, Counts] = {}
+        self.jobs: dict[int, Job] = {}
+        self.scopes: list[Scope] = []
+        self.scope_bases: list[int] = []
+        self.iterations: dict[int, list[int]] = {}
+        """Loop -> body instances of its iterations, by index."""
+        self.signals: list[Signal] = []
+        self.active = 0
+        """Dispatched steps."""
+        self.paused = self.cancelling = self.failing = False
+        self.pause_reason = self.cancel_reason = self.ended_reason = self.quarantined = ""
+        self.key_name = ""
+        self.key_limit, self.key_mode = 1, 0
+        self.key_held = False
+        self.node_keys: dict[int, tuple[str, str]] = {}
+        """(key, holder id) that jobs of the run hold or wait for."""
+        # History that the archive does not have yet: encoded chunks, oldest first.
+        self.events = 0
+        self.history: list[bytes] = []
+        self.history_first = 1
+        self.history_bytes = 0
+
+    def locate(self, instance: int) -> tuple[int, int, Scope | None]:
+        """Return (node, shift, scope) of *instance*; node + shift == instance."""
+        if instance < self.program.size:
+            return instance, 0, None
+        scope = self.scopes[bisect_right(self.scope_bases, instance) - 1]
+        shift = scope.base - scope.body
+        return instance - shift, shift, scope
+
+    def parent(self, instance: int) -> int:
+        """Return the instance that contains *instance*, or -1 for the root."""
+        node, shift, scope = self.locate(instance)
+        if scope is not None and node == scope.body:
+            return scope.loop
+        above = self.program.parent[node]
+        return above + shift if above >= 0 else -1
+
+    def job_of(self, instance: int) -> int:
+        """Return the instance of the affinity group around *instance*, or -1."""
+        while instance >= 0:
+            node, shift, scope = self.locate(instance)
+            job = self.program.job[node]
+            if job < 0:
+                return -1
+            if scope is None or job >= scope.body:
+                return job + shift
+            instance = scope.loop
+        return -1
+
+    def path(self, instance: int) -> str:
+        """Return the stable path of *instance*: ``build[linux]/test``; "" for the root."""
+        node, _, scope = self.locate(instance)
+        below = self.program.path[node]
+        if scope is None:
+            return below
+        head = f"{self.path(scope.loop)}[{scope.label}]"
+        return f"{head}/{below}" if below else head
+
+    def is_open(self, container: int) -> bool:
+        """Tell whether children of *container* may still begin (-1: the run itself)."""
+        return (
+            container < 0 or self.status[container] == status.RUNNING or container in self.detached
+        )
+
+    def may_begin(self, instance: int) -> bool:
+        """Tell whether the container lets *instance* begin: it runs, and has room (a loop)."""
+        if instance < self.program.size:
+            return self.is_open(self.program.parent[instance])
+        node, shift, scope = self.locate(instance)
+        if scope is None or node != scope.body:
+            return self.is_open(self.program.parent[node] + shift)
+        if not self.is_open(scope.loop):
+            return False
+        counts = self.counts.get(scope.loop)
+        return counts is None or not counts.window or scope.index < counts.ended + counts.window
+
+    def is_ready(self, instance: int, now_ms: int) -> bool:
+        """Tell whether the task *instance* may be dispatched at *now_ms*."""
+        value = self.status[instance]
+        if self.paused or self.quarantined or self.state != status.RUNNING:
+            return False
+        if value == status.PENDING:
+            return not self.waiting[instance] and self.may_begin(instance)
+        if value == status.WAITING:
+            return self.due.get(instance, 0) <= now_ms and self.may_begin(instance)
+        return False
+
+    def descendants(self, container: int) -> list[int]:
+        """Return all instances below *container*, without it, in no order that matters."""
+        node, _, _ = self.locate(container)
+        nodes = self.program.nodes
+        found = list(range(container + 1, container + nodes[node].size))
+        if self.iterations:
+            loops = [at for at in (container, *found) if at in self.iterations]
+            while loops:
+                loop = loops.pop()
+                size = nodes[self.locate(loop)[0] + 1].size
+                for base in self.iterations[loop]:
+                    inner = range(base, base + size)
+                    found.extend(inner)
+                    loops.extend(at for at in inner if at in self.iterations)
+        return found
+
+
+class KeyRecord:
+    """A concurrency key or lock in its home shard: sets of holders, never a counter."""
+
+    __slots__ = ("holders", "limit", "waiters")
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.holders: dict[str, int] = {}
+        """Holder id -> shard where the holder lives."""
+        self.waiters: dict[str, int] = {}
+        """In order of arrival."""
+
+
+class OutMessage(msgspec.Struct, frozen=True, array_like=True):
+    """An intent for another shard (or this one), logged with what caused it."""
+
+    shard_key: str
+    """Entity whose slot names the target shard, or ``#<shard>`` for a shard itself."""
+    kind: str
+    """`acquire`, `release`, `granted`, `preempt`, `replaced`."""
+    args: list[Any]
+
+
+class Tombstone(NamedTuple):
+    """What is left of an evicted run until its submit can no longer be sent again."""
+
+    fingerprint: str
+    state: int
+    expires_ms: int
+
+
+class ShardState:
+    """Everything that a shard's log folds to."""
+
+    def __init__(self, shard: int, builtin: frozenset[str] = frozenset()) -> None:
+        self.shard = shard
+        self.builtin = builtin
+        self.runs: dict[str, Run] = {}
+        self.plans: dict[str, bytes] = {}
+        self.plan_uses: dict[str, int] = {}
+        self.tombstones: dict[str, Tombstone] = {}
+        self.requests: dict[str, int] = {}
+        """Ids of mutations already logged -> when they are forgotten."""
+        self.expiries: list[tuple[int, str, bool]] = []
+        """A heap of (when, id, is a tombstone)."""
+        self.token_last = 0
+        self.keys: dict[str, KeyRecord] = {}
+        self.outbox: dict[str, OutMessage] = {}
+        self.snapshots: list[tuple[int, str, str]] = []
+        """(position, name, state hash) of the registered ones, oldest first; two are kept."""
+        self.settings: dict[str, Any] = {}
+        # The chain of batches.
+        self.now_ms = 0
+        """A leader's may be ahead of the log."""
+        self.logged_ms = 0
+        """Time of the last batch."""
+        self.batch_index = 0
+        self.batch_position = 0
+        self.batch_hash = b""
+        # Not state: caches and the agenda of things to decide (filled only while leading).
+        self.programs: dict[tuple[str, str], Program] = {}
+        self.leading = False
+        self.outbox_news = False
+        """The outbox may hold what nobody has looked at yet."""
+        self.agenda: deque[tuple[Run, int]] = deque()
+        """(run, instance) that became enabled; (run, ~instance) of a container to look at."""
+
+    def program(self, digest: str, namespace: str) -> Program:
+        """Return the program of a stored plan; raises KeyError if the plan is not stored."""
+        program = self.programs.get((digest, namespace))
+        if program is None:
+            plan = decode_plan(self.plans[digest])
+            program = Program(plan, digest, namespace, self.builtin)
+            self.programs[digest, namespace] = program
+        return program
+
+    def remember(self, request_id: str, not_after_ms: int) -> None:
+        """Note a logged mutation, until it can no longer be sent again. For the fold."""
+        if request_id and request_id not in self.requests:
+            self.requests[request_id] = not_after_ms
+            heappush(self.expiries, (not_after_ms, request_id, False))
+
+    def post(self, place: str, kind: str, key: str, holder: str, *more: Any) -> None:
+        """Add an intent for the home shard of *place* (``#<n>``: shard n itself). For the fold.
+
+        The id is made of the content, so that it does not depend on the order of events of
+        different runs within a batch; holders are never used twice.
+        """
+        self.outbox[f"{kind}:{key}:{holder}"] = OutMessage(place, kind, [key, holder, *more])
+        self.outbox_news = True
+        if kind == "release":
+            # Never to be sent behind its own release: the key would be given to nobody.
+            self.outbox.pop(f"acquire:{key}:{holder}", None)

@@ -1,0 +1,184 @@
+"""What the start and the end of a node change around it: siblings, container, job, keys.
+
+Used by the fold alone. While leading, it also notes on the agenda what became enabled.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from headrace.coordinator.core import program as kinds
+from headrace.coordinator.core import status
+from headrace.coordinator.core.state import Counts, Job, Run, ShardState
+from headrace.messages import ResultExtra
+from headrace.plan import Group
+
+_NOT_OK = 1
+_FAILED_BEFORE = 2
+
+
+def ended(state: ShardState, run: Run, instance: int, *, ok: bool, failed: bool = False) -> None:
+    """Tell siblings and the container that *instance* has its final state.
+
+    *ok*: it counts as success for those that need it; *failed*: it failed and is not tolerated.
+    """
+    program = run.program
+    if instance < program.size:
+        node, shift, above = instance, 0, program.parent[instance]
+    else:
+        node, shift, scope = run.locate(instance)
+        if scope is not None and node == scope.body:
+            above = scope.loop
+        else:
+            above = program.parent[node] + shift
+    if above < 0 or (run.status[above] != status.RUNNING and above not in run.detached):
+        # The root, or a latecomer below a container that has ended: only the run may follow.
+        if state.leading:
+            state.agenda.append((run, ~0))
+        return
+    if program.dependents[node]:
+        _free_dependents(state, run, node, shift, ok=ok, failed=failed)
+    counts = run.counts[above]
+    counts.ended += 1
+    if ok:
+        counts.ok += 1
+    elif failed:
+        counts.bad += 1
+    elif run.status[instance] == status.CANCELLED:
+        counts.cancelled += 1
+    if above in run.detached and counts.ended >= counts.total:
+        run.detached.discard(above)
+        del run.counts[above]
+    if state.leading:
+        if counts.window:
+            _open_window(state, run, above, counts)
+        if counts.ended >= counts.total or counts.needed >= 0:
+            state.agenda.append((run, ~above))
+
+
+def _free_dependents(
+    state: ShardState, run: Run, node: int, shift: int, *, ok: bool, failed: bool
+) -> None:
+    """Count one need less for each dependent; tell it what went wrong before it."""
+    instance = node + shift
+    if run.program.sequence[node]:
+        # A sequence looks at every earlier sibling, and does not mind a skipped one.
+        taint = run.taint[instance] | (_NOT_OK | _FAILED_BEFORE if failed else 0)
+    else:
+        taint = 0 if ok else _NOT_OK
+        if failed or run.taint[instance] & _FAILED_BEFORE:
+            taint |= _FAILED_BEFORE
+    waiting = run.waiting
+    for dependent in run.program.dependents[node]:
+        other = dependent + shift
+        left = waiting[other] - 1
+        waiting[other] = left
+        if taint:
+            run.taint[other] |= taint
+        if left == 0 and state.leading:
+            state.agenda.append((run, other))
+
+
+def _open_window(state: ShardState, run: Run, loop: int, counts: Counts) -> None:
+    """Enable the iteration that a loop's `max-parallel` lets in now."""
+    index = counts.ended + counts.window - 1
+    base = iteration_base(run, loop, index)
+    if base >= 0 and run.status[base] == status.PENDING:
+        state.agenda.append((run, base))
+
+
+def iteration_base(run: Run, loop: int, index: int) -> int:
+    """Return the body instance of iteration *index* of *loop*, or -1 if it is not there (yet)."""
+    bases = run.iterations.get(loop, ())
+    return bases[index] if index < len(bases) else -1
+
+
+def leave(run: Run, step: int) -> None:
+    """Take a step out of dispatch."""
+    if run.tokens.pop(step, None) is not None:
+        run.active -= 1
+    if run.doomed:
+        run.doomed.discard(step)
+    if run.claims:
+        run.claims.pop(step, None)
+    if run.due:
+        run.due.pop(step, None)
+
+
+def pin(state: ShardState, run: Run, step: int, worker: str, extra: ResultExtra | None) -> None:
+    """A job's first result decides its worker; its steps' `env` additions gather in the job."""
+    instance = run.job_of(step)
+    job = run.jobs.get(instance)
+    if job is None:
+        return
+    if not job.worker and worker:
+        job.worker = worker
+        job.first = -1
+        wake_job(state, run, instance)
+    if extra is not None:
+        job.env.update(extra.env)
+        job.path[:0] = extra.path
+
+
+def unpin(state: ShardState, run: Run, step: int) -> None:
+    """A step that was to decide its job's worker did not: another one may."""
+    instance = run.job_of(step)
+    job = run.jobs.get(instance)
+    if job is not None and job.first == step:
+        job.first = -1
+        wake_job(state, run, instance)
+
+
+def wake_job(state: ShardState, run: Run, job: int) -> None:
+    """Steps of a job may go to another lane from now on."""
+    if state.leading:
+        for inner in run.descendants(job):
+            if run.is_ready(inner, state.now_ms):
+                state.agenda.append((run, inner))
+
+
+def start_container(state: ShardState, run: Run, instance: int) -> None:
+    """Let the children of a container begin, and begin to count their ends."""
+    program = run.program
+    node, shift, _ = run.locate(instance)
+    run.status[instance] = status.RUNNING
+    found: Any = program.nodes[node]
+    total = len(program.children[node])
+    needed = -1
+    if isinstance(found, Group):
+        if found.join.kind != "all":
+            needed = found.join.needed(total)
+        if found.affinity:
+            run.jobs[instance] = Job()
+    run.counts[instance] = Counts(total, needed)
+    if not state.leading:
+        return
+    if program.kind[node] != kinds.CHOICE:
+        for child in program.roots[node]:
+            state.agenda.append((run, child + shift))
+    if total == 0:
+        state.agenda.append((run, ~instance))
+
+
+def cancel_below(state: ShardState, run: Run, container: int) -> None:
+    """Nothing below an ended container begins any more; what is dispatched is to be stopped."""
+    for inner in run.descendants(container):
+        if run.detached:
+            run.detached.discard(inner)
+        run.counts.pop(inner, None)
+        value = run.status[inner]
+        if value == status.DISPATCHED:
+            run.doomed.add(inner)
+        elif value in (status.PENDING, status.WAITING, status.RUNNING):
+            run.status[inner] = status.CANCELLED
+            run.due.pop(inner, None)
+            run.waits.pop(inner, None)
+            drop_key(state, run, inner)
+
+
+def drop_key(state: ShardState, run: Run, instance: int) -> None:
+    """The end of a holder and its intent to release are one entry."""
+    held = run.node_keys.pop(instance, None)
+    if held is not None:
+        key, holder = held
+        state.post(key, "release", key, holder)

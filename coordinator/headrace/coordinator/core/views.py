@@ -1,0 +1,315 @@
+"""What people see of a run: its view with steps, its history, pages of runs. Pure reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import msgspec
+
+from headrace.coordinator.core import program as kinds
+from headrace.coordinator.core import status
+from headrace.coordinator.core.commands import Refusal
+from headrace.coordinator.core.state import EMPTY_MAP, Run, ShardState
+from headrace.errors import InvalidRequest
+from headrace.events import (
+    Expanded,
+    NodeEnded,
+    NodeStarted,
+    SleepStarted,
+    StepCancelled,
+    StepCarried,
+    StepCompleted,
+    StepFailed,
+    StepLost,
+    StepScheduled,
+    StepSkipped,
+    StepUnknown,
+    WaitEnded,
+    WaitStarted,
+    decode_chunk,
+    event_name,
+)
+from headrace.messages import HistoryEntry, ListRuns, RunPage, RunView, StepView, subjects
+from headrace.plan import Task
+
+_decode = msgspec.msgpack.Decoder().decode
+
+LIST_MAX = 1_000
+_KIND_NAMES = {
+    kinds.TASK: "task",
+    kinds.GROUP: "group",
+    kinds.LOOP: "loop",
+    kinds.CHOICE: "choice",
+    kinds.WAIT: "wait",
+    kinds.SLEEP: "sleep",
+}
+
+
+class Later(NamedTuple):
+    """A view of a run, to be rendered once the tick is in the log."""
+
+    run: Run
+    steps: bool = False
+
+
+class HistoryParts(NamedTuple):
+    """A run's history, to be read once the tick is in the log (older parts: the archive)."""
+
+    run: Run
+
+
+class Waits(NamedTuple):
+    """An explanation, to be made once the tick is in the log."""
+
+    run: Run
+
+
+def conditions(run: Run) -> list[str]:
+    """Return the conditions of a live run: PAUSED, WAITING, BLOCKED."""
+    found: list[str] = []
+    if status.is_final(run.state):
+        return found
+    if run.quarantined:
+        found.append("BLOCKED")
+    if run.paused:
+        found.append("PAUSED")
+    if run.state == status.PENDING or (not run.active and status.WAITING in run.status):
+        found.append("WAITING")
+    return found
+
+
+def run_view(
+    run: Run,
+    *,
+    steps: bool,
+    shard: int = 0,
+    holders: Mapping[tuple[str, int], str] | None = None,
+    segments: Iterable[bytes] = (),
+) -> RunView:
+    """Return the view of *run*. *holders*: (run key, step) -> worker that says it runs it.
+
+    *segments* are the run's older history, for times that the state does not keep.
+    """
+    namespace, name = subjects.split_key(run.key)
+    view = RunView(
+        id=name,
+        namespace=namespace,
+        workflow=run.workflow,
+        state=status.NAMES[run.state],
+        conditions=conditions(run),
+        reason=run.ended_reason or run.cancel_reason or run.pause_reason,
+        created_ms=run.created_ms,
+        started_ms=run.started_ms,
+        finished_ms=run.finished_ms,
+        labels=run.labels,
+        priority=run.priority,
+        input=None if run.input == EMPTY_MAP else _decode(run.input),
+        output=None if run.output == EMPTY_MAP else _decode(run.output),
+        plan=run.program.digest,
+        rerun_of=run.rerun_of,
+        shard=shard,
+        events=run.events,
+    )
+    if steps:
+        view.steps = step_views(run, holders or {}, segments)
+    return view
+
+
+def step_views(
+    run: Run, holders: Mapping[tuple[str, int], str], segments: Iterable[bytes]
+) -> list[StepView]:
+    """Return one view a node, containers included, in the order of the plan."""
+    times = _times(run, segments)
+    views = []
+    for instance in _plan_order(run):
+        value = run.status[instance]
+        if value == status.TEMPLATE:
+            continue
+        node, shift, _ = run.locate(instance)
+        found = run.program.nodes[node]
+        error = run.errors.get(instance)
+        outputs = run.outputs.get(instance)
+        view = StepView(
+            path=run.path(instance),
+            name=found.title or found.name,
+            kind=_KIND_NAMES[run.program.kind[node]],
+            state=_shown_state(run, instance, holders),
+            uses=found.uses if isinstance(found, Task) else "",
+            attempt=run.attempt[instance],
+            outputs=None if outputs is None else _decode(outputs),
+            # An error of an attempt before the one that succeeded is history, not news.
+            error=f"{error.type}: {error.message}"
+            if error is not None and value != status.COMPLETED
+            else "",
+            needs=[run.path(need + shift) for need in found.needs],
+            index=instance,
+        )
+        started, ended, worker, reason = times.get(instance, (0, 0, "", ""))
+        view.started_ms, view.finished_ms = started, ended
+        view.worker = holders.get((run.key, instance), worker)
+        view.reason = reason
+        views.append(view)
+    return views
+
+
+def _plan_order(run: Run) -> list[int]:
+    """Return all instances but the root, a loop's iterations behind the loop itself."""
+    if not run.scopes:
+        return list(range(1, len(run.status)))
+
+    places: dict[int, tuple[int, ...]] = {}
+    for scope in run.scopes:
+        node, _, outer = run.locate(scope.loop)
+        above = places[outer.base] if outer is not None else ()
+        places[scope.base] = (*above, node, scope.index)
+
+    def place(instance: int) -> tuple[int, ...]:
+        node, _, scope = run.locate(instance)
+        return (*places[scope.base], node) if scope is not None else (node,)
+
+    return sorted(range(1, len(run.status)), key=place)
+
+
+def _shown_state(run: Run, instance: int, holders: Mapping[tuple[str, int], str]) -> str:
+    value = run.status[instance]
+    if value == status.DISPATCHED and (run.key, instance) in holders:
+        return "RUNNING"
+    if value == status.PENDING:
+        above = run.parent(instance)
+        while above >= 0 and run.status[above] == status.PENDING:
+            above = run.parent(above)
+        if above >= 0 and run.status[above] in (status.SKIPPED, status.CANCELLED):
+            return status.NAMES[run.status[above]]
+        kind = run.program.kind[run.locate(instance)[0]]
+        if kind == kinds.TASK and not run.waiting[instance] and run.may_begin(instance):
+            return "READY"
+    return status.NAMES[value]
+
+
+def _times(run: Run, segments: Iterable[bytes]) -> dict[int, tuple[int, int, str, str]]:
+    """Gather (started, ended, worker, reason) of instances from the run's history."""
+    found: dict[int, tuple[int, int, str, str]] = {}
+    for data in (*segments, *run.history):
+        chunk = decode_chunk(data)
+        now_ms = chunk.time_ms
+        for event in chunk.events:
+            if isinstance(event, StepCompleted | StepFailed):
+                found[event.step] = (event.started_ms, event.ended_ms, event.worker, "")
+            elif isinstance(event, StepScheduled):
+                found[event.step] = (now_ms, 0, "", "")
+            elif isinstance(event, NodeStarted | SleepStarted | WaitStarted | Expanded):
+                found.setdefault(event.node, (now_ms, 0, "", ""))
+            elif isinstance(event, NodeEnded | WaitEnded):
+                started = found.get(event.node, (now_ms, 0, "", ""))[0]
+                reason = event.reason if isinstance(event, NodeEnded) else event.outcome
+                found[event.node] = (started, now_ms, "", reason)
+            elif isinstance(event, StepSkipped):
+                found[event.step] = (0, now_ms, "", event.reason)
+            elif isinstance(event, StepCarried):
+                found[event.step] = (now_ms, now_ms, "", "carried over")
+            elif isinstance(event, StepCancelled | StepUnknown | StepLost):
+                started = found.get(event.step, (now_ms, 0, "", ""))[0]
+                reason = "" if isinstance(event, StepUnknown) else event.reason
+                found[event.step] = (started, now_ms, event.worker, reason)
+    return found
+
+
+# --- lists -------------------------------------------------------------------------------------
+
+
+def matches(run: Run, query: ListRuns) -> bool:
+    """Tell whether an open run passes the filters of *query*."""
+    if query.workflow and run.workflow != query.workflow:
+        return False
+    if query.since_ms and run.created_ms < query.since_ms:
+        return False
+    if query.states:
+        shown = {status.NAMES[run.state], *conditions(run)}
+        if not shown.intersection(state.upper() for state in query.states):
+            return False
+    return all(run.labels.get(key) == value for key, value in query.labels.items())
+
+
+def list_runs(state: ShardState, namespace: str, query: ListRuns) -> RunPage | Refusal:
+    """Return open runs, newest first by (created, id); the cursor is the last one's place."""
+    try:
+        before = parse_cursor(query.cursor)
+    except InvalidRequest as error:
+        return Refusal.of(error)
+    limit = max(1, min(query.limit, LIST_MAX))
+    prefix = f"{namespace}/"
+    found = [
+        (run.created_ms, run.key)
+        for run in state.runs.values()
+        if run.key.startswith(prefix) and matches(run, query)
+    ]
+    if before is not None:
+        last_ms, last_id = before
+        last = (last_ms, prefix + last_id)
+        found = [place for place in found if place < last]
+    found.sort(reverse=True)
+    page = [run_view(state.runs[key], steps=False, shard=state.shard) for _, key in found[:limit]]
+    cursor = f"{page[-1].created_ms}:{page[-1].id}" if len(found) > limit else ""
+    return RunPage(runs=page, cursor=cursor)
+
+
+def parse_cursor(cursor: str) -> tuple[int, str] | None:
+    """Return (created, run id) of a cursor; raises `InvalidRequest`."""
+    if not cursor:
+        return None
+    created, separator, run = cursor.partition(":")
+    if not separator or not created.isdigit():
+        raise InvalidRequest(f"not a cursor: {cursor!r}")
+    return int(created), run
+
+
+# --- history -----------------------------------------------------------------------------------
+
+
+def history_entries(
+    run: Run, chunks: Iterable[bytes], *, after: int, limit: int
+) -> list[HistoryEntry]:
+    """Render encoded chunks of *run* from event number *after* + 1 on, at most *limit*.
+
+    Paths come from *run*, which must have been folded at least as far.
+    """
+    entries: list[HistoryEntry] = []
+    for data in chunks:
+        chunk = decode_chunk(data)
+        if chunk.first + len(chunk.events) <= after + 1:
+            continue
+        for offset, event in enumerate(chunk.events):
+            number = chunk.first + offset
+            if number <= after:
+                continue
+            if len(entries) >= limit:
+                return entries
+            entries.append(_entry(run, number, chunk.time_ms, event))
+    return entries
+
+
+def _entry(run: Run, number: int, time_ms: int, event: Any) -> HistoryEntry:
+    data: dict[str, Any] = {}
+    path = ""
+    for field in msgspec.structs.fields(event):
+        name, value = field.name, getattr(event, field.name)
+        if name in ("step", "node"):
+            path = run.path(value) if 0 <= value < len(run.status) else ""
+            continue
+        if value is None or value == "" or value == field.default:
+            continue
+        if isinstance(value, msgspec.Raw):
+            value = _decode(value)
+            if value == {}:
+                continue
+        elif isinstance(value, msgspec.Struct):
+            value = msgspec.to_builtins(value)
+        elif name in ("state", "status") and isinstance(value, int):
+            value = status.NAMES[value]
+        elif name == "carried":
+            value = sorted(value)
+        data[name] = value
+    return HistoryEntry(
+        number=number, time_ms=time_ms, type=event_name(type(event)), path=path, data=data
+    )

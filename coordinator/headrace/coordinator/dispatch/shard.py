@@ -1,0 +1,327 @@
+"""One shard's side of the dispatch: what it sent, who holds it, what is lost of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from headrace.coordinator.core import Facts, Loss, Order, WorkerFacts
+from headrace.coordinator.core.ready import Lane
+from headrace.coordinator.dispatch.leases import Leases
+from headrace.messages import (
+    CancelStep,
+    EpochNotice,
+    ResultStatus,
+    StepError,
+    StepResult,
+    Task,
+    TaskBatch,
+    WorkerHeartbeat,
+    encode,
+)
+
+if TYPE_CHECKING:
+    from headrace.coordinator.dispatch.dispatcher import Dispatcher
+
+REPEAT_MS = 1_000
+"""An order to stop is given again after this long, until the step has ended."""
+_NO_OUTPUT = msgspec.Raw(b"\x80")
+
+
+class _Cancel:
+    __slots__ = ("namespace", "order", "sent_ms")
+
+    def __init__(self, namespace: str, order: CancelStep, sent_ms: int) -> None:
+        self.namespace, self.order, self.sent_ms = namespace, order, sent_ms
+
+
+class ShardDispatch:
+    """Implements the owner's `Dispatch` port."""
+
+    def __init__(self, dispatcher: Dispatcher, shard: int, wake: Callable[[], None]) -> None:
+        self._all, self.shard, self.wake = dispatcher, shard, wake
+        self.leases = Leases(shard)
+        self.on_failed: Callable[[list[StepResult]], None] = lambda _results: None
+        """Told of tasks that cannot be sent to anybody."""
+        self._losses: list[Loss] = []
+        self._cancels: dict[tuple[str, int], _Cancel] = {}
+        self._adopting = False
+        """It is not yet known which of the adopted steps somebody holds."""
+        self._adopted_ms = 0
+        self._told: set[str] = set()
+        """Lives that have said, knowing our epoch, all that they hold."""
+        self._epoch = 0
+        self._told_gone: set[str] = set()
+        self._lost_ms = 0
+        """When the task stream was lost; 0: it was not, or that is dealt with."""
+        self._unheard: set[str] = set()
+        """Lives that have not yet said since then what they hold."""
+        dispatcher.shards[shard] = self
+
+    def close(self) -> None:
+        """The shard is not ours any more: nothing of it is sent again."""
+        self._all.leave(self)
+
+    # -- sending ------------------------------------------------------------------------------
+
+    def credit(self, lane: Lane) -> tuple[int, str]:
+        """See `Dispatch.credit`."""
+        return self._all.credit(self, lane)
+
+    def reserve(self, lane: Lane, count: int) -> None:
+        """See `Dispatch.reserve`."""
+        self.leases.reserve(lane.name, count)
+
+    def send(self, epoch: int, lane: Lane, wire_lane: str, tasks: Sequence[Task]) -> None:
+        """See `Dispatch.send`."""
+        everything, leases = self._all, self.leases
+        self._epoch = max(self._epoch, epoch)
+        now_ms = everything.now_ms()
+        leases.release(lane.name)
+        begin = leases.begin
+        for task in tasks:
+            begin(
+                task.run,
+                task.step,
+                task.attempt,
+                lane=lane.name,
+                wire_lane=wire_lane,
+                now_ms=now_ms,
+            )
+        step = everything.message_tasks(lane, wire_lane, len(tasks))
+        for first in range(0, len(tasks), step):
+            self._publish(wire_lane, epoch, lane.namespace, now_ms, tasks[first : first + step])
+        everything.use(lane.namespace, wire_lane, lane.capabilities)
+
+    def _publish(
+        self, wire_lane: str, epoch: int, namespace: str, begun_ms: int, tasks: Sequence[Task]
+    ) -> None:
+        sent_ms = self._all.wall_ms(begun_ms)
+        data = encode(TaskBatch(1, self.shard, epoch, namespace, sent_ms, list(tasks)))
+        if len(data) > self._all.settings.batch_bytes_max and len(tasks) > 1:
+            half = len(tasks) // 2
+            self._publish(wire_lane, epoch, namespace, begun_ms, tasks[:half])
+            self._publish(wire_lane, epoch, namespace, begun_ms, tasks[half:])
+        elif not self._all.lanes.publish(namespace, wire_lane, self.shard, data, begun_ms=begun_ms):
+            self._publish_slim(wire_lane, epoch, namespace, begun_ms, tasks[0], len(data))
+
+    def _publish_slim(
+        self, wire_lane: str, epoch: int, namespace: str, begun_ms: int, task: Task, size: int
+    ) -> None:
+        """Send a task whose inputs are too large for a message by reference."""
+        if len(task.inputs) < size // 2:
+            self._too_large(task, f"it makes a message of {size} bytes; the broker takes less")
+            return
+
+        def send(slim: Task) -> None:
+            lease = self.leases.held.get((task.run, task.step))
+            if lease is not None and lease.attempt == task.attempt and self._all.has(self):
+                self._publish(wire_lane, epoch, namespace, begun_ms, [slim])
+
+        def failed(reason: str) -> None:
+            if not self._all.has(self):
+                return
+            self._too_large(task, f"its inputs of {size} bytes could not be stored: {reason}")
+
+        self._all.oversized.store(task, send, failed)
+
+    def _too_large(self, task: Task, reason: str) -> None:
+        """Sent again it would be refused again: the step fails, for good."""
+        now_ms = self._all.clock.now_ms()
+        error = StepError("task-too-large", reason, False)
+        self.on_failed(
+            [
+                StepResult(
+                    task.run,
+                    task.step,
+                    task.attempt,
+                    task.token,
+                    ResultStatus.FAILED,
+                    _NO_OUTPUT,
+                    now_ms,
+                    now_ms,
+                    error,
+                )
+            ]
+        )
+
+    def recorded(self, results: Sequence[StepResult]) -> None:
+        """See `Dispatch.recorded`."""
+        everything, leases = self._all, self.leases
+        took: dict[str, tuple[int, int]] = {}
+        sampled = False
+        for result in results:
+            key = (result.run, result.step)
+            lease = leases.held.get(key)
+            if lease is not None and lease.attempt == result.attempt:
+                # What was handed back says nothing about how long steps take.
+                if result.status != ResultStatus.RETURNED:
+                    count, spent = took.get(lease.lane, (0, 0))
+                    took[lease.lane] = (count + 1, spent + result.ended_ms - result.started_ms)
+                    if not sampled and result.started_ms:
+                        sampled = True
+                        waited_ms = result.started_ms - everything.wall_ms(lease.sent_ms)
+                        everything.on_results(waited_ms, result.ended_ms - result.started_ms)
+                leases.end(result.run, result.step, result.attempt)
+                if self._cancels:
+                    self._cancels.pop(key, None)
+        if took:
+            now_ms = everything.now_ms()
+            for lane, (count, spent) in took.items():
+                everything.credits.rate(lane).add(count, spent, now_ms)
+
+    # -- orders -------------------------------------------------------------------------------
+
+    def order(self, order: Order) -> None:
+        """See `Dispatch.order`; repeated until the step has ended."""
+        cancel = order.cancel
+        entry = _Cancel(order.namespace, cancel, 0)
+        self._cancels[cancel.run, cancel.step] = entry
+        self._cancel(entry)
+
+    def _cancel(self, entry: _Cancel) -> None:
+        cancel = entry.order
+        entry.sent_ms = self._all.now_ms()
+        lease = self.leases.held.get((cancel.run, cancel.step))
+        self._all.broadcast(entry.namespace, encode(cancel), worker=lease.worker if lease else "")
+
+    def repeat_orders(self, now_ms: int) -> None:
+        """Give the orders again that had no effect yet: the step may have been on its way."""
+        for key, entry in list(self._cancels.items()):
+            lease = self.leases.held.get(key)
+            if lease is None or lease.attempt != entry.order.attempt:
+                del self._cancels[key]
+            elif now_ms - entry.sent_ms >= REPEAT_MS:
+                self._cancel(entry)
+
+    # -- takeover and losses ------------------------------------------------------------------
+
+    async def take_over(self) -> None:
+        """Once the log is ours: drop the predecessor's tasks. Raises `HeadraceError`."""
+        await self._all.lanes.purge_shard(self.shard)
+
+    def adopt(self, epoch: int, dispatched: Sequence[tuple[str, int, int, str]]) -> None:
+        """See `Dispatch.adopt`: leave alone what a worker holds, lose what nobody holds."""
+        self._epoch = epoch
+        self.leases = Leases(self.shard)
+        self._losses.clear()
+        self._cancels.clear()
+        self._told.clear()
+        # What a predecessor was told of them, its log may not say.
+        self._told_gone.clear()
+        self._adopted_ms = self._all.now_ms()
+        self._adopting = bool(dispatched)
+        for run, step, attempt, _ in dispatched:
+            self.leases.begin(run, step, attempt, lane="", wire_lane="", now_ms=self._adopted_ms)
+        self.announce()
+
+    def announce(self) -> None:
+        """Tell all workers of our epoch.
+
+        Once more as soon as we can be reached: they send again what a predecessor, frozen maybe,
+        has not answered.
+        """
+        self._all.broadcast("", encode(EpochNotice(self.shard, self._epoch)))
+
+    def heard(self, heartbeat: WorkerHeartbeat, now_ms: int) -> None:
+        """A worker was heard."""
+        self.leases.heard(heartbeat, now_ms)
+        name = f"{heartbeat.id}.{heartbeat.incarnation}"
+        complete = not heartbeat.held_since_ms
+        if self._unheard and complete:
+            self._unheard.discard(name)
+        if heartbeat.epochs.get(self.shard, 0) >= self._epoch:
+            if complete and self._adopting:
+                self._told.add(name)
+        elif not heartbeat.stopped:
+            # Until it knows, it would take what our predecessor left on its way.
+            self._all.broadcast("", encode(EpochNotice(self.shard, self._epoch)), worker=name)
+        if self._cancels:
+            for held in heartbeat.held.get(self.shard, ()):
+                entry = self._cancels.get((held.run, held.step))
+                if entry is not None and now_ms - entry.sent_ms >= REPEAT_MS // 2:
+                    self._cancel(entry)
+
+    def stream_lost(self) -> None:
+        """What was on its way is gone with the broker's memory; what workers hold is not.
+
+        So all of them are asked, and what nobody holds is lost once they have answered: a step
+        that began a moment ago was in no heartbeat yet.
+        """
+        self._lost_ms = self._all.now_ms() + 1
+        self._unheard = {record.name for record in self._all.fleet.workers.values()}
+        self.announce()
+
+    def _lost_with_the_stream(self) -> list[Loss]:
+        self._unheard &= {record.name for record in self._all.fleet.workers.values()}
+        if not self._lost_ms or self._unheard:
+            return []
+        before_ms, self._lost_ms = self._lost_ms, 0
+        lanes = self.leases.suspects(before_ms=before_ms)
+        return self.leases.unheld(lanes, before_ms=before_ms, reason="the task stream was lost")
+
+    def drop_unheld(self, lanes: Sequence[str], before_ms: int) -> None:
+        """What was sent to these lanes before was delivered; what nobody holds of it is lost."""
+        self._losses += self.leases.unheld(
+            lanes, before_ms=before_ms, reason="delivered, and held by nobody"
+        )
+
+    def lapsed(self, now_ms: int) -> list[Loss]:
+        """See `Dispatch.lapsed`."""
+        everything = self._all
+        found, self._losses = self._losses, []
+        if everything.bus.connected:
+            heard_ms = everything.heard_upto_ms
+            found += self.leases.lapsed(everything.fleet, heard_ms)
+            found += self._lost_with_the_stream()
+            if self._adopting and self._adoption_over(heard_ms):
+                self._adopting = False
+                found += self.leases.unheld(
+                    [""], before_ms=self._adopted_ms + 1, reason="held by nobody after a takeover"
+                )
+        if found:
+            everything.on_lapsed(len(found))
+        return found
+
+    def _adoption_over(self, heard_ms: int) -> bool:
+        """All live workers, knowing this epoch, have told what they hold; or a lease has passed."""
+        everything = self._all
+        if everything.fleet.is_blind(heard_ms):
+            return False
+        if heard_ms - self._adopted_ms > everything.settings.lease_ms:
+            return True
+        workers = everything.fleet.workers.values()
+        return everything.known_everybody() and all(record.name in self._told for record in workers)
+
+    def gone(self, now_ms: int) -> list[tuple[str, str]]:
+        """See `Dispatch.gone`."""
+        gone = set(self._all.gone())
+        fresh = gone - self._told_gone
+        self._told_gone = gone
+        return [(worker, f"worker {worker} did not come back") for worker in sorted(fresh)]
+
+    # -- facts --------------------------------------------------------------------------------
+
+    def facts(self) -> Facts:
+        """See `Dispatch.facts`."""
+        return Facts(
+            workers=tuple(
+                WorkerFacts(
+                    record.heartbeat.id,
+                    record.heartbeat.namespace,
+                    record.capabilities,
+                    record.heartbeat.slots,
+                    record.heartbeat.free,
+                    record.heartbeat.draining,
+                )
+                for record in self._all.fleet.workers.values()
+            ),
+            holders={
+                key: lease.worker.partition(".")[0]
+                for key, lease in self.leases.held.items()
+                if lease.worker and lease.running
+            },
+            missing_since_ms=self._all.missing_since,
+        )

@@ -1,0 +1,121 @@
+"""Answers about runs, made from state that is in the log; and those who wait for a run's end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from headrace.coordinator.core import Facts, Machine, Refusal, Run, explain
+from headrace.coordinator.core import status as states
+from headrace.coordinator.core.views import (
+    HistoryParts,
+    Later,
+    Waits,
+    history_entries,
+    run_view,
+)
+from headrace.coordinator.runtime.archiver import Archiver
+from headrace.coordinator.runtime.inbox import PendingBatch, reply_of
+from headrace.coordinator.runtime.ports import Dispatch
+from headrace.errors import HeadraceError
+from headrace.events import decode_chunk
+from headrace.messages import ClientReply, GetHistory, GetRun
+
+WAIT_MS_MAX = 60_000
+RENDERED = (Later, HistoryParts, Waits)
+"""Results that are made once the tick is in the log."""
+
+
+class Answers:
+    """One owner's. Everything here is called right after an append, or when there was none."""
+
+    def __init__(self, shard: int, dispatch: Dispatch, archiver: Archiver) -> None:
+        self._shard, self._dispatch, self._archiver = shard, dispatch, archiver
+        self._waiters: dict[str, list[tuple[PendingBatch, int, int]]] = {}
+
+    @property
+    def waiting(self) -> bool:
+        """Whether anybody waits for the end of a run."""
+        return bool(self._waiters)
+
+    def render(
+        self,
+        machine: Machine,
+        batch: PendingBatch,
+        index: int,
+        request: Any,
+        value: Any,
+        now_ms: int,
+    ) -> None:
+        """Answer request *index* of *batch*, now or when its run has ended."""
+        run: Run = value.run
+        if isinstance(value, Waits):
+            explanation = explain(machine.state, run, self._dispatch.facts())
+            batch.answer(index, reply_of(explanation))
+        elif isinstance(value, HistoryParts):
+            assert isinstance(request, GetHistory)
+            self._history(batch, index, request, run)
+        elif isinstance(request, GetRun) and request.wait_ms and not states.is_final(run.state):
+            until_ms = now_ms + min(request.wait_ms, WAIT_MS_MAX)
+            self._waiters.setdefault(run.key, []).append((batch, index, until_ms))
+        else:
+            batch.answer(index, self._view(run, steps=value.steps))
+
+    def _view(self, run: Run, *, steps: bool) -> ClientReply:
+        facts = self._dispatch.facts() if steps else Facts()
+        return reply_of(run_view(run, steps=steps, shard=self._shard, holders=facts.holders))
+
+    def _history(self, batch: PendingBatch, index: int, request: GetHistory, run: Run) -> None:
+        chunks, first = list(run.history), run.history_first
+        if first <= request.after + 1:
+            entries = history_entries(run, chunks, after=request.after, limit=request.limit)
+            batch.answer(index, reply_of(entries))
+            return
+
+        def older(segments: Sequence[bytes]) -> None:
+            # Segments may reach into what the state holds as well, or be newer than that.
+            before = [data for data in segments if decode_chunk(data).first < first]
+            entries = history_entries(
+                run, [*before, *chunks], after=request.after, limit=request.limit
+            )
+            batch.answer(index, reply_of(entries))
+
+        def failed(error: HeadraceError) -> None:
+            batch.answer(index, reply_of(Refusal.of(error)))
+
+        self._archiver.read_segments(run.key, older, failed)
+
+    def ended(self, run: Run) -> None:
+        """A run has ended: answer those who waited for it."""
+        for batch, index, _ in self._waiters.pop(run.key, ()):
+            batch.answer(index, self._view(run, steps=_with_steps(batch, index)))
+
+    def time_out(self, machine: Machine, now_ms: int) -> None:
+        """Answer those who have waited long enough."""
+        for key, waiting in list(self._waiters.items()):
+            run = machine.state.runs.get(key)
+            kept = []
+            for batch, index, until_ms in waiting:
+                if run is None:
+                    gone = Refusal("not-found", f"run {key} is not open any more")
+                    batch.answer(index, reply_of(gone))
+                elif until_ms > now_ms and not states.is_final(run.state):
+                    kept.append((batch, index, until_ms))
+                else:
+                    batch.answer(index, self._view(run, steps=_with_steps(batch, index)))
+            if kept:
+                self._waiters[key] = kept
+            else:
+                del self._waiters[key]
+
+    def refuse(self, refusal: Refusal) -> None:
+        """Nobody will be told here any more."""
+        for waiting in self._waiters.values():
+            for batch, _, _ in waiting:
+                batch.refuse(refusal)
+        self._waiters.clear()
+
+
+def _with_steps(batch: PendingBatch, index: int) -> bool:
+    request = batch.requests[index]
+    return isinstance(request, GetRun) and request.steps

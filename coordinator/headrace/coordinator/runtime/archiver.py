@@ -1,0 +1,245 @@
+"""Moves finished runs, and old segments of long live ones, from the state to the archive.
+
+Never in the hot path: it works in batches behind the ticks. A run leaves the state only after
+the archive has it; a crash in between does the same again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+
+from headrace.coordinator.archive.store import Archive, ArchivedRun, RunSummary, Segment
+from headrace.coordinator.core import Machine, Run
+from headrace.coordinator.core import status as states
+from headrace.coordinator.runtime.watch import Watch
+from headrace.errors import HeadraceError
+from headrace.events import RunEvicted, SegmentArchived, decode_chunk
+from headrace.messages import subjects
+
+log = logging.getLogger(__name__)
+
+BATCH_RUNS_MAX = 1_000
+SEGMENT_BYTES = 256 * 1024
+"""A live run's history above this goes to the archive, but for its newest part."""
+RETRY_S = 1.0
+
+
+Post = Callable[[Callable[[Machine], None]], None]
+"""Runs a function in a coming tick of the owner."""
+
+
+class Archiver:
+    """One shard's way to the archive."""
+
+    def __init__(
+        self, archive: Archive, shard: int, *, gather_s: float = 0.0, watch: Watch | None = None
+    ) -> None:
+        """*gather_s*: pause before each batch, so that it holds more runs."""
+        self._watch = watch or Watch()
+        self._archive, self._shard, self._gather_s = archive, shard, gather_s
+        self._ended: list[Run] = []
+        self._long: dict[str, Run] = {}
+        self._plans: set[str] = set()
+        self._wake = asyncio.Event()
+        self._readers: set[asyncio.Task[None]] = set()
+        self._batch_max = BATCH_RUNS_MAX
+
+    @property
+    def backlog(self) -> int:
+        """Finished runs that are not in the archive yet."""
+        return len(self._ended)
+
+    @property
+    def oldest_ms(self) -> int:
+        """When the run ended that has waited longest; 0: none waits."""
+        return self._ended[0].finished_ms if self._ended else 0
+
+    def begin(self, ended: Sequence[Run]) -> None:
+        """A new ownership: *ended* are finished runs that still are in the state."""
+        self._ended = list(ended)
+        self._long.clear()
+        if self._ended:
+            self._wake.set()
+
+    def add(self, run: Run) -> None:
+        """A run has ended, and its end is in the log."""
+        self._ended.append(run)
+        self._wake.set()
+
+    def look_at(self, run: Run) -> None:
+        """A live run has new events: is its history long?"""
+        if run.history_bytes > SEGMENT_BYTES and not states.is_final(run.state):
+            self._long[run.key] = run
+            self._wake.set()
+
+    async def run(self, post: Post) -> None:
+        """Work until cancelled."""
+        while True:
+            await self._wake.wait()
+            if self._gather_s:
+                await asyncio.sleep(self._gather_s)
+            self._wake.clear()
+            failed = False
+            for store in (self._store_ended, self._store_long):
+                try:
+                    await store(post)
+                except HeadraceError as error:
+                    failed = True
+                    self._watch.not_archived()
+                    log.warning(
+                        "archive not written, will try again",
+                        extra={"shard": self._shard, "runs": len(self._ended), "error": str(error)},
+                    )
+            if failed:
+                await asyncio.sleep(RETRY_S)
+                self._wake.set()
+
+    async def _store_ended(self, post: Post) -> None:
+        while self._ended:
+            await self._store_runs(post)
+
+    async def _store_long(self, post: Post) -> None:
+        while self._long:
+            await self._store_segment(next(iter(self._long.values())), post)
+
+    async def _store_runs(self, post: Post) -> None:
+        batch = self._ended[: self._batch_max]
+        try:
+            for run in batch:
+                await self._store_plan(run)
+            await self._archive.put([archived(run, self._shard) for run in batch])
+            for run in batch:
+                if run.history_first > 1 or run.history_bytes > SEGMENT_BYTES:
+                    await self._complete(run)
+        except HeadraceError:
+            # Perhaps it is one run that cannot be stored: the others need not wait for it.
+            self._batch_max = max(len(batch) // 2, 1)
+            if len(batch) == 1:
+                self._ended.append(self._ended.pop(0))
+            raise
+        self._batch_max = min(self._batch_max * 2, BATCH_RUNS_MAX)
+        del self._ended[: len(batch)]
+        self._watch.archived(len(batch))
+
+        def evict(machine: Machine) -> None:
+            live = machine.state.runs
+            for run in batch:
+                if live.get(run.key) is run:
+                    machine.emit_shard(
+                        RunEvicted(run.key, run.fingerprint, run.state, run.not_after_ms)
+                    )
+
+        post(evict)
+
+    async def _store_plan(self, run: Run) -> None:
+        digest = run.program.digest
+        if digest not in self._plans:
+            from headrace.plan import encode_plan
+
+            await self._archive.put_plan(digest, encode_plan(run.program.plan))
+            self._plans.add(digest)
+
+    async def _store_segment(self, run: Run, post: Post) -> None:
+        """Archive all but the newest chunk of a long history."""
+        chunks = run.history[:-1]
+        if not chunks or states.is_final(run.state):
+            self._long.pop(run.key, None)
+            return
+        await self._put_segment(run, run.history_first, chunks)
+        next_event = await self._stored_upto(run)
+        cut = asyncio.Event()
+
+        def archived_now(machine: Machine) -> None:
+            live = machine.state.runs.get(run.key) is run and not states.is_final(run.state)
+            if live and run.history_first < next_event <= run.events:
+                machine.emit(run, SegmentArchived(next_event))
+            cut.set()
+
+        post(archived_now)
+        # The next segment begins where this one ends, so the state must have heard of it.
+        await cut.wait()
+        self._long.pop(run.key, None)
+
+    async def _put_segment(self, run: Run, first: int, chunks: Sequence[bytes]) -> None:
+        namespace, name = subjects.split_key(run.key)
+        await self._archive.put_segment(namespace, name, Segment(first, pack(chunks)))
+
+    async def _stored_upto(self, run: Run) -> int:
+        """Return the number of the first event behind the run's archived segments.
+
+        Asked rather than assumed: another owner, or we before an answer was lost, may have stored
+        a segment under the same number that ends elsewhere, and the first one stored stays.
+        """
+        next_event = run.history_first
+        for segment in await self._archive.history(*subjects.split_key(run.key)):
+            if segment.first == next_event:
+                last = decode_chunk(unpack(segment.data)[-1])
+                next_event = last.first + len(last.events)
+        return next_event
+
+    async def _complete(self, run: Run) -> None:
+        """Store what the archived segments of a finished long run lack."""
+        while (next_event := await self._stored_upto(run)) <= run.events:
+            rest = [chunk for chunk in run.history if decode_chunk(chunk).first >= next_event]
+            await self._put_segment(run, next_event, rest)
+
+    def read_segments(
+        self,
+        key: str,
+        done: Callable[[Sequence[bytes]], None],
+        failed: Callable[[HeadraceError], None],
+    ) -> None:
+        """Read a live run's archived segments in the background."""
+
+        async def read() -> None:
+            try:
+                segments = await self._archive.history(*subjects.split_key(key))
+            except HeadraceError as error:
+                failed(error)
+            else:
+                done([chunk for segment in segments for chunk in unpack(segment.data)])
+
+        task = asyncio.create_task(read(), name="read-segments")
+        self._readers.add(task)
+        task.add_done_callback(self._readers.discard)
+
+
+def pack(chunks: Sequence[bytes]) -> bytes:
+    """Return chunks as one segment's data: lengths (4 bytes, little-endian) and bytes."""
+    return b"".join(len(chunk).to_bytes(4, "little") + chunk for chunk in chunks)
+
+
+def unpack(data: bytes) -> list[bytes]:
+    """Return the chunks of a segment."""
+    chunks = []
+    at = 0
+    while at < len(data):
+        size = int.from_bytes(data[at : at + 4], "little")
+        chunks.append(data[at + 4 : at + 4 + size])
+        at += 4 + size
+    return chunks
+
+
+def archived(run: Run, shard: int) -> ArchivedRun:
+    """Return what the archive keeps of a finished run."""
+    namespace, name = subjects.split_key(run.key)
+    summary = RunSummary(
+        namespace=namespace,
+        run=name,
+        workflow=run.workflow,
+        state=states.NAMES[run.state],
+        reason=run.ended_reason,
+        created_ms=run.created_ms,
+        started_ms=run.started_ms,
+        finished_ms=run.finished_ms,
+        labels=run.labels,
+        priority=run.priority,
+        plan=run.program.digest,
+        fingerprint=run.fingerprint,
+        rerun_of=run.rerun_of,
+        events=run.events,
+        shard=shard,
+    )
+    return ArchivedRun(summary, [Segment(run.history_first, pack(run.history))])

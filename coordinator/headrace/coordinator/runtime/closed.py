@@ -1,0 +1,74 @@
+"""Queries about closed runs, from the archive: any coordinator answers them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from headrace.coordinator.archive.store import Archive, RunSummary
+from headrace.coordinator.core import Refusal, Run, ShardState, apply_chunk, explain
+from headrace.coordinator.core.views import history_entries, run_view
+from headrace.coordinator.runtime.archiver import unpack
+from headrace.errors import HeadraceError
+from headrace.events import decode_chunk
+from headrace.messages import (
+    ClientRequest,
+    GetExplanation,
+    GetHistory,
+    GetPlan,
+    GetRun,
+    ListRuns,
+    subjects,
+)
+
+log = logging.getLogger(__name__)
+
+
+async def answer(
+    archive: Archive, builtin: frozenset[str], namespace: str, request: ClientRequest
+) -> Any:
+    """Return the result of a query, or a `Refusal`."""
+    try:
+        if isinstance(request, ListRuns):
+            return await archive.list(namespace, request)
+        if not isinstance(request, GetRun | GetHistory | GetExplanation | GetPlan):
+            name = type(request).__name__
+            return Refusal("invalid-request", f"{name} is not a question to the archive")
+        summary = await archive.get(namespace, request.run)
+        if summary is None:
+            return Refusal("not-found", f"no run {request.run} in namespace {namespace}")
+        if isinstance(request, GetPlan):
+            plan = await archive.plan(summary.plan)
+            return plan if plan is not None else Refusal("not-found", f"no plan {summary.plan}")
+        run, chunks = await _restore(archive, builtin, summary)
+        if isinstance(request, GetHistory):
+            return history_entries(run, chunks, after=request.after, limit=request.limit)
+        if isinstance(request, GetExplanation):
+            return explain(ShardState(summary.shard, builtin), run)
+        view = run_view(run, steps=request.steps, shard=summary.shard)
+        view.archived = True
+        return view
+    except HeadraceError as error:
+        return Refusal.of(error)
+    except (LookupError, TypeError, ValueError) as error:
+        # Of one run's record; the other questions of the batch have answers.
+        log.error("closed run not read", extra={"request": repr(request)[:200]}, exc_info=error)
+        return Refusal("unavailable", f"the archive's record cannot be read: {error!r}")
+
+
+async def _restore(
+    archive: Archive, builtin: frozenset[str], summary: RunSummary
+) -> tuple[Run, Sequence[bytes]]:
+    """Fold a closed run's history into the run that it was."""
+    plan = await archive.plan(summary.plan)
+    if plan is None:
+        raise HeadraceError(f"the archive has no plan {summary.plan} of run {summary.run}")
+    segments = await archive.history(summary.namespace, summary.run)
+    chunks = [chunk for segment in segments for chunk in unpack(segment.data)]
+    state = ShardState(summary.shard, builtin)
+    state.plans[summary.plan] = plan
+    for chunk in chunks:
+        state.now_ms = decode_chunk(chunk).time_ms
+        apply_chunk(state, chunk)
+    return state.runs[subjects.run_key(summary.namespace, summary.run)], chunks

@@ -1,0 +1,440 @@
+"""A shard on this coordinator: its owner or standby, and the subjects that reach the owner."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import secrets
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import msgspec
+
+from headrace.bus import Bus, Message, Subscription
+from headrace.coordinator.archive.store import Archive
+from headrace.coordinator.core import (
+    BrokenLog,
+    Limits,
+    Machine,
+    Outgoing,
+    OutMessage,
+    Refusal,
+)
+from headrace.coordinator.dispatch import Dispatcher, ShardDispatch
+from headrace.coordinator.runtime.archiver import Archiver
+from headrace.coordinator.runtime.explicit import check_explicit, needs_check
+from headrace.coordinator.runtime.feed import feed
+from headrace.coordinator.runtime.follower import Follower
+from headrace.coordinator.runtime.inbox import PendingBatch, reply_of, short_pages
+from headrace.coordinator.runtime.layout import Layout
+from headrace.coordinator.runtime.owner import BUSY, Owner
+from headrace.coordinator.runtime.snapshots import Snapshots
+from headrace.coordinator.runtime.watch import Watch
+from headrace.coordinator.shardlog import (
+    Fenced,
+    MemoryLog,
+    MemoryLogStore,
+    MemorySnapshotStore,
+    ShardLog,
+)
+from headrace.coordinator.shardlog.jetstream import JetStreamLog
+from headrace.coordinator.shardlog.log import LogLost, SnapshotStore
+from headrace.errors import HeadraceError, InvalidRequest
+from headrace.events import SettingsChanged
+from headrace.messages import (
+    Claim,
+    ClientBatch,
+    ResultBatch,
+    WorkerRequest,
+    decode,
+    encode,
+    subjects,
+)
+from headrace.telemetry import Clock
+
+log = logging.getLogger(__name__)
+
+PAUSE_S = 0.3
+PAUSE_MAX_S = 5.0
+LAST_SNAPSHOT_S = 5.0
+MEMORY_LOG_BYTES = 8 * 1024 * 1024
+SNAPSHOT_LEVEL_MS = 2_000
+"""At level snapshot so much may be lost."""
+PEER_TIMEOUT_S = 2.0
+_requests: msgspec.msgpack.Decoder[ResultBatch | Claim] = msgspec.msgpack.Decoder(WorkerRequest)
+_REFUSED = Refusal("invalid-request", "the batch names another namespace than its subject")
+
+
+class Delivery(msgspec.Struct, frozen=True, array_like=True):
+    """An outbox message on `headrace.peer.<shard>`; the answer means "logged"."""
+
+    version: int
+    message: str
+    content: OutMessage
+
+
+class Surroundings(NamedTuple):
+    """What all shards of one process share."""
+
+    bus: Bus
+    clock: Clock
+    dispatcher: Dispatcher
+    archive: Archive
+    snapshots: SnapshotStore
+    layout: Layout
+    builtin: frozenset[str]
+    limits: Limits
+    coordinator: str
+    incarnation: str
+    replicas: int
+    synced: bool
+    log_bytes_max: int
+    inbox_bytes_max: int
+    snapshot_touches: int
+    snapshot_ms: int
+    observe: Callable[[int], Watch | None]
+    """Returns who counts what the owners of a shard do."""
+    broken: Callable[[BaseException], None]
+    """Told of an error that nobody expected: the process must end, loudly."""
+    refused: Callable[[str], None] = lambda _reason: None
+    """Told why a worker's message was not even looked at."""
+    page_runs_max: int = 1_000
+    respond: Callable[[Message, bytes], object] | None = None
+    """Answers a message (see `Replies`); None: as the bus does."""
+    skewed: Callable[[int], None] = lambda _ms: None
+    """Told at each takeover how far our clock is from the broker's."""
+
+
+class Shard:
+    """One shard on this process. `lead`, `stand_by` and `leave` may be called in any order."""
+
+    def __init__(self, shard: int, around: Surroundings) -> None:
+        self.shard, self._around = shard, around
+        self.level = around.layout.level(shard)
+        self.owner: Owner | None = None
+        self.follower: Follower | None = None
+        self.dispatch: ShardDispatch | None = None
+        self.log: ShardLog | None = None
+        self.problem = ""
+        self._task: asyncio.Task[None] | None = None
+        self._mode = ""
+        self._subscriptions: list[Subscription] = []
+        self._background: set[asyncio.Task[None]] = set()
+        self._served = False
+        """This ownership has led."""
+        self._sending: set[str] = set()
+        """Outbox messages that wait for an answer."""
+        self._checking_bytes = 0
+
+    @property
+    def mode(self) -> str:
+        """`leading`, `standby` or nothing."""
+        return self._mode
+
+    async def become(self, mode: str) -> None:
+        """Lead, stand by, or leave (""); a standby's state is handed on to the owner."""
+        if mode == self._mode:
+            return
+        follower = self.follower
+        if self.level == "snapshot" and self.owner is not None:
+            # Nobody can read our log: what we leave behind is our last snapshot.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LAST_SNAPSHOT_S):
+                    await self.owner.snapshot()
+        await self._stop()
+        self._mode = mode
+        if mode == "leading":
+            self._task = asyncio.create_task(self._lead(follower), name=f"shard-{self.shard}")
+        elif mode == "standby" and self.level == "journal":
+            self._task = asyncio.create_task(self._follow(), name=f"standby-{self.shard}")
+        if self._task is not None:
+            self._task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._around.broken(error)
+
+    async def _stop(self) -> None:
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        self.follower = None
+        self._mode = ""
+
+    # -- standing by ----------------------------------------------------------------------------
+
+    def _make_log(self) -> ShardLog:
+        around = self._around
+        if self.level != "journal":
+            # Nothing is ever rebuilt from it: it holds what the feed has yet to read.
+            # Positions and epochs go on from those of any earlier life: feed and workers know them.
+            past = around.clock.now_ms() * 1_000
+            return MemoryLog(self.shard, MemoryLogStore(bytes_kept=MEMORY_LOG_BYTES, last=past))
+        watch = around.observe(self.shard)
+        return JetStreamLog(
+            around.bus,
+            self.shard,
+            on_resolved=watch.resolved if watch is not None else None,
+            replicas=around.replicas,
+            max_bytes=around.log_bytes_max,
+            synced=around.synced,
+        )
+
+    def _make_snapshots(self) -> Snapshots:
+        around = self._around
+        if self.level == "memory":
+            # Nothing survives a restart: what would a snapshot be for?
+            return Snapshots(MemorySnapshotStore(), around.clock, every_touches=0)
+        weak = self.level == "snapshot"
+        return Snapshots(
+            around.snapshots,
+            around.clock,
+            every_touches=around.snapshot_touches,
+            every_ms=SNAPSHOT_LEVEL_MS if weak else around.snapshot_ms,
+            survives=not weak,
+        )
+
+    async def _follow(self) -> None:
+        shard_log = self._make_log()
+        around = self._around
+        self.follower = Follower(shard_log, self._make_snapshots(), around.builtin, around.clock)
+        while True:
+            try:
+                await self.follower.run()
+            except BrokenLog as error:
+                # A replica that cannot read the log must not pretend to be warm.
+                self.problem = str(error)
+                log.error("standby stopped", extra={"shard": self.shard, "error": str(error)})
+                self.follower = None
+                return
+            finally:
+                await shard_log.close()
+
+    # -- leading ----------------------------------------------------------------------------------
+
+    async def _lead(self, follower: Follower | None) -> None:
+        """Own the shard until cancelled; a fenced ownership is given up and taken anew later."""
+        folder = follower.folder if follower is not None else None
+        pause_s = PAUSE_S
+        while True:
+            self._served = False
+            try:
+                await self._own(folder)
+            except Fenced as error:
+                watch = self._around.observe(self.shard)
+                if watch is not None:
+                    watch.fenced()
+                log.warning("shard lost", extra={"shard": self.shard, "error": str(error)})
+            except (BrokenLog, LogLost) as error:
+                self.problem = str(error)
+                log.critical("log cannot be read", extra={"shard": self.shard, "error": str(error)})
+            except HeadraceError as error:
+                # A broker without a leader, a full disk: it passes, and others may serve.
+                self.problem = str(error)
+                log.warning("shard not served", extra={"shard": self.shard, "error": str(error)})
+            folder = None
+            # What fails at once is tried less and less often: each try reads the whole log.
+            pause_s = PAUSE_S if self._served else min(pause_s * 2, PAUSE_MAX_S)
+            await asyncio.sleep(pause_s)
+
+    async def _own(self, folder: object) -> None:
+        around = self._around
+        shard_log = self._make_log()
+        self.log = shard_log
+        watch = around.observe(self.shard)
+        dispatch = ShardDispatch(around.dispatcher, self.shard, self._wake)
+        self.dispatch = dispatch
+        owner = Owner(
+            shard_log=shard_log,
+            identity=f"{around.coordinator}.{around.incarnation}.{secrets.token_hex(4)}",
+            clock=around.clock,
+            chance=random.random,
+            new_id=_new_id,
+            home=around.layout.home,
+            dispatch=dispatch,
+            peers=self,
+            snapshots=self._make_snapshots(),
+            archiver=Archiver(around.archive, self.shard, watch=watch),
+            builtin=around.builtin,
+            limits=around.limits,
+            inbox_bytes_max=around.inbox_bytes_max,
+            folder=folder,  # type: ignore[arg-type]
+            watch=watch,
+            taken=dispatch.take_over,
+        )
+        dispatch.on_failed = lambda results: owner.post_results(
+            ResultBatch(1, around.coordinator, around.incarnation, results), _to_nobody, 0
+        )
+        self.owner = owner
+        serving = asyncio.create_task(self._serve(owner, shard_log), name=f"serve-{self.shard}")
+        serving.add_done_callback(self._ended)
+        try:
+            await owner.run()
+        finally:
+            serving.cancel()
+            await asyncio.gather(serving, return_exceptions=True)
+            for subscription in self._subscriptions:
+                subscription.close()
+            self._subscriptions.clear()
+            self.owner = self.dispatch = self.log = None
+            dispatch.close()
+
+    def _wake(self) -> None:
+        if self.owner is not None:
+            self.owner.wake()
+
+    async def _serve(self, owner: Owner, shard_log: ShardLog) -> None:
+        """Open the subjects once the shard is taken; then tail the log into the feed."""
+        await owner.leading.wait()
+        self.problem = ""
+        self._served = True
+        if isinstance(shard_log, JetStreamLog) and shard_log.taken_at_ms:
+            # Logged time is to go on from the broker's: compared at each takeover.
+            past_ms = int((asyncio.get_running_loop().time() - shard_log.taken_s) * 1_000)
+            now_ms = self._around.clock.now_ms()
+            self._around.skewed(now_ms - past_ms - shard_log.taken_at_ms)
+        bus, shard = self._around.bus, self.shard
+        self._subscriptions = [
+            bus.subscribe(subjects.command("*", shard), self._on_command),
+            bus.subscribe(subjects.result("*", shard, "*"), self._on_worker),
+            bus.subscribe(subjects.peer(shard), self._on_peer),
+        ]
+        if self.dispatch is not None:
+            self.dispatch.announce()
+        if shard == subjects.SYSTEM_SHARD:
+            owner.post(self._keep_settings)
+        await feed(bus, shard_log)
+
+    def _keep_settings(self, machine: Machine) -> None:
+        """The system shard remembers the layout: ids already hash to it."""
+        wanted = self._around.layout.settings()
+        stored = machine.state.settings.get("layout")
+        if stored is None:
+            machine.emit_shard(SettingsChanged({"layout": wanted}))
+        elif stored != wanted:
+            self.problem = (
+                f"the cluster was made with shards {stored}, and {wanted} is configured: "
+                "set coordinator.shards_* back"
+            )
+            log.critical("shard layout differs", extra={"stored": stored, "wanted": wanted})
+
+    # -- messages --------------------------------------------------------------------------------
+
+    def _on_command(self, message: Message) -> None:
+        owner = self.owner
+        if owner is None:
+            return
+        respond = self._responder(message)
+        namespace = message.subject.split(".")[2]
+        try:
+            batch = decode(ClientBatch, message.data)
+        except InvalidRequest as error:
+            pending = PendingBatch(namespace, [None], respond, 0)  # type: ignore[list-item]
+            pending.answer(0, reply_of(Refusal.of(error)))
+            return
+        requests = short_pages(batch.requests, self._around.page_runs_max)
+        pending = PendingBatch(namespace, requests, respond, len(message.data))
+        if batch.namespace != namespace:
+            pending.refuse(_REFUSED)
+        elif needs_check(pending):
+            if self._checking_bytes + pending.size > self._around.inbox_bytes_max:
+                pending.refuse(BUSY)
+            else:
+                self._spawn(self._post_checked(owner, pending))
+        else:
+            owner.post_requests(pending)
+
+    def _responder(self, message: Message) -> Callable[[bytes], object]:
+        return partial(self._around.respond or self._around.bus.respond, message)
+
+    async def _post_checked(self, owner: Owner, pending: PendingBatch) -> None:
+        self._checking_bytes += pending.size
+        try:
+            await check_explicit(self._around.archive, owner, pending)
+        finally:
+            self._checking_bytes -= pending.size
+        owner.post_requests(pending)
+
+    def _spawn(self, work: object) -> None:
+        task: asyncio.Task[None] = asyncio.create_task(work)  # type: ignore[arg-type]
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+        task.add_done_callback(self._ended)
+
+    def _on_worker(self, message: Message) -> None:
+        owner = self.owner
+        if owner is None:
+            self._around.refused("not_owner")
+            return
+        try:
+            request = _requests.decode(message.data)
+        except msgspec.MsgspecError as error:
+            self._around.refused("malformed")
+            log.warning("result not understood", extra={"error": str(error)})
+            return
+        _, _, namespace, _, worker = message.subject.split(".")
+        if request.worker != worker or not _all_of(request, f"{namespace}/"):
+            # Permissions on subjects mean something only if the payload agrees.
+            self._around.refused("malformed")
+            log.warning(
+                "result refused: wrong subject",
+                extra={"worker": request.worker, "subject": message.subject},
+            )
+            return
+        respond = self._responder(message)
+        if isinstance(request, ResultBatch):
+            owner.post_results(request, respond, len(message.data))
+        else:
+            owner.post_claim(request, respond)
+
+    def _on_peer(self, message: Message) -> None:
+        if self.owner is None:
+            return
+        try:
+            delivery = decode(Delivery, message.data)
+        except InvalidRequest as error:
+            log.warning("peer message not understood", extra={"error": str(error)})
+            return
+        self.owner.post_delivery(delivery.message, delivery.content, self._responder(message))
+
+    def send(self, outgoing: Outgoing, logged: Callable[[str], None]) -> None:
+        """See `Peers.send`."""
+        name = outgoing.message
+        if name in self._sending:
+            return
+        self._sending.add(name)
+
+        async def deliver() -> None:
+            data = encode(Delivery(1, outgoing.message, outgoing.content))
+            try:
+                await self._around.bus.request(
+                    subjects.peer(outgoing.shard), data, timeout_s=PEER_TIMEOUT_S
+                )
+            except HeadraceError as error:
+                # The owner hands it out again until it is cleared.
+                log.debug("peer not reached", extra={"error": str(error)})
+                return
+            finally:
+                self._sending.discard(name)
+            logged(name)
+
+        self._spawn(deliver())
+
+
+def _to_nobody(_: bytes) -> None:
+    """Nobody waits for this answer."""
+
+
+def _all_of(request: ResultBatch | Claim, prefix: str) -> bool:
+    """Tell whether *request* is about runs of one namespace (*prefix*: its name and a slash)."""
+    if isinstance(request, Claim):
+        return request.run.startswith(prefix)
+    return all(result.run.startswith(prefix) for result in request.results)
+
+
+def _new_id() -> str:
+    return secrets.token_hex(8)

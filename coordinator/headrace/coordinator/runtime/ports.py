@@ -1,0 +1,70 @@
+"""What a shard's owner needs of the world, as small protocols: the embedded engine, the cluster
+and the simulator each bring their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from headrace.coordinator.core import Facts, Loss, Order, Outgoing
+from headrace.coordinator.core.ready import Lane
+from headrace.messages import StepResult, Task
+
+
+class Dispatch(Protocol):
+    """Workers, as one shard's owner sees them."""
+
+    def credit(self, lane: Lane) -> tuple[int, str]:
+        """Return how many steps of *lane* may be dispatched now, and the lane's wire name."""
+        ...
+
+    def reserve(self, lane: Lane, count: int) -> None:
+        """So many steps are being logged as dispatched: they count against credit from now on."""
+        ...
+
+    def send(self, epoch: int, lane: Lane, wire_lane: str, tasks: Sequence[Task]) -> None:
+        """Dispatch logged tasks; from now on their leases count."""
+        ...
+
+    def recorded(self, results: Sequence[StepResult]) -> None:
+        """These attempts are over: their leases end."""
+        ...
+
+    def order(self, order: Order) -> None:
+        """Tell whoever holds a step to stop it."""
+        ...
+
+    def adopt(self, epoch: int, dispatched: Sequence[tuple[str, int, int, str]]) -> None:
+        """A new ownership: (run, step, attempt, wire lane) of what its predecessor dispatched."""
+        ...
+
+    def lapsed(self, now_ms: int) -> list[Loss]:
+        """Return attempts whose lease has lapsed; each is told once."""
+        ...
+
+    def gone(self, now_ms: int) -> list[tuple[str, str]]:
+        """Return (worker id, reason) of workers that will not come back; each is told once."""
+        ...
+
+    def facts(self) -> Facts:
+        """Return what `explain` and views need to know."""
+        ...
+
+
+class Peers(Protocol):
+    """Owners of other shards."""
+
+    def send(self, outgoing: Outgoing, logged: Callable[[str], None]) -> None:
+        """Deliver an outbox message; call *logged* with its id once the target has it in its log.
+
+        May be lost: the owner sends again what is not cleared.
+        """
+        ...
+
+
+class NoPeers:
+    """For a single shard."""
+
+    def send(self, outgoing: Outgoing, logged: Callable[[str], None]) -> None:
+        """There are no other shards."""
+        raise AssertionError(f"message {outgoing.message} for shard {outgoing.shard}")

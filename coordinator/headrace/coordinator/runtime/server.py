@@ -1,0 +1,377 @@
+"""One coordinator process: election and registry, its shards, and the questions it answers."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+import logging
+import secrets
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from headrace.bus import Bus, JetStreamBusy, Message, ObjectBucket
+from headrace.config import Config
+from headrace.coordinator.archive.store import Archive
+from headrace.coordinator.control import ControlOptions, ControlPlane, PlacementPolicy, Policy
+from headrace.coordinator.core import Limits, Refusal
+from headrace.coordinator.dispatch import Dispatcher, Settings
+from headrace.coordinator.dispatch.lanes import Lanes
+from headrace.coordinator.runtime.census import Census
+from headrace.coordinator.runtime.closed import answer
+from headrace.coordinator.runtime.feed import ensure_feed, ensure_step_logs
+from headrace.coordinator.runtime.inbox import PendingBatch, reply_of, short_pages
+from headrace.coordinator.runtime.layout import Layout
+from headrace.coordinator.runtime.leading import Shard, Surroundings
+from headrace.coordinator.runtime.observe import Observer
+from headrace.coordinator.runtime.replies import Replies
+from headrace.coordinator.runtime.skew import Skew
+from headrace.coordinator.shardlog import ObjectSnapshotStore
+from headrace.errors import HeadraceError, InvalidRequest, Unavailable, Unreachable
+from headrace.language import BUILTIN_HANDLERS
+from headrace.messages import ClientBatch, GetInfo, decode, subjects
+from headrace.telemetry import Clock, CoordinatorMetrics, SystemClock, new_registry
+
+log = logging.getLogger(__name__)
+
+UPKEEP_S = 0.25
+RETENTION_S = 60.0
+RETENTION_RUNS = 1_000
+START_RETRY_S = 1.0
+QUERIES_MAX = 64
+"""Questions to the archive answered at the same time; the next ones wait."""
+
+
+def release() -> str:
+    """Return the version of the installed distribution."""
+    try:
+        return importlib.metadata.version("headrace")
+    except importlib.metadata.PackageNotFoundError:
+        return "0"
+
+
+class CoordinatorServer:
+    """A coordinator on an open connection, which stays the caller's: ``await server.run()``."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        config: Config,
+        *,
+        metrics: CoordinatorMetrics | None = None,
+        clock: Clock | None = None,
+        synced: bool = False,
+        warnings: tuple[str, ...] = (),
+        redial: Callable[[], Any] | None = None,
+    ) -> None:
+        """*synced*: the broker is known to fsync before it acknowledges."""
+        settings = config.coordinator
+        self.bus, self.config = bus, config
+        self.clock: Clock = clock or SystemClock()
+        self.incarnation = secrets.token_hex(4)
+        self.layout = Layout.of(settings)
+        self.warnings = warnings
+        self.synced = synced
+        self.metrics = metrics or CoordinatorMetrics(new_registry())
+        self.observer = Observer(self.metrics)
+        self.skew = Skew(
+            self.clock,
+            self._broker_ms,
+            ms_max=settings.clock_skew_ms_max,
+            changed=lambda: self._changed.set(),
+        )
+        self.builtin = frozenset(BUILTIN_HANDLERS)
+        self.shards: dict[int, Shard] = {}
+        self.archive: Archive | None = None
+        self.dispatcher: Dispatcher | None = None
+        self._changed = asyncio.Event()
+        self._redial = redial
+        self.control = ControlPlane(
+            bus,
+            coordinator_id=settings.id,
+            peers=settings.peers or (settings.id,),
+            incarnation=self.incarnation,
+            clock=self.clock,
+            shards=self.layout.shards,
+            release=release(),
+            on_assignments=lambda *_: self._changed.set(),
+            redial=redial,
+            options=ControlOptions(
+                policy=Policy(placement=PlacementPolicy(skew_max_ms=settings.clock_skew_ms_max))
+            ),
+        )
+        self.replies = Replies(bus, self.clock, settings.id)
+        self.census = Census(self)
+        self._queries = asyncio.Semaphore(QUERIES_MAX)
+        self._asking: set[asyncio.Task[None]] = set()
+        self._broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    # -- life -------------------------------------------------------------------------------------
+
+    @property
+    def ready(self) -> tuple[bool, list[str]]:
+        """Tell whether the process does its work, and what is in the way."""
+        reasons = []
+        if not self.bus.connected:
+            reasons.append("not connected to the broker")
+        if self.archive is None:
+            reasons.append("starting")
+        for shard in self.control.owned:
+            found = self.shards.get(shard)
+            if found is None or found.owner is None or not found.owner.leading.is_set():
+                reasons.append(f"shard {shard} is not served yet")
+            elif found.problem:
+                reasons.append(f"shard {shard}: {found.problem}")
+        return not reasons, reasons
+
+    async def run(self) -> None:
+        """Serve until cancelled; shards are given up in order then."""
+        around = await self._start()
+        subscriptions = [
+            self.bus.subscribe(subjects.INFO, self._on_info, queue="info"),
+            self.bus.subscribe(subjects.ARCHIVE, self._on_archive, queue="archive"),
+            *self.census.subscribe(),
+        ]
+        self.replies.start()
+        self.control.start()
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._reconcile(around), name="assignments")
+                group.create_task(self._watch(), name="watch")
+                group.create_task(self._upkeep(), name="upkeep")
+                group.create_task(self.skew.run(), name="clock-skew")
+                group.create_task(self._retention(), name="retention")
+                group.create_task(self._until_broken(), name="until-broken")
+        finally:
+            for subscription in subscriptions:
+                subscription.close()
+            for shard in self.shards.values():
+                await shard.become("")
+            self.replies.close()
+            await self.control.stop()
+            if self.dispatcher is not None:
+                self.dispatcher.close()
+            if self.archive is not None:
+                await self.archive.close()
+
+    async def _start(self) -> Surroundings:
+        """Make the streams and open the archive; wait for the broker as long as it takes."""
+        settings, limits = self.config.coordinator, self.config.limits
+        lanes = Lanes(self.bus, self.clock, replicas=settings.replicas)
+        snapshots = ObjectSnapshotStore(self.bus)
+        await self._make_streams(lanes, snapshots)
+        self.archive = await self._open_archive()
+        dispatch = self.config.dispatch
+        self.dispatcher = Dispatcher(
+            self.bus,
+            self.clock,
+            lanes,
+            Settings(
+                dispatch.lease_ms,
+                dispatch.window_extra,
+                dispatch.batch_tasks_max,
+                dispatch.batch_bytes_max,
+                dispatch.batch_work_ms,
+                dispatch.lanes_max,
+            ),
+        )
+        self.dispatcher.share = self.census.share
+        self.dispatcher.on_results = self.observer.results
+        self.dispatcher.on_lapsed = self.observer.lapsed
+        await self.skew.measure()
+        return Surroundings(
+            bus=self.bus,
+            clock=self.clock,
+            dispatcher=self.dispatcher,
+            archive=self.archive,
+            snapshots=snapshots,
+            layout=self.layout,
+            builtin=self.builtin,
+            limits=Limits(
+                runs=limits.runs_max,
+                plan_bytes=limits.plan_bytes_max,
+                signals=limits.run_signals_max,
+                nodes=limits.run_steps_max,
+                events=limits.run_events_max,
+                labels=limits.labels_max,
+                label_bytes=limits.label_bytes_max,
+                append_bytes=limits.append_bytes_max,
+            ),
+            page_runs_max=limits.page_runs_max,
+            coordinator=settings.id,
+            incarnation=self.incarnation,
+            replicas=settings.replicas,
+            synced=self.synced,
+            log_bytes_max=limits.log_bytes_max,
+            inbox_bytes_max=limits.inbox_bytes_max,
+            snapshot_touches=settings.snapshot_events,
+            snapshot_ms=int(settings.snapshot_minutes * 60_000),
+            observe=self.observer.shard,
+            refused=self.observer.refused,
+            respond=self.replies.respond,
+            skewed=self.skew.note,
+            broken=self._on_broken,
+        )
+
+    async def _make_streams(self, lanes: Lanes, snapshots: ObjectSnapshotStore) -> None:
+        """Make every stream and bucket but the logs, however long the broker takes."""
+        replicas = self.config.coordinator.replicas
+        waited = False
+        while True:
+            try:
+                await lanes.start()
+                await ensure_feed(self.bus, replicas=replicas)
+                await ensure_step_logs(self.bus, replicas=replicas)
+                await snapshots.ensure(replicas=replicas)
+                await ObjectBucket(self.bus, subjects.BLOB_BUCKET).ensure(replicas=replicas)
+                return
+            except (Unreachable, JetStreamBusy) as error:
+                # A cluster that has just begun answers "busy" until it has a leader.
+                level = logging.DEBUG if waited else logging.WARNING
+                log.log(level, "broker not ready", extra={"error": str(error)})
+                waited = True
+                await asyncio.sleep(START_RETRY_S)
+
+    async def _open_archive(self) -> Archive:
+        settings = self.config.coordinator
+        if settings.archive == "sqlite":
+            from headrace.coordinator.archive.sqlite import SqliteArchive
+
+            path = Path(settings.archive_path or Path(settings.data_dir) / "archive.db")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            return await SqliteArchive.open(path)
+        from headrace.coordinator.archive.jetstream import JetStreamArchive
+
+        while True:
+            try:
+                return await JetStreamArchive.open(self.bus, replicas=settings.replicas)
+            except Unavailable as error:
+                # A cluster that has only just made its streams may still elect their leaders.
+                log.warning("archive not ready", extra={"error": str(error)})
+                await asyncio.sleep(START_RETRY_S)
+
+    async def _broker_ms(self) -> int:
+        return (await self.bus.js.stream_info(subjects.TASK_STREAM)).time_ms
+
+    def _on_broken(self, error: BaseException) -> None:
+        if not self._broken.done():
+            self._broken.set_exception(error)
+
+    async def _until_broken(self) -> None:
+        await self._broken
+
+    # -- loops ------------------------------------------------------------------------------------
+
+    async def _reconcile(self, around: Surroundings) -> None:
+        """Make the shards here what the control plane's view says."""
+        while True:
+            self._changed.clear()
+            # The control plane takes a skewed coordinator's shards away; this is quicker.
+            owned = {} if self.skew.excessive else self.control.owned
+            standby = self.control.standby
+            for number in self.layout.shards:
+                mode = "leading" if number in owned else "standby" if number in standby else ""
+                shard = self.shards.get(number)
+                if shard is None:
+                    if not mode:
+                        continue
+                    shard = self.shards[number] = Shard(number, around)
+                await shard.become(mode)
+            await self._changed.wait()
+
+    async def _watch(self) -> None:
+        """What must not wait for the broker: who lives, what we tell of ourselves."""
+        assert self.dispatcher is not None
+        while True:
+            slept = self.clock.monotonic()
+            await asyncio.sleep(UPKEEP_S)
+            self.observer.stalled(self.clock.monotonic() - slept - UPKEEP_S)
+            self.dispatcher.expire()
+            self.control.advertise(backlog=self.census.backlog(), skew_ms=self.skew.ms)
+            self.observer.state(self)
+
+    async def _upkeep(self) -> None:
+        """Streams that were lost, publishes without a receipt, steps that nobody has."""
+        assert self.dispatcher is not None
+        seen = self.bus.generation
+        while True:
+            await asyncio.sleep(UPKEEP_S)
+            try:
+                generation = self.bus.generation
+                if self.bus.connected and generation != seen:
+                    await self.dispatcher.lanes.start()
+                    await ensure_feed(self.bus, replicas=self.config.coordinator.replicas)
+                    seen = generation
+                await self.dispatcher.look_after()
+            except HeadraceError as error:
+                log.info("upkeep will try again", extra={"error": str(error)})
+
+    async def _retention(self) -> None:
+        """Delete closed runs after their time, a piece at a time, on the controller only."""
+        assert self.archive is not None
+        days = self.config.coordinator.retention_days
+        while True:
+            await asyncio.sleep(RETENTION_S)
+            if not days or not self.control.is_controller:
+                continue
+            before_ms = self.clock.now_ms() - int(days * 86_400_000)
+            try:
+                expired = RETENTION_RUNS
+                while expired == RETENTION_RUNS:
+                    expired = await self.archive.expire(before_ms=before_ms, limit=RETENTION_RUNS)
+                    self.observer.expired(expired)
+            except HeadraceError as error:
+                log.warning("retention will try again", extra={"error": str(error)})
+
+    # -- questions --------------------------------------------------------------------------------
+
+    def _on_info(self, message: Message) -> None:
+        self._ask(self._answer_info(message))
+
+    def _on_archive(self, message: Message) -> None:
+        self._ask(self._answer_archive(message))
+
+    def _ask(self, work: Any) -> None:
+        task = asyncio.create_task(work)
+        self._asking.add(task)
+        task.add_done_callback(self._answered)
+
+    def _answered(self, task: asyncio.Task[None]) -> None:
+        self._asking.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            # One question that we cannot answer: the asker hears nothing, the others go on.
+            log.error("question not answered", exc_info=error)
+
+    def _pending(self, message: Message) -> PendingBatch | None:
+        try:
+            batch = decode(ClientBatch, message.data)
+        except InvalidRequest as error:
+            log.warning("request not understood", extra={"error": str(error)})
+            return None
+
+        respond = partial(self.replies.respond, message)
+        requests = short_pages(batch.requests, self.config.limits.page_runs_max)
+        return PendingBatch(batch.namespace, requests, respond, len(message.data))
+
+    async def _answer_info(self, message: Message) -> None:
+        pending = self._pending(message)
+        if pending is None:
+            return
+        for index, request in enumerate(pending.requests):
+            if isinstance(request, GetInfo):
+                info = await self.census.info(workers=request.workers)
+                pending.answer(index, reply_of(info))
+            else:
+                refusal = Refusal("invalid-request", "only GetInfo is answered here")
+                pending.answer(index, reply_of(refusal))
+
+    async def _answer_archive(self, message: Message) -> None:
+        pending = self._pending(message)
+        if pending is None or self.archive is None:
+            return
+        async with self._queries:
+            for index, request in enumerate(pending.requests):
+                if request is not None:
+                    found = await answer(self.archive, self.builtin, pending.namespace, request)
+                    pending.answer(index, reply_of(found))

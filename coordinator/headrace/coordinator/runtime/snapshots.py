@@ -1,0 +1,162 @@
+"""Snapshots of a shard: taken between ticks, read back and compared, then registered in the log."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from headrace.coordinator.core import (
+    BadSnapshot,
+    Machine,
+    ShardState,
+    decode_state,
+    encode_hashed,
+    state_hash,
+)
+from headrace.coordinator.shardlog.log import SnapshotStore
+from headrace.errors import HeadraceError, NotFound, Unreachable
+from headrace.telemetry import Clock
+
+log = logging.getLogger(__name__)
+
+COPY_TIMEOUT_S = 60.0
+_UNREADABLE = (BadSnapshot.code, NotFound.code, "corrupt-object")
+
+
+class Snapshots:
+    """When to take a shard's snapshots, and where they are."""
+
+    def __init__(
+        self,
+        store: SnapshotStore,
+        clock: Clock,
+        *,
+        every_touches: int = 100_000,
+        every_ms: int = 600_000,
+        survives: bool = True,
+    ) -> None:
+        """*every_touches* 0: never.
+
+        *survives*: positions of the log outlive the process (not so at level snapshot).
+        """
+        self._store, self._clock = store, clock
+        self._every_touches, self._every_ms = every_touches, every_ms
+        self._survives = survives
+        self._touches = 0
+        self._last_ms = clock.now_ms()
+        self._builtin: frozenset[str] = frozenset()
+        self._shard = 0
+
+    async def load(self, shard: int, builtin: frozenset[str]) -> ShardState:
+        """Return the newest state that can be read, or an empty one.
+
+        A torn or corrupted snapshot is passed over: the log is kept up to the older one.
+        """
+        self._builtin = builtin
+        for name in reversed(await self._store.names(shard)):
+            try:
+                state = decode_state(await self._store.get(shard, name), builtin)
+            except (HeadraceError, LookupError, TypeError, ValueError) as error:
+                # Torn, gone meanwhile, of another release: not a store that is away.
+                if isinstance(error, HeadraceError) and error.code not in _UNREADABLE:
+                    raise
+                log.error(
+                    "snapshot passed over",
+                    extra={"shard": shard, "snapshot": name, "error": str(error)},
+                )
+                continue
+            if not self._survives:
+                state.batch_position = 0
+            return state
+        return ShardState(shard, builtin)
+
+    def begin(self, state: ShardState) -> None:
+        """A new ownership begins with *state*."""
+        self._shard = state.shard
+        self._builtin = state.builtin
+        self._touches = 0
+        self._last_ms = self._clock.now_ms()
+
+    def count(self, touches: int) -> None:
+        """So many runs were changed by a tick."""
+        self._touches += touches
+
+    def due(self, now_ms: int) -> bool:
+        """Tell whether it is time for a snapshot."""
+        if not self._every_touches:
+            return False
+        if self._touches >= self._every_touches:
+            return True
+        return self._touches > 0 and now_ms - self._last_ms >= self._every_ms
+
+    def copy_soon(self) -> Copy:
+        """Begin a snapshot; its `copy` is to be called between two ticks."""
+        self._touches = 0
+        self._last_ms = self._clock.now_ms()
+        return Copy(self._store, self._builtin)
+
+    def purge_position(self, state: ShardState) -> int:
+        """Return up to where the log may be purged: the *older* registered snapshot, or 0."""
+        if len(state.snapshots) < 2 or not self._survives:
+            return 0
+        return state.snapshots[0][0]
+
+    async def tidy(self, state: ShardState) -> None:
+        """Drop what is older than the two registered snapshots, once their entries are logged.
+
+        Judged by age and not by name: a successor's snapshots are newer than any of ours, so an
+        owner that is deposed without knowing it deletes none of them.
+        """
+        if len(state.snapshots) < 2:
+            return
+        oldest = state.snapshots[0][1]
+        for name in await self._store.names(state.shard):
+            if name >= oldest:
+                continue
+            try:
+                await self._store.delete(state.shard, name)
+            except HeadraceError as error:
+                log.warning("old snapshot kept", extra={"snapshot": name, "error": str(error)})
+
+
+class Copy:
+    """One snapshot on its way."""
+
+    def __init__(self, store: SnapshotStore, builtin: frozenset[str]) -> None:
+        self._store, self._builtin = store, builtin
+        self._taken = asyncio.Event()
+        self._data = b""
+        self._shard = self._position = self._index = 0
+        self._hash = ""
+
+    @property
+    def size(self) -> int:
+        """Bytes of the copy; 0 before there is one."""
+        return len(self._data)
+
+    def copy(self, machine: Machine) -> None:
+        """Encode the state. Called before anything else in a tick: it holds logged events only."""
+        state = machine.state
+        self._shard, self._position, self._index = (
+            state.shard,
+            state.batch_position,
+            state.batch_index,
+        )
+        self._data, self._hash = encode_hashed(state)
+        self._taken.set()
+
+    async def store(self) -> tuple[int, str, str]:
+        """Store, read back, fold and compare; return (position, name, state hash).
+
+        Raises `BadSnapshot` when what was read back is not what was written.
+        """
+        try:
+            async with asyncio.timeout(COPY_TIMEOUT_S):
+                await self._taken.wait()
+        except TimeoutError:
+            raise Unreachable(f"no tick ended in {COPY_TIMEOUT_S} s") from None
+        name = await self._store.put(self._shard, self._index, self._data)
+        again = decode_state(await self._store.get(self._shard, name), self._builtin)
+        if state_hash(again) != self._hash:
+            raise BadSnapshot(f"snapshot {name} of shard {self._shard} reads back differently")
+        return self._position, name, self._hash

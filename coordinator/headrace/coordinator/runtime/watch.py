@@ -1,0 +1,74 @@
+"""What a shard's owner tells of itself while it works, to whoever counts it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from headrace.coordinator.core import Run
+from headrace.events import StepFailed
+
+
+class Tick(NamedTuple):
+    """What one tick did, once it is in the log."""
+
+    counts: Mapping[type, int]
+    """Events by type."""
+    failed: Sequence[StepFailed]
+    ended: Sequence[Run]
+    sizes: Sequence[int]
+    """Bytes of each entry that was appended."""
+    append_s: float
+
+
+class Watch:
+    """Told on the owner's loop: must be cheap, and must not fail. This one counts nothing."""
+
+    active = False
+    """Whether to put a `Tick` together at all."""
+
+    def ticked(self, tick: Tick) -> None:
+        """A tick is in the log."""
+
+    def request(self, kind: type, *, refused: bool = False) -> None:
+        """A request, a batch of results, a claim or another shard's message was taken."""
+
+    def result_refused(self, reason: str) -> None:
+        """A result changed nothing: `stale_attempt stale_token run_ended not_owner malformed`."""
+
+    def busy(self) -> None:
+        """Something was turned away because the inbox is full."""
+
+    def timers(self, fired: int, late_ms: int) -> None:
+        """Timers fired; the first of them was so late."""
+
+    def taken(self, took_s: float) -> None:
+        """The shard is ours and answers."""
+
+    def fenced(self) -> None:
+        """Another owner has taken it."""
+
+    def log_full(self) -> None:
+        """An append was refused for want of space."""
+
+    def resolved(self, outcome: str) -> None:
+        """What an append of unknown outcome turned out to be: `stored absent fenced`."""
+
+    def archived(self, runs: int) -> None:
+        """The archive has so many runs more (0: a part of a live one's history)."""
+
+    def not_archived(self) -> None:
+        """The archive could not be written."""
+
+    def snapshot(self, size: int) -> None:
+        """A snapshot of *size* bytes is registered."""
+
+    def no_snapshot(self) -> None:
+        """A snapshot could not be taken."""
+
+
+def refusal_reason(run: Run | None, step: int, attempt: int) -> str:
+    """Return why a result was refused."""
+    if run is None or not 0 <= step < len(run.attempt):
+        return "run_ended"
+    return "stale_attempt" if run.attempt[step] != attempt else "stale_token"

@@ -1,0 +1,312 @@
+"""`flowctl dev`: a NATS server, a coordinator and workers, as real processes, in one command."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+import msgspec
+
+from headrace.bus import BrokerProcess, free_port
+from headrace.client import DevServer, clear_dev, write_dev
+from headrace.errors import HeadraceError, Unavailable
+from headrace.local.once import submit_and_watch, until_ready
+from headrace.local.processes import start, stop
+
+NATS_PORT = 4222
+METRICS_PORT = 9464
+RESTART_PAUSE_S = 0.5
+RESTART_PAUSE_S_MAX = 10.0
+EXIT_INTERRUPTED = 130
+DEV_DEFAULTS = {
+    "HEADRACE_CFG_WORKER__GRACE_MS": "2000",
+    "HEADRACE_CFG_WORKER__KILL_MS": "2000",
+}
+"""Ctrl-C stops within seconds: a worker's steps are ended well before the worker would be killed,
+or they would go on without it."""
+HOST_LABELS = ("default", "linux", "ubuntu-latest", "self-hosted")
+
+
+class _Ports(msgspec.Struct):
+    """Ports of a data folder: kept, so that clients find the next `dev` where the last one was."""
+
+    nats: int = NATS_PORT
+    monitor: int = 0
+    metrics: int = METRICS_PORT
+
+
+@click.command()
+@click.option(
+    "--dir",
+    "directory",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path(".headrace"),
+    show_default=True,
+    help="Folder for everything that is kept.",
+)
+@click.option("--port", type=int, help="Port of the NATS server (default: 4222, or a free one).")
+@click.option("--workers", type=click.IntRange(0, 64), default=1, show_default=True)
+@click.option("--slots", type=int, default=16, show_default=True, help="Slots of each worker.")
+@click.option("--capability", "-c", "capabilities", multiple=True, help="Further labels offered.")
+@click.option("--app", "apps", multiple=True, help="Handlers to serve, package.module:name.")
+@click.option("--metrics-port", type=int, help="First port for metrics (default: 9464 or free).")
+@click.option(
+    "--run",
+    "file",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Submit this workflow file, show its run, stop when it has ended; exits as `submit` does.",
+)
+@click.option(
+    "--input", "-i", "inputs", multiple=True, metavar="KEY=VALUE", help="One input of --run's file."
+)
+def dev(
+    directory: Path,
+    port: int | None,
+    workers: int,
+    slots: int,
+    capabilities: tuple[str, ...],
+    apps: tuple[str, ...],
+    metrics_port: int | None,
+    file: Path | None,
+    inputs: tuple[str, ...],
+) -> None:
+    """Run everything on this machine: NATS, a coordinator and workers.
+
+    Ctrl-C stops it; the data stays, and the next `flowctl dev` continues the live runs.
+    """
+    if inputs and file is None:
+        raise click.UsageError("--input needs --run")
+    labels = tuple(dict.fromkeys((*HOST_LABELS, *capabilities)))
+    cluster = _Dev(
+        directory.absolute(),
+        port=port,
+        workers=workers,
+        slots=slots,
+        labels=labels,
+        apps=apps,
+        metrics_port=metrics_port,
+    )
+    try:
+        sys.exit(asyncio.run(cluster.run(file, inputs)))
+    except HeadraceError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def _say(text: str) -> None:
+    click.echo(text, err=True)
+
+
+class _Dev:
+    """The processes of one `dev`, restarted when they die, stopped in order."""
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        port: int | None,
+        workers: int,
+        slots: int,
+        labels: Sequence[str],
+        apps: Sequence[str],
+        metrics_port: int | None,
+    ) -> None:
+        self._dir = directory
+        self._wanted_port, self._wanted_metrics = port, metrics_port
+        self._workers, self._slots, self._labels, self._apps = workers, slots, labels, apps
+        self._ports = self._choose_ports()
+        self._broker = BrokerProcess(
+            directory / "nats", port=self._ports.nats, monitor_port=self._ports.monitor
+        )
+        self._stopping = asyncio.Event()
+        self._environment = {**DEV_DEFAULTS, **os.environ}
+
+    def _choose_ports(self) -> _Ports:
+        """Take the ports of last time, else the usual ones, else free ones."""
+        self._dir.mkdir(parents=True, exist_ok=True)
+        file = self._dir / "ports.json"
+        again = True
+        try:
+            ports = msgspec.json.decode(file.read_bytes(), type=_Ports)
+        except (OSError, msgspec.MsgspecError):
+            ports, again = _Ports(), False
+        if self._wanted_port is not None:
+            if not _is_free(self._wanted_port):
+                raise Unavailable(f"port {self._wanted_port} is taken; choose another with --port")
+            ports.nats = self._wanted_port
+        elif not again and not _is_free(ports.nats):
+            # Last time's port may be held by what a killed `dev` left behind: see `_start_broker`.
+            ports.nats = free_port()
+        if not ports.monitor or (not again and not _is_free(ports.monitor)):
+            ports.monitor = free_port()
+        if self._wanted_metrics is not None:
+            ports.metrics = self._wanted_metrics
+        elif not all(_is_free(ports.metrics + n) for n in range(self._workers + 1)):
+            ports.metrics = free_port()
+        file.write_bytes(msgspec.json.encode(ports))
+        return ports
+
+    async def _start_broker(self) -> None:
+        """Start the broker where it was last time, so that clients that wait find it again.
+
+        Starting ends a server of this folder whose `dev` was killed; only if somebody else has
+        the ports are others taken.
+        """
+        try:
+            await self._broker.start()
+        except Unavailable:
+            ports = self._ports
+            taken = [port for port in (ports.nats, ports.monitor) if not _is_free(port)]
+            if not taken or ports.nats == self._wanted_port:
+                raise
+            ports.nats = ports.nats if ports.nats not in taken else free_port()
+            ports.monitor = free_port()
+            (self._dir / "ports.json").write_bytes(msgspec.json.encode(ports))
+            self._broker = BrokerProcess(
+                self._dir / "nats", port=ports.nats, monitor_port=ports.monitor
+            )
+            await self._broker.start()
+
+    async def run(self, file: Path | None = None, inputs: Sequence[str] = ()) -> int:
+        """Run until a signal, or until the run of *file* has ended; then stop every process.
+
+        Return the exit code. Raises `HeadraceError`.
+        """
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._stopping.set)
+        await self._start_broker()
+        started_ms = int(time.time() * 1_000)
+        write_dev(
+            DevServer(
+                server=self._broker.url, dir=str(self._dir), pid=os.getpid(), started_ms=started_ms
+            )
+        )
+        _say(f"headrace dev: {self._broker.url}, data in {self._dir}")
+        _say(f"metrics: http://127.0.0.1:{self._ports.metrics}/metrics (coordinator)")
+        if file is None:
+            _say("submit from another terminal: flowctl submit FILE --watch; Ctrl-C stops")
+        else:
+            # The run is what the user wants to read.
+            self._environment.setdefault("HEADRACE_CFG_LOG__LEVEL", "warning")
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._keep_broker(), name="broker")
+                children = [
+                    group.create_task(self._keep(name, arguments), name=name)
+                    for name, arguments in self._commands()
+                ]
+                code = 0
+                if file is None:
+                    await self._stopping.wait()
+                else:
+                    code = await self._run_once(file, inputs)
+                _say("stopping; the data stays where it is")
+                # Workers go first: they hand back what they hold while somebody still listens.
+                for ending in (children[1:], children[:1]):
+                    for child in ending:
+                        child.cancel()
+                    if ending:
+                        await asyncio.wait(ending)
+                return code
+        finally:
+            await self._broker.stop()
+            clear_dev(os.getpid())
+
+    async def _run_once(self, file: Path, inputs: Sequence[str]) -> int:
+        """Submit *file* and watch it, unless a signal comes first; return the exit code."""
+
+        async def submit() -> int:
+            await until_ready(self._broker.url, workers=self._workers)
+            return await submit_and_watch(self._broker.url, file, inputs)
+
+        run = asyncio.create_task(submit(), name="run-once")
+        signalled = asyncio.create_task(self._stopping.wait(), name="run-once-signal")
+        try:
+            await asyncio.wait([run, signalled], return_when=asyncio.FIRST_COMPLETED)
+            ended = run.done()
+        finally:
+            self._stopping.set()
+            run.cancel()
+            signalled.cancel()
+            await asyncio.gather(run, signalled, return_exceptions=True)
+        if not ended:
+            return EXIT_INTERRUPTED
+        try:
+            return run.result()
+        except HeadraceError as error:
+            _say(f"error: {error}")
+            return error.exit_code
+
+    def _commands(self) -> list[tuple[str, list[str]]]:
+        server = ["--server", self._broker.url]
+        metrics = self._ports.metrics
+        commands = [
+            (
+                "coordinator",
+                [
+                    "coordinator",
+                    *server,
+                    *("--data-dir", str(self._dir), "--archive", "sqlite", "--shards", "1"),
+                    *("--metrics-port", str(metrics)),
+                    *("--monitor", self._broker.monitor_url),
+                ],
+            )
+        ]
+        for number in range(self._workers):
+            arguments = ["worker", *server, "--slots", str(self._slots)]
+            arguments += ["--data-dir", str(self._dir / f"worker-{number}")]
+            arguments += ["--id", f"dev-{number}", "--metrics-port", str(metrics + 1 + number)]
+            for label in self._labels:
+                arguments += ["-c", label]
+            for app in self._apps:
+                arguments += ["--app", app]
+            commands.append((f"worker dev-{number}", arguments))
+        return commands
+
+    async def _keep_broker(self) -> None:
+        """Restart the broker when it dies, until we stop."""
+        while not self._stopping.is_set():
+            await asyncio.sleep(0.25)
+            if not self._broker.running and not self._stopping.is_set():
+                _say("nats-server died; starting it again")
+                try:
+                    await self._broker.start()
+                except HeadraceError as error:
+                    _say(f"nats-server does not start: {error}")
+                    await asyncio.sleep(RESTART_PAUSE_S)
+
+    async def _keep(self, name: str, arguments: Sequence[str]) -> None:
+        """Run one process, again when it dies, with growing pauses; end it when cancelled."""
+        pause_s = RESTART_PAUSE_S
+        while True:
+            started = time.monotonic()
+            # Its own session: a Ctrl-C on the terminal reaches `dev`, which stops in order.
+            process = await start(arguments, own_session=True, environment=self._environment)
+            try:
+                code = await process.wait()
+            except asyncio.CancelledError:
+                await stop(process)
+                raise
+            if time.monotonic() - started > 10 * RESTART_PAUSE_S_MAX:
+                pause_s = RESTART_PAUSE_S
+            _say(f"{name} ended with {code}; starting it again in {pause_s:.1f} s")
+            await asyncio.sleep(pause_s)
+            pause_s = min(pause_s * 2, RESTART_PAUSE_S_MAX)

@@ -1,0 +1,259 @@
+"""The embedded engine's dispatch: tasks go straight to the executor, results straight back.
+
+There are no leases: who holds a step is the executor beside us, and if the process dies, both are
+gone. A new life of the process is a takeover, and everything that was dispatched is lost then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Sequence
+from typing import Final, TypeAlias
+
+import msgspec
+
+from headrace.coordinator.core import Facts, Loss, Machine, Order, WorkerFacts
+from headrace.coordinator.core.ready import Lane
+from headrace.coordinator.runtime.owner import Owner
+from headrace.errors import Unreachable
+from headrace.messages import Claim, ClaimReply, LogLine, LogLines, ResultBatch, StepResult, Task
+from headrace.telemetry import Clock
+from headrace.worker.core import Admission, Assignment, Assignments, Origin
+from headrace.worker.executor import Executor
+
+WORKER: Final = "local"
+"""Id of the one worker. The same in each life, so that jobs find their workspaces again."""
+WINDOW_MAX: Final = 1_024
+"""Steps on their way at most, however fast they end; the executor's queue has room for them."""
+CLAIM_TIMEOUT_S: Final = 30.0
+OnLog: TypeAlias = Callable[[LogLines], None]
+"""Is given what a step wrote, on the event loop; must return soon."""
+_LOST: Final = "the process that ran it has ended"
+
+
+class Offer:
+    """What this machine offers: capabilities (None: whatever anybody asks for) and handlers."""
+
+    def __init__(self, capabilities: Collection[str] | None, handlers: Collection[str]) -> None:
+        self._labels = None if capabilities is None else {c.lower() for c in capabilities}
+        self._handlers = {f"uses:{name}".lower() for name in handlers}
+        self._asked: set[str] = set()
+
+    def missing(self, needed: Collection[str]) -> list[str]:
+        """Return the labels of *needed* that are not offered; `uses:<name>` is a handler."""
+        missing = []
+        for label in needed:
+            lower = label.lower()
+            if lower.startswith("uses:"):
+                offered = lower in self._handlers
+            else:
+                offered = self._labels is None or lower in self._labels
+            if not offered:
+                missing.append(label)
+            else:
+                self._asked.add(lower)
+        return missing
+
+    def labels(self) -> frozenset[str]:
+        """Return all that is offered, as far as anybody asked for it."""
+        return frozenset(self._asked | self._handlers | (self._labels or set()))
+
+
+class DirectAssignments(Assignments):
+    """Nothing is delivered twice without a broker, so ended dispatches need not be remembered."""
+
+    def admit(self, task: Task, origin: Origin, now_ms: int) -> int:
+        """See `Assignments.admit`."""
+        key = (task.run, task.step)
+        if key in self._held or len(self._queue) >= self.queue_max:
+            return super().admit(task, origin, now_ms)
+        assignment = self._held[key] = Assignment(task, origin, now_ms)
+        self._queue.append(assignment)
+        return Admission.QUEUED
+
+
+class LocalDispatch:
+    """`Dispatch` for the owner; `ResultSink` and `ClaimDesk` for the executor.
+
+    Credit is one window over all lanes. It is as wide as there are slots while steps take their
+    time, so that priorities, pauses and cancels count at once; it grows as long as steps end as
+    fast as they are handed out, so that a tick carries many of them.
+    """
+
+    def __init__(
+        self, offer: Offer, clock: Clock, *, slots: int, namespace: str, incarnation: str
+    ) -> None:
+        self._offer, self._clock = offer, clock
+        self._slots, self._namespace, self._incarnation = slots, namespace, incarnation
+        self._window = slots
+        self._held: dict[tuple[str, int], int] = {}
+        """(run key, step) -> attempt that was sent and not recorded yet."""
+        self._reserved = 0
+        self._silent: set[tuple[str, int, int]] = set()
+        """Sent attempts that the executor did not know at the last look."""
+        self._batch: ResultBatch | None = None
+        """Posted, and not yet taken by the owner: later results join it."""
+        self._missing_since: dict[str, int] = {}
+        self._able: dict[str, bool] = {}
+        self._executor: Executor | None = None
+        self._owner: Owner | None = None
+
+    def connect(self, owner: Owner, executor: Executor) -> None:
+        """Name both sides; before either is used."""
+        self._owner, self._executor = owner, executor
+
+    def disconnect(self) -> None:
+        """The owner has gone: what ends from now on counts as lost, as after a crash."""
+        self._owner = None
+
+    # -- for the owner -------------------------------------------------------------------------
+
+    def credit(self, lane: Lane) -> tuple[int, str]:
+        """See `Dispatch.credit`."""
+        able = self._able.get(lane.name)
+        if able is None:
+            able = self._able[lane.name] = self._look_at(lane)
+        if not able:
+            return 0, lane.name
+        assert self._executor is not None
+        if self._executor.assignments.running >= self._slots:
+            self._window = self._slots
+        return self._window - len(self._held) - self._reserved, lane.name
+
+    def _look_at(self, lane: Lane) -> bool:
+        if lane.name.startswith("@"):
+            return lane.name == f"@{WORKER}"
+        missing = self._offer.missing(lane.capabilities)
+        for label in missing:
+            self._missing_since.setdefault(label, self._clock.now_ms())
+        return not missing
+
+    def reserve(self, lane: Lane, count: int) -> None:
+        """See `Dispatch.reserve`."""
+        self._reserved += count
+
+    def send(self, epoch: int, lane: Lane, wire_lane: str, tasks: Sequence[Task]) -> None:
+        """See `Dispatch.send`."""
+        assert self._executor is not None
+        self._reserved = max(self._reserved - len(tasks), 0)
+        held = self._held
+        for task in tasks:
+            held[task.run, task.step] = task.attempt
+        self._executor.submit(Origin(0, lane.namespace, epoch, pinned=True), tasks)
+
+    def recorded(self, results: Sequence[StepResult]) -> None:
+        """See `Dispatch.recorded`."""
+        self._batch = None
+        held = self._held
+        for result in results:
+            key = (result.run, result.step)
+            if held.get(key) == result.attempt:
+                del held[key]
+        if len(results) >= self._window and not held:
+            self._window = min(2 * self._window, WINDOW_MAX)
+
+    def order(self, order: Order) -> None:
+        """See `Dispatch.order`."""
+        assert self._executor is not None
+        cancel = order.cancel
+        self._executor.cancel(cancel.run, cancel.step, cancel.attempt, cancel.reason)
+
+    def adopt(self, epoch: int, dispatched: Sequence[tuple[str, int, int, str]]) -> None:
+        """See `Dispatch.adopt`: what an earlier life dispatched died with it."""
+        self._held.clear()
+        self._reserved = 0
+        if not dispatched:
+            return
+
+        def lose_all(machine: Machine) -> None:
+            for run, step, attempt, _ in dispatched:
+                machine.lose(run, step, attempt, worker=WORKER, reason=_LOST)
+
+        assert self._owner is not None
+        self._owner.post(lose_all)
+
+    def lapsed(self, now_ms: int) -> list[Loss]:
+        """See `Dispatch.lapsed`: attempts that the executor dropped without a result.
+
+        It does so when a claim is not granted, for instance.
+        """
+        assert self._executor is not None
+        known = self._executor.assignments
+        waiting = {(r.run, r.step) for r in self._batch.results} if self._batch else set()
+        silent = {
+            (run, step, attempt)
+            for (run, step), attempt in self._held.items()
+            if (run, step) not in waiting and known.get(run, step) is None
+        }
+        lost = [Loss(*key, WORKER, "it was dropped") for key in sorted(silent & self._silent)]
+        for loss in lost:
+            del self._held[loss.run, loss.step]
+        self._silent = silent
+        return lost
+
+    def gone(self, now_ms: int) -> list[tuple[str, str]]:
+        """See `Dispatch.gone`: the one worker is always there."""
+        return []
+
+    def facts(self) -> Facts:
+        """See `Dispatch.facts`."""
+        assert self._executor is not None
+        held = self._executor.assignments
+        return Facts(
+            workers=(
+                WorkerFacts(
+                    WORKER, self._namespace, self._offer.labels(), self._slots, held.free, False
+                ),
+            ),
+            holders={(a.task.run, a.task.step): WORKER for a in held if a.running},
+            missing_since_ms=self._missing_since,
+        )
+
+    # -- for the executor ----------------------------------------------------------------------
+
+    def deliver(self, origin: Origin, result: StepResult) -> None:
+        """See `ResultSink.deliver`: all results of one burst make one batch."""
+        if self._batch is not None:
+            self._batch.results.append(result)
+        elif self._owner is not None:
+            self._batch = ResultBatch(1, WORKER, self._incarnation, [result])
+            self._owner.post_results(self._batch, _ignore, 0)
+
+    async def claim(self, origin: Origin, task: Task) -> ClaimReply:
+        """See `ClaimDesk.claim`."""
+        if self._owner is None:
+            raise Unreachable("the engine is closing")
+        answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        claim = Claim(1, WORKER, self._incarnation, task.run, task.step, task.attempt, task.token)
+        self._owner.post_claim(claim, _settle(answer))
+        try:
+            async with asyncio.timeout(CLAIM_TIMEOUT_S):
+                return msgspec.msgpack.decode(await answer, type=ClaimReply)
+        except TimeoutError as error:
+            raise Unreachable("the claim was not answered") from error
+
+
+class Lines:
+    """A `LogSink` that calls back."""
+
+    def __init__(self, on_log: OnLog | None) -> None:
+        self._on_log = on_log
+
+    def write(self, origin: Origin, task: Task, first: int, lines: Sequence[LogLine]) -> None:
+        """See `LogSink.write`."""
+        if self._on_log is not None:
+            self._on_log(
+                LogLines(1, task.run, task.step, task.path, task.attempt, first, list(lines))
+            )
+
+
+def _settle(answer: asyncio.Future[bytes]) -> Callable[[bytes], None]:
+    def respond(data: bytes) -> None:
+        if not answer.done():
+            answer.set_result(data)
+
+    return respond
+
+
+def _ignore(_reply: bytes) -> None:
+    """The owner has the results; nothing needs to be sent again in one process."""

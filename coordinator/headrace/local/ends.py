@@ -1,0 +1,77 @@
+"""Who waits for the end of which run, inside this process."""
+
+from __future__ import annotations
+
+import asyncio
+
+from headrace.coordinator.core import Refusal, Run
+from headrace.coordinator.runtime.inbox import PendingBatch
+from headrace.errors import HeadraceError, from_wire
+from headrace.messages import ClientReply, ClientRequest
+
+
+class Ends:
+    """Futures by run key; each gets the ended run, which nothing changes any more."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, list[asyncio.Future[Run]]] = {}
+
+    def expect(self, key: str) -> asyncio.Future[Run]:
+        """Return a new future for the run's end; to be given to `forget` unless it was met."""
+        future: asyncio.Future[Run] = asyncio.get_running_loop().create_future()
+        waiting = self._waiting.get(key)
+        if waiting is None:
+            self._waiting[key] = [future]
+        else:
+            waiting.append(future)
+        return future
+
+    def forget(self, key: str, future: asyncio.Future[Run]) -> None:
+        """Nobody waits for *future* any more; known already is fine."""
+        waiting = self._waiting.get(key)
+        if waiting is not None and future in waiting:
+            waiting.remove(future)
+            if not waiting:
+                del self._waiting[key]
+        if future.done() and not future.cancelled():
+            # Whoever gave up waiting has no use for an error that came meanwhile.
+            future.exception()
+
+    def tell(self, run: Run) -> None:
+        """*run* has ended, and that is in the log."""
+        for future in self._waiting.pop(run.key, ()):
+            if not future.done():
+                future.set_result(run)
+
+    def fail(self, error: HeadraceError) -> None:
+        """The engine has ended: no run will."""
+        for waiting in self._waiting.values():
+            for future in waiting:
+                if not future.done():
+                    future.set_exception(error)
+        self._waiting.clear()
+
+
+class Start(PendingBatch):
+    """A submit whose acknowledgement nobody waits for: only a refusal is told."""
+
+    __slots__ = ("_ended",)
+    wants_views = False
+
+    def __init__(
+        self, namespace: str, requests: list[ClientRequest], ended: asyncio.Future[Run]
+    ) -> None:
+        # Not the base's: it prepares for replies.
+        self.namespace, self.size = namespace, 0
+        self.requests = list(requests)
+        self._ended = ended
+
+    def answer(self, index: int, reply: ClientReply) -> None:
+        """See `PendingBatch.answer`."""
+        if reply.code and not self._ended.done():
+            self._ended.set_exception(from_wire(reply.code, reply.message))
+
+    def refuse(self, refusal: Refusal) -> None:
+        """See `PendingBatch.refuse`."""
+        if not self._ended.done():
+            self._ended.set_exception(from_wire(refusal.code, refusal.message))

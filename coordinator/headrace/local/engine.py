@@ -1,0 +1,476 @@
+"""`LocalEngine`: workflows inside this process, with the semantics of a cluster.
+
+The owner, its log, the archive and the worker's executor are the real ones; what a broker carries
+in a cluster are function calls here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import random
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, Self
+
+from headrace.client import ENDED, Client
+from headrace.coordinator.core import Limits, Run, TickEffects
+from headrace.coordinator.core.state import IDLE_PLANS_MAX
+from headrace.coordinator.core.views import run_view
+from headrace.coordinator.runtime.archiver import Archiver, unpack
+from headrace.coordinator.runtime.owner import Owner
+from headrace.coordinator.runtime.ports import NoPeers
+from headrace.errors import HeadraceError, InvalidRequest, Unavailable
+from headrace.flowctl import load_definition
+from headrace.language import BUILTIN_HANDLERS
+from headrace.local.dispatch import (
+    WINDOW_MAX,
+    DirectAssignments,
+    Lines,
+    LocalDispatch,
+    Offer,
+    OnLog,
+)
+from headrace.local.ends import Ends, Start
+from headrace.local.storage import Storage, open_storage
+from headrace.local.submits import Submits
+from headrace.local.transport import SHARD, LocalTransport
+from headrace.messages import (
+    Explanation,
+    HistoryEntry,
+    RunPage,
+    RunView,
+    subjects,
+)
+from headrace.plan import Plan
+from headrace.telemetry import Clock, SystemClock
+from headrace.worker.builtin import builtin_registry
+from headrace.worker.deferred import EnvironmentSecrets
+from headrace.worker.executor import Executor
+from headrace.worker.handlers import Registry
+from headrace.worker.payloads import Payloads
+from headrace.worker.ports import SecretSource
+from headrace.worker.workspaces import WorkspaceLimits, Workspaces
+
+log = logging.getLogger(__name__)
+
+SLOTS: Final = 16
+RETENTION_MS: Final = 30 * 86_400_000
+RETENTION_RUNS: Final = 10_000
+GATHER_S: Final = 0.05
+"""Ended runs go to the archive this often, in batches: each is a commit beside the log's own."""
+WATCH_S: Final = 0.1
+"""Between two views of a run."""
+WATCH_SHARE: Final = 5.0
+"""And at least so many times as long as it took to make the last one."""
+SNAPSHOT_S: Final = 10.0
+LOG_ENTRIES: Final = 2_000
+"""A journal with more entries is snapshot on leaving."""
+KILL_S: Final = 10.0
+"""For steps that are stopped at the end to die: their own grace, and a little."""
+
+
+class LocalEngine:
+    """An engine for one event loop: ``async with LocalEngine(…) as engine``.
+
+    On leaving, what still runs is killed and is not recorded: at level journal, and at level
+    snapshot up to the last snapshot, the runs go on when the folder is opened again.
+    """
+
+    def __init__(
+        self,
+        *,
+        persistence: str = "memory",
+        path: Path | str | None = None,
+        slots: int = SLOTS,
+        handlers: Registry | Iterable[object] = (),
+        capabilities: Iterable[str] | None = None,
+        namespace: str = "default",
+        on_log: OnLog | None = None,
+        secrets: SecretSource | None = None,
+        limits: Limits | None = None,
+        clock: Clock | None = None,
+        own_process: bool = False,
+    ) -> None:
+        """*path* is a folder, needed by the levels `snapshot` and `journal`.
+
+        *handlers* are functions marked by `@handler`, beside the built-in ones, or a whole
+        registry. *capabilities* are the labels that this machine offers; None: any that a
+        workflow asks for. *own_process*: all children of this process are steps' (see
+        `open_storage`). Raises `InvalidRequest`, and `InvalidConfig` for a bad handler.
+        """
+        if not subjects.valid_name(namespace):
+            raise InvalidRequest(f"not a namespace: {namespace!r}")
+        if slots < 1:
+            raise InvalidRequest(f"slots: at least 1, not {slots}")
+        self.namespace = namespace
+        self.registry = handlers if isinstance(handlers, Registry) else _registry(handlers)
+        self._persistence, self._slots = persistence, slots
+        self._path = None if path is None else Path(path).absolute()
+        self._own_process = own_process
+        self._capabilities = None if capabilities is None else tuple(capabilities)
+        self._on_log = on_log
+        self._secrets, self._limits = secrets, limits
+        self._clock: Clock = clock or SystemClock()
+        self._now_ms = self._clock.now_ms
+        self._submits = Submits(self._now_ms)
+        self._ends = Ends()
+        self._listeners: set[Callable[[bytes], None]] = set()
+        self._storage: Storage | None = None
+        self._owner: Owner | None = None
+        self._owning: asyncio.Task[None] | None = None
+        self._error: HeadraceError | None = None
+
+    # -- life ----------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        """Open the folder, continue its runs. Raises `HeadraceError`."""
+        storage = self._storage = await open_storage(
+            self._persistence, self._path, self._clock, own_process=self._own_process
+        )
+        try:
+            await self._start(storage)
+        except BaseException:
+            await self.close()
+            raise
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.close()
+
+    async def _start(self, storage: Storage) -> None:
+        now_ms = self._now_ms()
+        await storage.archive.expire(before_ms=now_ms - RETENTION_MS, limit=RETENTION_RUNS)
+        self._builtin = frozenset(BUILTIN_HANDLERS)
+        offered = [name for name in self.registry.describe()]
+        self._dispatch = LocalDispatch(
+            Offer(self._capabilities, offered),
+            self._clock,
+            slots=self._slots,
+            namespace=self.namespace,
+            incarnation=storage.incarnation,
+        )
+        self._executor = Executor(
+            registry=self.registry,
+            results=self._dispatch,
+            assignments=DirectAssignments(
+                slots=self._slots, queue_max=2 * WINDOW_MAX + self._slots
+            ),
+            workspaces=Workspaces(storage.data_dir, storage.incarnation, WorkspaceLimits()),
+            payloads=Payloads(),
+            claims=self._dispatch,
+            logs=Lines(self._on_log),
+            secrets=self._secrets or EnvironmentSecrets(),
+            clock=self._clock,
+        )
+        self._archiver = Archiver(storage.archive, SHARD, gather_s=GATHER_S)
+        owner = self._owner = Owner(
+            shard_log=storage.log,
+            identity=f"local.{storage.incarnation}",
+            clock=self._clock,
+            chance=random.random,
+            new_id=_ids(storage.incarnation),
+            home=lambda _key: SHARD,
+            dispatch=self._dispatch,
+            peers=NoPeers(),
+            snapshots=storage.snapshots,
+            archiver=self._archiver,
+            builtin=self._builtin,
+            limits=self._limits,
+            observe=self._observe,
+        )
+        self._dispatch.connect(owner, self._executor)
+        self._client = Client(
+            LocalTransport(
+                self.running, storage.archive, self._builtin, storage.level, self._listeners
+            ),
+            namespace=self.namespace,
+        )
+        self._owning = asyncio.create_task(owner.run(), name="local-owner")
+        self._owning.add_done_callback(self._ended)
+        leading = asyncio.create_task(owner.leading.wait(), name="local-start")
+        try:
+            await asyncio.wait((leading, self._owning), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            leading.cancel()
+        self.running()
+        await self._client.learn()
+
+    def running(self) -> Owner:
+        """Return the owner. Raises what ended the engine, or `Unavailable` if it is not open."""
+        if self._error is not None:
+            raise self._error
+        if self._owner is None:
+            raise Unavailable("the engine is not open: use `async with`")
+        return self._owner
+
+    def _ended(self, owning: asyncio.Task[None]) -> None:
+        """The owner has ended: nobody will answer those who wait."""
+        error = None if owning.cancelled() else owning.exception()
+        if isinstance(error, HeadraceError):
+            self._error = error
+        elif error is not None:
+            log.error("engine failed", exc_info=error)
+            self._error = HeadraceError(f"the engine failed: {error!r}")
+        else:
+            self._error = Unavailable("the engine is closed")
+        self._owner = None
+        self._ends.fail(self._error)
+        for listener in tuple(self._listeners):
+            listener(b"")
+
+    async def close(self, *, kill_s: float = KILL_S) -> None:
+        """Stop everything; twice is fine. Steps get at most *kill_s* to die."""
+        owning, self._owning = self._owning, None
+        if owning is not None:
+            await self._last_snapshot()
+            # First the owner: what is killed now must not be recorded as failed.
+            self._dispatch.disconnect()
+            owning.cancel()
+            await asyncio.gather(owning, return_exceptions=True)
+            left = await self._executor.close(kill_s=kill_s)
+            if left:
+                log.warning("steps did not end in time", extra={"steps": left})
+        storage, self._storage = self._storage, None
+        if storage is not None:
+            await storage.close()
+
+    async def _last_snapshot(self) -> None:
+        """Keep what level snapshot would lose; save the next life the reading of a long log."""
+        owner, storage = self._owner, self._storage
+        if owner is None or storage is None or storage.level == "memory":
+            return
+        try:
+            async with asyncio.timeout(SNAPSHOT_S):
+                if storage.level == "snapshot" or (
+                    (await storage.log.status()).entries > LOG_ENTRIES
+                ):
+                    await owner.snapshot()
+        except (TimeoutError, HeadraceError) as error:
+            log.error("no snapshot at the end", extra={"error": str(error)})
+
+    async def kill_children(self) -> None:
+        """SIGKILL, without a grace, to the processes of all steps. Needs `own_process`."""
+        if self._storage is not None:
+            await asyncio.to_thread(self._storage.kill_children)
+
+    # -- running -------------------------------------------------------------------------------
+
+    def compile(self, workflow: Plan | Path | str) -> Plan:
+        """Return the plan of a workflow file (or the plan that it is).
+
+        Raises `InvalidDefinition`, also for handlers that this engine does not have.
+        """
+        if isinstance(workflow, Plan):
+            return workflow
+        return load_definition(str(workflow), handlers=self.registry.describe())
+
+    async def run(
+        self,
+        workflow: Plan | Path | str,
+        inputs: Mapping[str, Any] | None = None,
+        *,
+        run_id: str = "",
+        labels: Mapping[str, str] | None = None,
+        priority: int = 0,
+        steps: bool = True,
+    ) -> RunView:
+        """Run a workflow to its end and return it, however it ended; see `submit`.
+
+        With ``steps=False`` the view is without its steps, which is faster.
+        """
+        if run_id:
+            name = await self.submit(
+                workflow, inputs, run_id=run_id, labels=labels, priority=priority
+            )
+            return await self.wait(name, steps=steps)
+        owner = self.running()
+        name = self._submits.new_run()
+        key = subjects.run_key(self.namespace, name)
+        ended = self._ends.expect(key)
+        plan = self.compile(workflow)
+        plans = owner.machine.state.plans if owner.machine is not None else {}
+        # With more plans, one that no run uses may be forgotten before this very tick.
+        known = plans if len(plans) <= IDLE_PLANS_MAX else ()
+        start = self._submits.requests(plan, name, inputs, labels, priority, known)
+        owner.post_requests(Start(self.namespace, start, ended))
+        try:
+            run = await ended
+        except BaseException:
+            self._ends.forget(key, ended)
+            raise
+        return await self._view(run, steps=True) if steps else run_view(run, steps=False)
+
+    async def submit(
+        self,
+        workflow: Plan | Path | str,
+        inputs: Mapping[str, Any] | None = None,
+        *,
+        run_id: str = "",
+        labels: Mapping[str, str] | None = None,
+        priority: int = 0,
+    ) -> str:
+        """Start a run and return its id; at level journal it is on disk then.
+
+        A taken *run_id* is fine if definition and input are the same, else `Conflict`. Raises
+        `InvalidDefinition` (the workflow, or the input), `InvalidRequest`, `LimitExceeded`.
+        """
+        self.running()
+        view = await self._client.submit(
+            self.compile(workflow),
+            inputs,
+            run_id=run_id,
+            labels=labels,
+            priority=priority,
+        )
+        return view.id
+
+    async def wait(
+        self, run: str, *, timeout_s: float | None = None, steps: bool = True
+    ) -> RunView:
+        """Return a run once it has ended, or as it is after *timeout_s*. Raises `NotFound`."""
+        key = subjects.run_key(self.namespace, run)
+        # Registered first: the run may end before the answer is here.
+        ended = self._ends.expect(key)
+        try:
+            view = await self._client.get(run, steps=steps)
+            if view.state in ENDED:
+                return view
+            async with asyncio.timeout(timeout_s):
+                return await self._view(await ended, steps=steps)
+        except TimeoutError:
+            return await self._client.get(run, steps=steps)
+        finally:
+            self._ends.forget(key, ended)
+
+    async def _view(self, run: Run, *, steps: bool) -> RunView:
+        segments: Sequence[bytes] = ()
+        if steps and run.history_first > 1:
+            # A long run: its older events have left the state.
+            assert self._storage is not None
+            found = await self._storage.archive.history(*subjects.split_key(run.key))
+            segments = [chunk for segment in found for chunk in unpack(segment.data)]
+        return run_view(run, steps=steps, shard=SHARD, segments=segments)
+
+    def _observe(self, effects: TickEffects, items: int, took_s: float) -> None:
+        """After each tick: tell those who wait."""
+        for run in effects.ended:
+            self._ends.tell(run)
+        for listener in tuple(self._listeners):
+            listener(b"")
+
+    # -- looking and changing: as a client of a cluster does it ------------------------------------
+
+    async def get(self, run: str, *, steps: bool = True) -> RunView:
+        """Return a run as it is. Raises `NotFound`."""
+        return await self._client.get(run, steps=steps)
+
+    async def watch(self, run: str) -> AsyncIterator[RunView]:
+        """Yield a run now and after each change, at the end as it ended. Raises `NotFound`.
+
+        A large run is looked at less often: its views take time.
+        """
+        key = subjects.run_key(self.namespace, run)
+        loop = asyncio.get_running_loop()
+        ended = self._ends.expect(key)
+        changed = asyncio.Event()
+
+        def note(_: bytes) -> None:
+            changed.set()
+
+        self._listeners.add(note)
+        try:
+            while True:
+                changed.clear()
+                began_s = loop.time()
+                view = await self.get(run)
+                yield view
+                if view.state in ENDED:
+                    return
+                took_s = loop.time() - began_s
+                await asyncio.wait((ended,), timeout=max(WATCH_S, WATCH_SHARE * took_s))
+                if ended.done():
+                    yield await self._view(ended.result(), steps=True)
+                    return
+                await changed.wait()
+        finally:
+            self._listeners.discard(note)
+            self._ends.forget(key, ended)
+
+    async def history(self, run: str) -> Sequence[HistoryEntry]:
+        """Return all events of a run in order. Raises `NotFound`."""
+        return await self._client.history(run)
+
+    async def explain(self, run: str) -> Explanation:
+        """Return why a run is where it is. Raises `NotFound`."""
+        return await self._client.explain(run)
+
+    async def list(
+        self,
+        *,
+        states: Sequence[str] = (),
+        workflow: str = "",
+        labels: Mapping[str, str] | None = None,
+        limit: int = 50,
+        cursor: str = "",
+    ) -> RunPage:
+        """Return a page of open and closed runs, newest first, without their steps."""
+        return await self._client.list(
+            states=states, workflow=workflow, labels=labels, limit=limit, cursor=cursor
+        )
+
+    async def signal(self, run: str, name: str, payload: Any = None) -> None:
+        """Deliver a signal once. Raises `NotFound`, `Conflict`."""
+        await self._client.signal(run, name, payload)
+
+    async def cancel(self, run: str, *, reason: str = "") -> None:
+        """Stop a run; it has ended once its steps are dead. Raises `NotFound`, `Conflict`."""
+        await self._client.cancel(run, reason=reason)
+
+    async def pause(self, run: str, *, reason: str = "") -> None:
+        """Begin no more steps of a run; what runs goes on."""
+        await self._client.pause(run, reason=reason)
+
+    async def resume(self, run: str) -> None:
+        """Go on with a paused run."""
+        await self._client.resume(run)
+
+    async def rerun(self, run: str, *, failed: bool = False) -> str:
+        """Start an ended run again (*failed*: keeping what was recorded); return the new id."""
+        return (await self._client.rerun(run, failed=failed)).id
+
+
+def _registry(handlers: Iterable[object]) -> Registry:
+    registry = builtin_registry()
+    for thing in handlers:
+        registry.add(thing)
+    return registry
+
+
+def _ids(incarnation: str) -> Callable[[], str]:
+    """Return a function that makes ids which differ from those of all other lives."""
+    numbers = itertools.count(1)
+    return lambda: f"{incarnation}{next(numbers):x}"
+
+
+def run(
+    workflow: Plan | Path | str,
+    inputs: Mapping[str, Any] | None = None,
+    *,
+    run_id: str = "",
+    labels: Mapping[str, str] | None = None,
+    **settings: Any,
+) -> RunView:
+    """Run a workflow to its end in this thread, and return it, however it ended.
+
+    *settings* are those of `LocalEngine`. Raises `HeadraceError` when it cannot be run.
+    """
+    import uvloop
+
+    async def work() -> RunView:
+        async with LocalEngine(**settings) as engine:
+            return await engine.run(workflow, inputs, run_id=run_id, labels=labels)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(work())

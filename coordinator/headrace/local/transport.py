@@ -1,0 +1,128 @@
+"""A client's transport without a network: subjects become calls into the engine of this process."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Final
+
+from headrace.client import Transport
+from headrace.coordinator.archive import Archive
+from headrace.coordinator.core import Refusal
+from headrace.coordinator.runtime.closed import answer
+from headrace.coordinator.runtime.explicit import check_explicit
+from headrace.coordinator.runtime.inbox import PendingBatch, reply_of
+from headrace.coordinator.runtime.owner import Owner
+from headrace.coordinator.shardlog import Level
+from headrace.errors import HeadraceError, Unreachable
+from headrace.messages import ClientBatch, GetInfo, ServerInfo, ShardInfo, decode, subjects
+
+ADDRESS: Final = "the engine of this process"
+SHARD: Final = 0
+
+
+class LocalTransport(Transport):
+    """What `Client` needs; closing it leaves the engine alone."""
+
+    def __init__(
+        self,
+        owner: Callable[[], Owner],
+        archive: Archive,
+        builtin: frozenset[str],
+        level: Level,
+        listeners: set[Callable[[bytes], None]],
+    ) -> None:
+        """*owner* returns the running owner or raises why there is none; *listeners* are called
+        after each tick that changed something."""
+        self._owner, self._archive, self._builtin = owner, archive, builtin
+        self._level: Level = level
+        self._listeners = listeners
+
+    @property
+    def address(self) -> str:
+        """See `Transport.address`."""
+        return ADDRESS
+
+    async def request(self, subject: str, data: bytes, *, timeout_s: float) -> bytes:
+        """See `Transport.request`. Raises the engine's own error if it has failed."""
+        self._owner()
+        reply: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+        def respond(answer: bytes) -> None:
+            if not reply.done():
+                reply.set_result(answer)
+
+        batch = decode(ClientBatch, data)
+        pending = PendingBatch(batch.namespace, batch.requests, respond, len(data))
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._route(subject, pending)
+                return await reply
+        except TimeoutError as error:
+            raise Unreachable("no answer in time") from error
+
+    async def _route(self, subject: str, pending: PendingBatch) -> None:
+        if subject == subjects.INFO:
+            await self._each(pending, self._info)
+        elif subject == subjects.ARCHIVE:
+            await self._each(pending, self._closed)
+        else:
+            owner = self._owner()
+            await check_explicit(self._archive, owner, pending)
+            owner.post_requests(pending)
+
+    async def _each(
+        self, pending: PendingBatch, ask: Callable[[str, object], Awaitable[object]]
+    ) -> None:
+        for index, request in enumerate(pending.requests):
+            pending.answer(index, reply_of(await ask(pending.namespace, request)))
+
+    async def _info(self, namespace: str, request: object) -> object:
+        if not isinstance(request, GetInfo):
+            return Refusal("invalid-request", "only GetInfo is answered here")
+        owner = self._owner()
+        runs = len(owner.machine.state.runs) if owner.machine is not None else 0
+        return ServerInfo(
+            version=1,
+            release=_release(),
+            # The one shard takes runs of any level that a client asks for.
+            slots=[SHARD, subjects.SLOTS],
+            shards=[ShardInfo(shard=SHARD, level=self._level, runs=runs)],
+        )
+
+    async def _closed(self, namespace: str, request: object) -> object:
+        return await answer(self._archive, self._builtin, namespace, request)  # type: ignore[arg-type]
+
+    async def publish(self, subject: str, data: bytes) -> None:
+        """See `Transport.publish`: there are no workers elsewhere to give orders to."""
+        raise HeadraceError(f"{ADDRESS} takes no orders for workers")
+
+    async def subscribe(
+        self, subject: str, callback: Callable[[bytes], None]
+    ) -> Callable[[], Awaitable[None]]:
+        """See `Transport.subscribe`: whatever the subject, the callback hears of each tick."""
+        self._listeners.add(callback)
+
+        async def unsubscribe() -> None:
+            self._listeners.discard(callback)
+
+        return unsubscribe
+
+    async def stored(
+        self, stream: str, subject: str, *, after: int = 0
+    ) -> AsyncIterator[tuple[int, bytes]]:
+        """See `Transport.stored`: lines of steps are not kept, they go to `on_log`."""
+        nothing: tuple[tuple[int, bytes], ...] = ()
+        for message in nothing:
+            yield message
+
+    async def close(self) -> None:
+        """See `Transport.close`."""
+
+
+def _release() -> str:
+    try:
+        return importlib.metadata.version("headrace")
+    except importlib.metadata.PackageNotFoundError:
+        return "0"

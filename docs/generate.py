@@ -1,0 +1,204 @@
+"""Writes the pages of `docs/` that are drawn from the code: python docs/generate.py
+
+`--check` writes nothing and fails when a page is not what the code says; a test does the same.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import click
+
+from headrace.config import describe as describe_settings
+from headrace.coordinator.core import status
+from headrace.flowctl._app import COMMANDS, ROLES, cli
+from headrace.telemetry import describe as describe_metrics
+
+DOCS = Path(__file__).parent
+
+COMMON = frozenset({"server", "context", "namespace", "output", "help"})
+"""Options of every command, described once."""
+
+
+# -- docs/cli.md -----------------------------------------------------------------------------------
+
+
+def cli_page() -> str:
+    """Return the reference of the command line."""
+    context = click.Context(cli, info_name="flowctl")
+    lines = [
+        "# flowctl",
+        "",
+        "Generated from the commands themselves by `python docs/generate.py`. `flowctl COMMAND -h`",
+        "prints the same.",
+        "",
+        *_help(cli),
+        "",
+        "Options of every command, before or after its name:",
+        "",
+        *_table(option for option in cli.params if option.name in COMMON),
+    ]
+    sections = {title: [*section] for title, section in COMMANDS.items()}
+    for title, names in (sections | {"Run servers": [*ROLES]}).items():
+        lines += ["", f"## {title}"]
+        for name in names:
+            command = cli.get_command(context, name)
+            assert command is not None, name
+            lines += _command(command, f"flowctl {name}", depth=3)
+    return "\n".join(lines) + "\n"
+
+
+def _command(command: click.Command, path: str, *, depth: int) -> Iterator[str]:
+    arguments = [_argument(p) for p in command.params if isinstance(p, click.Argument)]
+    own = [
+        p
+        for p in command.params
+        if isinstance(p, click.Option)
+        and not (p.name in COMMON and not p.expose_value)
+        and not p.hidden
+    ]
+    usage = " ".join([path, *(["[OPTIONS]"] if own else []), *arguments])
+    yield from ("", f"{'#' * depth} {path}", "", f"`{usage}`", "", *_help(command))
+    if own:
+        yield from ("", *_table(own))
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            found = command.get_command(context, name)
+            assert found is not None, name
+            yield from _command(found, f"{path} {name}", depth=depth + 1)
+
+
+def _help(command: click.Command) -> Iterator[str]:
+    """Paragraphs as Markdown; what click must not wrap (after a line with \\b) is preformatted."""
+    paragraphs = inspect.cleandoc(command.help or command.short_help or "").split("\n\n")
+    for number, paragraph in enumerate(paragraphs):
+        if number:
+            yield ""
+        lines = paragraph.replace("\f", "").split("\n")
+        if lines[0] == "\b":
+            yield from ("```text", *lines[1:], "```")
+        else:
+            yield from lines
+
+
+def _argument(argument: click.Argument) -> str:
+    name = (argument.metavar or str(argument.name)).upper().strip("[].")
+    name += "..." if argument.nargs != 1 else ""
+    return name if argument.required else f"[{name}]"
+
+
+def _table(options: Iterator[click.Parameter] | list[click.Option]) -> Iterator[str]:
+    yield "| option | meaning |"
+    yield "|---|---|"
+    for option in options:
+        assert isinstance(option, click.Option)
+        names = ", ".join(f"`{name}`" for name in [*option.opts, *option.secondary_opts])
+        text = " ".join((option.help or "").split())
+        if option.show_default and option.default is not None:
+            text += f" Default: `{option.default}`."
+        if option.multiple:
+            text += " May be given several times."
+        value = _value(option).replace("|", "\\|")
+        yield f"| {names}{value} | {text.strip() or '-'} |"
+
+
+def _value(option: click.Option) -> str:
+    if option.is_flag or option.count:
+        return ""
+    if isinstance(option.type, click.Choice):
+        return f" `{'|'.join(map(str, option.type.choices))}`"
+    return f" `{option.metavar or option.type.name.upper().split()[0]}`"
+
+
+# -- docs/states.md --------------------------------------------------------------------------------
+
+MEANINGS = {
+    "PENDING": "Not begun. A task whose needs have ended, in a container that runs, is shown as "
+    "`READY`; that is derived and not stored.",
+    "DISPATCHED": "An attempt is with a lane or a worker.",
+    "WAITING": "For a retry, a timer, a signal or a concurrency key.",
+    "RUNNING": "A container whose children may run; for a run: alive.",
+    "COMPLETED": "Ended well; its outputs are recorded and never computed again.",
+    "FAILED": "Ended with an error, after all its attempts.",
+    "SKIPPED": "Its condition was false, or something that it needs did not complete.",
+    "CANCELLED": "Ended by a cancel, its own or its run's.",
+    "UNKNOWN": "A step with `effect: at-most-once` was claimed and its worker lost: nobody knows "
+    "whether it took effect.",
+    "TEMPLATE": "Not an instance: a loop's body in the plan, or what the restart of a job left.",
+}
+
+
+def states_page() -> str:
+    """Return the page of states and legal changes."""
+    numbers = range(len(status.NAMES))
+    lines = [
+        "# States",
+        "",
+        "Drawn by `python docs/generate.py` from the table in",
+        "`coordinator/headrace/coordinator/core/status.py`. One byte an instance; runs use the",
+        "same numbers.",
+        "",
+        "```mermaid",
+        "stateDiagram-v2",
+        "    [*] --> PENDING",
+    ]
+    for value in numbers:
+        for target in sorted(status.ALLOWED[value]):
+            lines.append(f"    {status.NAMES[value]} --> {status.NAMES[target]}")
+    lines += [f"    {status.NAMES[value]} --> [*]" for value in sorted(status.FINAL)]
+    lines += [
+        "```",
+        "",
+        "| state | number | last | may become | meaning |",
+        "|---|---|---|---|---|",
+    ]
+    for value in numbers:
+        name = status.NAMES[value]
+        targets = ", ".join(status.NAMES[t] for t in sorted(status.ALLOWED[value])) or "-"
+        last = "yes" if value in status.FINAL else "no"
+        lines.append(f"| `{name}` | {value} | {last} | {targets} | {MEANINGS[name]} |")
+    lines += [
+        "",
+        "`UNKNOWN` is final: the engine never runs such a step again by itself, and it counts as a",
+        "failure (which `continue-on-error` tolerates). The table leaves room for settling it by a",
+        "person or a reconcile step, which does not exist yet.",
+        "",
+        "Outside of the table: the restart of a job (`on-worker-loss: restart-job`) puts all",
+        "instances of the job back to `PENDING`, whatever they were.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+PAGES: dict[str, Callable[[], str]] = {
+    "cli.md": cli_page,
+    "configuration.md": describe_settings,
+    "metrics.md": describe_metrics,
+    "states.md": states_page,
+}
+
+
+def stale() -> list[str]:
+    """Return the names of the pages that are not what the code says."""
+    return [
+        name
+        for name, page in PAGES.items()
+        if not (DOCS / name).is_file() or (DOCS / name).read_text("utf-8") != page()
+    ]
+
+
+def main() -> None:
+    """Write the pages, or check them."""
+    wrong = stale()
+    if "--check" in sys.argv[1:]:
+        sys.exit(f"stale: {', '.join(wrong)}; run python docs/generate.py" if wrong else 0)
+    for name in wrong:
+        (DOCS / name).write_text(PAGES[name](), "utf-8")
+        print(f"wrote docs/{name}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+"""Refuses unlisted skips when asked to (`--strict-skips`, see `support.skips`).
+
+Also keeps tests that start servers out of each other's way.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support import skips
+
+SERIAL = (
+    "tests/chaos/",
+    "tests/conformance/archive/",
+    "tests/conformance/shardlog/",
+    "tests/integration/",
+)
+"""Folders of tests that start servers, and must not be in each other's way."""
+
+_LIST = Path(__file__).parent / "skips.toml"
+_KEY = "headrace_skipped"
+_skipped = pytest.StashKey[dict[str, str]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--strict-skips",
+        action="store_true",
+        help="a skipped test fails the run unless tests/skips.toml names it, with a reason",
+    )
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With `-n N` one of the N processes runs all tests that start servers, in their order.
+
+    (The plugin's own way, groups, needs an attribute that newer versions of pytest ignore.)
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class OneForServers(LoadScopeScheduling):  # type: ignore[misc]
+        """Every test for itself, but those below `SERIAL` together."""
+
+        def _split_scope(self, nodeid: str) -> str:
+            return "servers" if nodeid.startswith(SERIAL) else nodeid
+
+    return OneForServers(config, log) if config.getvalue("dist").startswith("load") else None
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--strict-skips"):
+        config.stash[_skipped] = {}
+        config.pluginmanager.register(_Watch(config), "strict-skips")
+
+
+class _Watch:
+    """Notes what is skipped, in each process of the run, and judges at the end."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._skipped: dict[str, str] = config.stash[_skipped]
+
+    def _note(self, report: pytest.TestReport | pytest.CollectReport) -> None:
+        # An expected failure is reported as skipped too, and is as much of a hole.
+        if report.skipped:
+            why = report.longrepr
+            self._skipped[report.nodeid] = str(why[2] if isinstance(why, tuple) else why or "xfail")
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self._note(report)
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        self._note(report)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any, error: object) -> None:
+        """Take over what a process of pytest-xdist has seen."""
+        self._skipped.update(getattr(node, "workeroutput", {}).get(_KEY, {}))
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        output = getattr(self._config, "workeroutput", None)
+        if output is not None:
+            output[_KEY] = self._skipped
+        elif self._unlisted() and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        for node_id in self._unlisted():
+            terminalreporter.write_line(
+                f"SKIPPED, NOT LISTED in tests/skips.toml: {node_id}: {self._skipped[node_id]}",
+                red=True,
+            )
+
+    def _unlisted(self) -> list[str]:
+        return skips.unlisted(self._skipped, skips.read(_LIST))

@@ -1,0 +1,3 @@
+from support.broker import bus, shared_broker
+
+__all__ = ["bus", "shared_broker"]

@@ -1,0 +1,518 @@
+"""Whole clusters of real processes on loopback, to use and to harm.
+
+`Cluster` starts NATS servers, coordinators and workers, each of which can be killed, frozen and
+started again; `Dev` is one `flowctl dev`. Both run `flowctl` as users do. All files lie in one
+folder; logs are shown when a test fails (see `show_logs`); whatever was started is ended by its
+process id, the steps of killed workers too: every process carries a mark in its environment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import http.client
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from headrace.bus import BrokerCluster, BrokerProcess, free_port
+from headrace.client import Client
+from headrace.errors import Busy, NotFound, Unavailable, Unreachable
+from headrace.messages import ServerInfo
+from support.broker import in_thread
+
+MARK = "CLUSTER_MARK"
+LOG_TAIL_BYTES = 4_000
+START_S = 30.0
+STOP_S = 12.0
+POLL_S = 0.02
+TESTS = Path(__file__).parents[1]
+EXAMPLES = TESTS.parent / "examples"
+_FLOWCTL = "from headrace.flowctl import main; main()"
+
+
+class Ran(NamedTuple):
+    """What a command did."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """Stdout, which must be JSON and nothing else."""
+        return json.loads(self.out)
+
+
+class Program:
+    """One `flowctl` process that stays: started, harmed, started again, its log kept."""
+
+    def __init__(
+        self, name: str, arguments: Sequence[str], *, folder: Path, env: Mapping[str, str]
+    ) -> None:
+        self.name, self.arguments = name, list(arguments)
+        self.log = folder / f"{name}.log"
+        self._env = dict(env)
+        self._cwd = folder
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start; it must not run."""
+        assert not self.running, f"{self.name} runs already"
+        with self.log.open("ab") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", _FLOWCTL, *self.arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=self._env,
+                cwd=self._cwd,
+                start_new_session=True,
+            )
+
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        """The newest life."""
+        assert self._process is not None, f"{self.name} was never started"
+        return self._process
+
+    @property
+    def pid(self) -> int:
+        """Process id of the newest life."""
+        return self.process.pid
+
+    @property
+    def running(self) -> bool:
+        """The process lives (it may be frozen)."""
+        return self._process is not None and self._process.poll() is None
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal if it runs."""
+        if self.running:
+            self.process.send_signal(number)
+
+    def kill(self) -> None:
+        """End it as a crash does."""
+        self.send(signal.SIGKILL)
+        if self._process is not None:
+            self._process.wait(5)
+
+    def freeze(self) -> None:
+        """SIGSTOP: its connections stay open, nothing answers."""
+        self.send(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        self.send(signal.SIGCONT)
+
+    async def ended(self, *, within_s: float = STOP_S) -> int:
+        """Return the exit code once it has ended; fail when it does not in time."""
+        await until(lambda: not self.running, within_s=within_s, what=f"{self.name} to end")
+        return self.process.returncode
+
+    async def stop(self, *, within_s: float = STOP_S) -> int:
+        """End it in order (SIGTERM) and return its exit code."""
+        self.thaw()
+        self.send(signal.SIGTERM)
+        return await self.ended(within_s=within_s)
+
+    def said(self) -> str:
+        """Everything that it wrote."""
+        return self.log.read_text(errors="replace") if self.log.exists() else ""
+
+
+class Machine:
+    """A folder, an environment and a mark: what is common to a cluster's processes."""
+
+    def __init__(self, folder: Path, *, env: Mapping[str, str] | None = None) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self.mark = secrets.token_hex(8)
+        inherited = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("FLOWCTL_", "HEADRACE_"))
+        }
+        path = [str(TESTS), *filter(None, [inherited.get("PYTHONPATH", "")])]
+        self.env = inherited | {
+            "XDG_STATE_HOME": str(folder / "state"),
+            "XDG_CONFIG_HOME": str(folder / "config"),
+            "PYTHONPATH": os.pathsep.join(path),
+            "NO_COLOR": "1",
+            MARK: self.mark,
+        }
+        self.env |= env or {}
+        self.programs: dict[str, Program] = {}
+
+    def add(self, name: str, *arguments: str) -> Program:
+        """Return a new program; it is not started."""
+        assert name not in self.programs
+        made = Program(name, arguments, folder=self.folder, env=self.env)
+        self.programs[name] = made
+        return made
+
+    async def flowctl(
+        self,
+        *arguments: str,
+        within_s: float = 30.0,
+        env: Mapping[str, str] | None = None,
+        stdin: str = "",
+    ) -> Ran:
+        """Run a command to its end."""
+        process = await self.spawn(*arguments, env=env)
+        try:
+            out, err = await asyncio.wait_for(process.communicate(stdin.encode()), within_s)
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+        assert process.returncode is not None
+        return Ran(process.returncode, out.decode(), err.decode())
+
+    async def spawn(
+        self, *arguments: str, env: Mapping[str, str] | None = None
+    ) -> asyncio.subprocess.Process:
+        """Start a command with pipes; the caller ends it."""
+        return await asyncio.create_subprocess_exec(
+            sys.executable,
+            *("-c", _FLOWCTL),
+            *arguments,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env={**self.env, **(env or {})},
+            cwd=self.folder,
+        )
+
+    def marked(self) -> dict[int, str]:
+        """Return the live processes that descend from ours: pid -> command line."""
+        found: dict[int, str] = {}
+        wanted = f"{MARK}={self.mark}".encode()
+        for entry in Path("/proc").iterdir():
+            if not entry.name.isdigit():
+                continue
+            try:
+                if wanted not in (entry / "environ").read_bytes().split(b"\0"):
+                    continue
+                state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
+                command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            except OSError:
+                continue
+            if state not in "ZX":
+                found[int(entry.name)] = command.strip()
+        return found
+
+    def sweep(self) -> None:
+        """Kill whatever is left of our processes."""
+        for pid in self.marked():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def show_logs(self) -> None:
+        """Print the ends of all logs; pytest shows them when the test has failed."""
+        for path in sorted(self.folder.rglob("*.log")):
+            tail = path.read_bytes()[-LOG_TAIL_BYTES:].decode(errors="replace")
+            print(f"--- {path.relative_to(self.folder)}\n{tail}")
+
+
+class Cluster(Machine):
+    """NATS servers, coordinators and workers. Use: ``async with Cluster(folder) as cluster``."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        brokers: int = 1,
+        coordinators: int = 1,
+        workers: int = 1,
+        shards: int = 2,
+        slots: int = 16,
+        labels: Sequence[str] = ("default", "linux"),
+        apps: Sequence[str] = (),
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        # A test has no half minute for a worker to finish its steps.
+        quick = {"HEADRACE_CFG_WORKER__GRACE_MS": "2000", "HEADRACE_CFG_WORKER__KILL_MS": "500"}
+        super().__init__(folder, env={**quick, **(env or {})})
+        self._nats = BrokerCluster(folder / "nats", servers=brokers) if brokers > 1 else None
+        self.brokers: list[BrokerProcess] = (
+            self._nats.servers if self._nats else [BrokerProcess(folder / "nats")]
+        )
+        self.shards, self.slots = shards, slots
+        self._labels, self._apps = tuple(labels), tuple(apps)
+        self._names = tuple(f"c{number}" for number in range(coordinators))
+        self._workers_wanted = workers
+        self.coordinators: list[Program] = []
+        self.workers: list[Program] = []
+        self.ports: dict[str, int] = {}
+        """Name of a process -> port of its metrics, health and readiness."""
+
+    async def __aenter__(self) -> Cluster:
+        try:
+            await self.start()
+        except BaseException:
+            await self.close()
+            raise
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.close()
+
+    @property
+    def servers(self) -> str:
+        """Addresses as users give them."""
+        return ",".join(broker.url for broker in self.brokers)
+
+    async def start(self) -> None:
+        """Start everything and return once it works."""
+        if self._nats is not None:
+            await self._nats.start()
+        else:
+            await self.brokers[0].start()
+        self.env["FLOWCTL_SERVER"] = self.servers
+        for name in self._names:
+            self.coordinators.append(self._coordinator(name))
+        for number in range(self._workers_wanted):
+            self.workers.append(self.worker(f"w{number}"))
+        for program in (*self.coordinators, *self.workers):
+            program.start()
+        await self.ready()
+
+    def _addresses(self) -> list[str]:
+        return [part for broker in self.brokers for part in ("--server", broker.url)]
+
+    def _metrics(self, name: str) -> list[str]:
+        self.ports[name] = free_port()
+        return ["--metrics-port", str(self.ports[name])]
+
+    def _coordinator(self, name: str) -> Program:
+        alone = len(self._names) == 1
+        arguments = ["coordinator", *self._addresses(), "--id", name, *self._metrics(name)]
+        arguments += ["--shards", str(self.shards), "--data-dir", str(self.folder / name)]
+        arguments += ["--archive", "sqlite" if alone else "jetstream"]
+        arguments += ["--replicas", str(min(len(self.brokers), 3))]
+        arguments += ["--monitor", self.brokers[0].monitor_url]
+        for peer in () if alone else self._names:
+            arguments += ["--peer", peer]
+        return self.add(name, *arguments)
+
+    def worker(self, name: str, *extra: str, labels: Sequence[str] | None = None) -> Program:
+        """Return a new worker; it is not started."""
+        arguments = ["worker", *self._addresses(), "--id", name, *self._metrics(name)]
+        arguments += ["--slots", str(self.slots), "--data-dir", str(self.folder / name)]
+        for label in self._labels if labels is None else labels:
+            arguments += ["-c", label]
+        for app in self._apps:
+            arguments += ["--app", app]
+        return self.add(name, *arguments, *extra)
+
+    async def client(self, *, within_s: float = START_S, **options: Any) -> Client:
+        """Return a client, once somebody answers; the caller closes it."""
+        deadline = time.monotonic() + within_s
+        while True:
+            try:
+                return await Client.connect(self.servers, **options)
+            except (Unreachable, Unavailable):
+                if time.monotonic() > deadline:
+                    raise
+
+    async def ready(self, *, within_s: float = START_S) -> ServerInfo:
+        """Wait until every shard is served and every running worker is known."""
+        alive = sum(program.running for program in self.workers)
+        coordinators = sum(program.running for program in self.coordinators)
+
+        def works(info: ServerInfo) -> bool:
+            online = [w for w in info.workers if w.state in ("Online", "Busy")]
+            owners = {shard.owner for shard in info.shards}
+            return (
+                all(shard.epoch for shard in info.shards)
+                and len(online) >= alive
+                # Shards are spread before tests begin to count takeovers.
+                and len(owners) == min(coordinators, self.shards)
+            )
+
+        return await self.info_when(works, within_s=within_s, what="the cluster to be ready")
+
+    async def info_when(
+        self, fits: Callable[[ServerInfo], bool], *, within_s: float, what: str
+    ) -> ServerInfo:
+        """Return what the cluster says of itself once it *fits*."""
+        info: ServerInfo | None = None
+        deadline = time.monotonic() + within_s
+        async with await self.client(within_s=within_s) as client:
+            while time.monotonic() < deadline:
+                try:
+                    info = await client.info(workers=True)
+                except (Unreachable, Busy):
+                    continue
+                if fits(info):
+                    return info
+                await asyncio.sleep(POLL_S)
+        raise AssertionError(f"waited {within_s} s for {what}; last seen: {info}")
+
+    async def close(self) -> None:
+        """End everything; steps of killed workers too."""
+        for program in self.programs.values():
+            program.thaw()
+        for program in self.workers:
+            program.send(signal.SIGTERM)
+        deadline = time.monotonic() + 5
+        while any(program.running for program in self.workers) and time.monotonic() < deadline:
+            await asyncio.sleep(POLL_S)
+        for program in self.programs.values():
+            program.kill()
+        for broker in self.brokers:
+            broker.resume()
+            await broker.stop(grace_s=1.0)
+        self.sweep()
+
+
+class Dev(Machine):
+    """One `flowctl dev` in a folder of its own."""
+
+    def __init__(self, folder: Path, *options: str, env: Mapping[str, str] | None = None) -> None:
+        super().__init__(folder, env=env)
+        self.port, self.metrics = free_port(), free_ports(2)
+        self.program = self.add(
+            "dev",
+            *("dev", "--dir", str(folder / "data"), "--port", str(self.port)),
+            *("--metrics-port", str(self.metrics), *options),
+        )
+
+    @property
+    def url(self) -> str:
+        """Address of its NATS server."""
+        return f"nats://127.0.0.1:{self.port}"
+
+    async def start(self) -> None:
+        """Start and return once runs are taken and a worker is online."""
+        self.program.start()
+        await self.ready()
+
+    async def ready(self, *, within_s: float = START_S) -> None:
+        """Wait until it works."""
+        deadline = time.monotonic() + within_s
+        while time.monotonic() < deadline:
+            assert self.program.running, f"dev ended:\n{self.program.said()}"
+            try:
+                async with await Client.connect(self.url, timeout_s=1.0) as client:
+                    info = await client.info(workers=True)
+            except (Unreachable, Unavailable, NotFound, Busy):
+                await asyncio.sleep(POLL_S)
+                continue
+            online = [worker for worker in info.workers if worker.state == "Online"]
+            if online and all(shard.epoch for shard in info.shards):
+                return
+            await asyncio.sleep(POLL_S)
+        raise AssertionError(f"dev is not ready within {within_s} s:\n{self.program.said()}")
+
+    def roles(self) -> dict[str, int]:
+        """Return the processes that `dev` started: `nats-server`, `coordinator`, `worker` …"""
+        found: dict[str, int] = {}
+        for pid, command in self.marked().items():
+            words = command.split()
+            if words[0].endswith("nats-server"):
+                found["nats-server"] = pid
+            elif "headrace.local.child" in words:
+                role = words[words.index("headrace.local.child") + 1]
+                found[role if role not in found else f"{role}-{pid}"] = pid
+        return found
+
+    async def close(self) -> None:
+        """Ctrl-C, then whatever is left."""
+        self.program.thaw()
+        self.program.send(signal.SIGINT)
+        deadline = time.monotonic() + STOP_S
+        while self.program.running and time.monotonic() < deadline:
+            await asyncio.sleep(POLL_S)
+        self.program.kill()
+        self.sweep()
+
+
+# -- small things ----------------------------------------------------------------------------------
+
+
+async def until(
+    condition: Callable[[], object], *, within_s: float, what: str = "a condition"
+) -> None:
+    """Return once *condition* is true; fail when it is not in time."""
+    deadline = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {within_s} s for {what}"
+        await asyncio.sleep(POLL_S)
+
+
+async def wait_for(
+    look: Callable[[], Awaitable[Any]], *, within_s: float, what: str = "a value"
+) -> Any:
+    """Return what *look* finds, once that is something; fail when it is nothing in time."""
+    deadline = time.monotonic() + within_s
+    while not (found := await look()):
+        assert time.monotonic() < deadline, f"waited {within_s} s for {what}"
+        await asyncio.sleep(POLL_S)
+    return found
+
+
+def free_ports(count: int) -> int:
+    """Return the first of *count* ports in a row that nobody listens on just now."""
+    for _ in range(100):
+        first = free_port()
+        if first + count < 65_536 and all(_free(first + n) for n in range(1, count)):
+            return first
+    raise AssertionError("no free ports")
+
+
+def _free(port: int) -> bool:
+    import socket
+
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def http_get(port: int, path: str) -> tuple[int, str]:
+    """Return status and body of a GET on loopback."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
+    finally:
+        connection.close()
+
+
+@contextlib.contextmanager
+def logs_shown(machine: Machine) -> Iterator[None]:
+    """Print the logs when the block ends; pytest keeps them to itself unless a test fails."""
+    try:
+        yield
+    finally:
+        machine.show_logs()
+
+
+# -- fixtures --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def shared_dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dev]:
+    """One `flowctl dev` with the handlers of the examples, for tests that do no harm to it."""
+    path = os.pathsep.join((str(EXAMPLES), str(TESTS)))
+    made = Dev(tmp_path_factory.mktemp("dev"), "--app", "handlers:app", env={"PYTHONPATH": path})
+    with logs_shown(made):
+        try:
+            in_thread(made.start())
+            yield made
+        finally:
+            in_thread(made.close())

@@ -1,0 +1,220 @@
+"""Examples of everything that the shard logs hold, and how their golden bytes are made.
+
+``PYTHONPATH=tests python -m support.core_golden v2`` writes a new folder below `tests/golden`; one
+that is there is never written again: its bytes are in somebody's log.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from headrace.coordinator.core import encode_state
+from headrace.events import (
+    BATCH_VERSION,
+    Batch,
+    CancelRequested,
+    Expanded,
+    JobMoved,
+    JobRestarted,
+    KeyDeclined,
+    KeyGranted,
+    KeyGrantedTo,
+    KeyReleased,
+    KeyRequested,
+    KeyWaited,
+    NodeEnded,
+    NodeStarted,
+    OutboxCleared,
+    PlansForgotten,
+    PlanStored,
+    RequestSeen,
+    RunCreated,
+    RunEnded,
+    RunEvicted,
+    RunPaused,
+    RunQuarantined,
+    RunResumed,
+    RunStarted,
+    SegmentArchived,
+    SettingsChanged,
+    SignalReceived,
+    SleepStarted,
+    SnapshotRegistered,
+    StepCancelled,
+    StepCarried,
+    StepClaimed,
+    StepCompleted,
+    StepFailed,
+    StepLost,
+    StepQueued,
+    StepReturned,
+    StepScheduled,
+    StepSkipped,
+    StepUnknown,
+    WaitEnded,
+    WaitStarted,
+    encode_batch,
+    encode_chunk,
+)
+from headrace.messages import ResultExtra, StepError
+from support.corekit import Kit
+from support.plans import group, job, join, key, loop, plan, retry, sleep, task, wait
+
+GOLDEN = Path(__file__).parent.parent / "golden"
+MS = 1_700_000_000_000
+_map = msgspec.Raw(msgspec.msgpack.encode({"n": 1}))
+
+RUN_EVENTS: list[Any] = [
+    RunCreated(
+        "wf",
+        "d" * 32,
+        _map,
+        "q1",
+        MS,
+        "f" * 24,
+        {"team": "a"},
+        3,
+        True,
+        "old",
+        "ann",
+        True,
+        "default/deploy",
+        2,
+        3,
+        {"a": b"\x80"},
+    ),
+    RunStarted(),
+    StepScheduled(1, 1, 7, "0123456789abcdef0123"),
+    StepCompleted(
+        1,
+        1,
+        "w1.k3",
+        MS,
+        MS + 5,
+        _map,
+        ResultExtra(
+            env={"A": "1"},
+            path=["/bin"],
+            summary="done",
+            annotations=[{"level": "notice"}],
+            exit_code=0,
+            handler_version="1.2",
+        ),
+    ),
+    StepFailed(1, 2, "w1.k3", MS, MS + 5, StepError("exit-code", "1", True), MS + 9, _map),
+    StepLost(1, 1, "w1.k3", "worker w1 is lost"),
+    StepReturned(1, 1, "w1.k3"),
+    StepClaimed(1, 1, "w1.k3", MS + 1_000),
+    StepUnknown(1, 1, "w1.k3", True),
+    StepSkipped(1, "condition"),
+    StepCancelled(1, 1, "w1.k3", "enough"),
+    StepCarried(1, _map),
+    StepQueued(1, MS + 60_000),
+    NodeStarted(2, MS + 1, "default/db"),
+    NodeEnded(2, 5, _map, "timeout: its timeout passed", True, True),
+    Expanded(3, 0, [{"os": "l"}, 2, None], 3, ["l", "2", "x"], 2, True, 3, MS),
+    SleepStarted(4, MS + 2),
+    WaitStarted(5, "approval", MS + 3),
+    WaitEnded(5, "signal", _map),
+    SignalReceived("approval", _map, "q2", MS, "ann"),
+    CancelRequested("enough", "q3", MS, "ann", True, [1, 2]),
+    RunPaused("q4", MS, "maintenance", "ann"),
+    RunResumed("q5", MS, "ann"),
+    RunEnded(4, "fine", _map),
+    JobRestarted(2, "w1.k3", "worker w1 did not come back"),
+    JobMoved(2, "w1.k3", "worker w1 did not come back"),
+    KeyGranted(-1, "default/deploy"),
+    KeyRequested(2, "default/db", 2, 1),
+    SegmentArchived(17),
+    RunQuarantined("ValueError: x"),
+]
+SHARD_EVENTS: list[Any] = [
+    PlanStored("d" * 32, b"\x80"),
+    RunEvicted("default/r", "f" * 24, 4, MS),
+    SnapshotRegistered(9, "snap-9", "a" * 32),
+    RequestSeen("q6", MS),
+    PlansForgotten(["d" * 32]),
+    KeyWaited("default/deploy", "default/r", 2, 3, 1),
+    KeyGrantedTo("default/deploy", "default/r"),
+    KeyReleased("default/deploy", "default/r", "replaced"),
+    KeyDeclined("default/deploy", "default/r"),
+    OutboxCleared("acquire:default/deploy:default/r"),
+    SettingsChanged({"layout": {"journal": 8}}),
+]
+
+
+def batch() -> Batch:
+    """Return an entry with every event in it."""
+    chunk = encode_chunk("default/r", 1, MS, RUN_EVENTS)
+    return Batch(
+        BATCH_VERSION,
+        "b1.0",
+        7,
+        6,
+        b"\x01" * 8,
+        3,
+        MS,
+        True,
+        [SHARD_EVENTS[0]],
+        [msgspec.Raw(chunk)],
+        SHARD_EVENTS[1:],
+    )
+
+
+def scenario() -> Kit:
+    """Return a shard with something of everything in its state."""
+    kit = Kit()
+    kit.start(
+        plan(
+            job("j", task("a"), task("b")),
+            loop("l", group("g", task("x"), task("y")), {"z": [1, 2], "a": ["v"]}, kind="matrix"),
+            task("r", retry=retry(9)),
+            task("p", effect="at-most-once"),
+            group("d", task("x"), wait("w", "never"), join=join("any", losers="detach")),
+            sleep("s", 99_000),
+            job("k", task("a"), concurrency=key("db")),
+        ),
+        "one",
+        labels={"b": "1", "a": "2"},
+        input={"q": 1},
+    )
+    kit.start(plan(task("a"), concurrency=key("k")), "two", explicit=True)
+    kit.start(plan(task("a"), concurrency=key("k")), "three", carried={"zz": b"\x80"})
+    kit.start(plan(group("empty")), "four", explicit=True)
+    extra = ResultExtra(env={"E": "1"}, path=["/p"])
+    kit.complete("j/a", {"n": 1}, run="one", extra=extra)
+    kit.complete("d/x", run="one")
+    kit.fail("r", run="one")
+    kit.lose("l[v,1]/x", run="one")
+    assert kit.claim("p", run="one").granted
+    kit.signal("later", {"x": 1}, "one")
+    kit.cancel("two")
+    kit.pause("three")
+    four = kit.run("four")
+    evicted = RunEvicted(four.key, four.fingerprint, four.state, four.not_after_ms)
+    kit.tick(lambda m: m.emit_shard(evicted))
+    kit.tick(lambda m: m.emit_shard(SettingsChanged({"z": 1, "a": [2]})))
+    kit.tick(lambda m: m.emit_shard(SnapshotRegistered(3, "snap", "hash")))
+    return kit
+
+
+def write(folder: Path) -> None:
+    """Write the golden files; raises FileExistsError if the folder is there."""
+    folder.mkdir(parents=True)
+    lines = [
+        f"{type(event).__name__} {msgspec.msgpack.encode(event).hex()}"
+        for event in (*RUN_EVENTS, *SHARD_EVENTS)
+    ]
+    (folder / "events.txt").write_text("\n".join(lines) + "\n")
+    (folder / "batch.txt").write_text(encode_batch(batch()).hex() + "\n")
+    kit = scenario()
+    (folder / "log.txt").write_text("".join(f"{entry.hex()}\n" for _, entry in kit.log))
+    (folder / "snapshot.txt").write_text(encode_state(kit.folder.state).hex() + "\n")
+
+
+if __name__ == "__main__":
+    write(GOLDEN / sys.argv[1])

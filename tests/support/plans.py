@@ -1,0 +1,141 @@
+"""Plans written as nested calls, for tests: ``plan(task("a"), task("b", needs=["a"]))``.
+
+Names stand for indexes; sequences (`job`, `pipeline`) get the needs that they must have.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from headrace.plan import (
+    Choice,
+    Concurrency,
+    Group,
+    Join,
+    Loop,
+    Node,
+    Plan,
+    Sleep,
+    Task,
+    Wait,
+    validate_plan,
+)
+from headrace.retry import RetryPolicy
+
+SEQUENCES = ("job", "pipeline")
+
+
+class Spec(NamedTuple):
+    """A node that does not know its index yet."""
+
+    make: Any
+    name: str
+    needs: tuple[str, ...]
+    options: dict[str, Any]
+    children: tuple[Spec, ...] = ()
+
+
+def task(name: str, *, needs: tuple[str, ...] | list[str] = (), **options: Any) -> Spec:
+    """A task of the handler `noop`, which every worker has."""
+    return Spec(Task, name, tuple(needs), {"uses": "noop", **options})
+
+
+def group(
+    name: str, *children: Spec, needs: tuple[str, ...] | list[str] = (), **options: Any
+) -> Spec:
+    """A container; ``kind=`` graph (default), job, pipeline or parallel."""
+    return Spec(Group, name, tuple(needs), options, children)
+
+
+def job(name: str, *steps: Spec, needs: tuple[str, ...] | list[str] = (), **options: Any) -> Spec:
+    """A job as on GitHub: a sequence whose steps share one worker."""
+    return group(name, *steps, needs=needs, kind="job", affinity=True, **options)
+
+
+def loop(
+    name: str, body: Spec, items: Any, *, needs: tuple[str, ...] | list[str] = (), **options: Any
+) -> Spec:
+    """A `for-each` (or ``kind="matrix"``) over *items*."""
+    if options.get("kind") == "matrix":
+        options.setdefault("variable", "matrix")
+    return Spec(Loop, name, tuple(needs), {"items": items, **options}, (body,))
+
+
+def choice(
+    name: str, *branches: Spec, needs: tuple[str, ...] | list[str] = (), **options: Any
+) -> Spec:
+    """The first branch whose condition holds."""
+    return Spec(Choice, name, tuple(needs), options, branches)
+
+
+def wait(
+    name: str, signal: str = "", *, needs: tuple[str, ...] | list[str] = (), **options: Any
+) -> Spec:
+    """A wait for a signal (by default of the node's name)."""
+    return Spec(Wait, name, tuple(needs), {"signal": signal or name, **options})
+
+
+def sleep(
+    name: str, duration_ms: Any = None, *, needs: tuple[str, ...] | list[str] = (), **options: Any
+) -> Spec:
+    """A sleep of a duration (or ``until=``)."""
+    return Spec(Sleep, name, tuple(needs), {"duration_ms": duration_ms, **options})
+
+
+def retry(max_attempts: int = 3, **options: Any) -> RetryPolicy:
+    """A policy with fixed delays of 1 s and without jitter, unless told otherwise."""
+    defaults: dict[str, Any] = {"backoff": "fixed", "initial_ms": 1_000, "jitter": 0.0}
+    return RetryPolicy(max_attempts=max_attempts, **{**defaults, **options})
+
+
+def join(kind: str, value: int = 0, losers: str = "cancel") -> Join:
+    """A join policy."""
+    return Join(kind=kind, value=value, losers=losers)  # type: ignore[arg-type]
+
+
+def key(name: str, **options: Any) -> Concurrency:
+    """A concurrency block."""
+    return Concurrency(group=name, **options)
+
+
+def plan(
+    *children: Spec, name: str = "test", root: dict[str, Any] | None = None, **options: Any
+) -> Plan:
+    """A validated plan whose root is a graph of *children*; *root*: options of the root group."""
+    nodes: list[Node] = []
+    _add(nodes, Spec(Group, "", (), root or {}, children), -1, ())
+    found = Plan(name=name, nodes=tuple(nodes), dialect=options.pop("dialect", "tasks"), **options)
+    validate_plan(found)
+    return found
+
+
+def _add(nodes: list[Any], spec: Spec, parent: int, needs: tuple[int, ...]) -> int:
+    index = len(nodes)
+    nodes.append(None)
+    indexes: dict[str, int] = {}
+    # Siblings may be needed before they are numbered, so sizes come first.
+    at = index + 1
+    for child in spec.children:
+        indexes[child.name] = at
+        at += _size(child)
+    sequence = spec.options.get("kind") in SEQUENCES and spec.make is Group
+    before: tuple[int, ...] = ()
+    for child in spec.children:
+        found = before if sequence else tuple(indexes[name] for name in child.needs)
+        before = (_add(nodes, child, index, found),)
+    nodes[index] = spec.make(
+        name=spec.name, parent=parent, size=len(nodes) - index, needs=needs, **spec.options
+    )
+    return index
+
+
+def _size(spec: Spec) -> int:
+    return 1 + sum(_size(child) for child in spec.children)
+
+
+def chain(length: int, **options: Any) -> Plan:
+    """``t0 → t1 → …``"""
+    return plan(
+        *(task(f"t{i}", needs=[f"t{i - 1}"] if i else [], **options) for i in range(length)),
+        name="chain",
+    )

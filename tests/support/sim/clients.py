@@ -1,0 +1,176 @@
+"""Clients: submit, signal, pause, resume, cancel and look, again and again until answered."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from headrace.errors import Unreachable
+from headrace.messages import (
+    CancelRun,
+    ClientBatch,
+    GetExplanation,
+    GetHistory,
+    GetRun,
+    ListRuns,
+    PauseRun,
+    ReplyBatch,
+    ResumeRun,
+    SignalRun,
+    StorePlan,
+    SubmitRun,
+    encode,
+    subjects,
+)
+from headrace.plan import Plan, encode_plan, plan_digest
+from support.sim.bus import SimBus
+from support.sim.net import SimClock
+from support.sim.plans import signals_needed
+
+if TYPE_CHECKING:
+    from support.sim.world import World
+
+TRY_S = 0.7
+PATIENCE_MS = 6_000
+"""How long one mutation is sent again."""
+_AGAIN = ("busy", "not-owner", "unavailable", "unreachable")
+_replies = msgspec.msgpack.Decoder(ReplyBatch)
+
+
+class SimClient:
+    """All users, in one process that never fails."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.process = world.process("client")
+        self.bus = SimBus(world, self.process)
+        self.clock = SimClock(self.process)
+        self._requests = 0
+        self.busy = 0
+        """Users that have not done all they want to."""
+
+    def start(self, run: str, plan: Plan, at_s: float) -> None:
+        """A user will submit *plan* as *run*, and look after it."""
+        self.busy += 1
+        self.process.spawn(self._user(run, plan, at_s))
+
+    async def _user(self, run: str, plan: Plan, at_s: float) -> None:
+        rng = self.world.rng
+        await asyncio.sleep(at_s)
+        explicit = rng.random() < 0.3
+        if await self._submit(run, plan, explicit=explicit):
+            jobs = [self._signals(run, plan)]
+            draw = rng.random()
+            if draw < 0.1:
+                jobs.append(self._cancel(run))
+            elif draw < 0.25:
+                jobs.append(self._pause(run))
+            if rng.random() < 0.4:
+                jobs.append(self._look(run))
+            await asyncio.gather(*jobs)
+        self.busy -= 1
+
+    # -- requests ------------------------------------------------------------------------------
+
+    def _request(self) -> dict[str, Any]:
+        self._requests += 1
+        return {
+            "request_id": f"q{self._requests}",
+            "not_after_ms": self.clock.now_ms() + PATIENCE_MS,
+        }
+
+    async def _send(self, run: str, *requests: Any) -> Any:
+        """Send once; return the last reply. Raises `Unreachable`."""
+        shard = self.world.layout.home(subjects.run_key("default", run))
+        payload = encode(ClientBatch(1, "default", list(requests)))
+        answer = await self.bus.request(
+            subjects.command("default", shard), payload, timeout_s=TRY_S
+        )
+        return _replies.decode(answer.data).replies[-1]
+
+    async def _insist(self, run: str, request: Any) -> Any:
+        """Send until there is an answer, or the request's time is over: then None."""
+        pause_s = 0.02
+        while self.clock.now_ms() < request.not_after_ms:
+            try:
+                reply = await self._send(run, request)
+                if reply.code not in _AGAIN:
+                    return reply
+            except Unreachable:
+                pass
+            await asyncio.sleep(pause_s * self.world.rng.uniform(0.5, 1.0))
+            pause_s = min(pause_s * 2, 0.5)
+        return None
+
+    async def _mutate(self, run: str, kind: type[Any], **fields: Any) -> Any:
+        """Insist with new requests until there is a final answer."""
+        while True:
+            request = kind(run=run, **fields, **self._request())
+            reply = await self._insist(run, request)
+            if reply is not None and reply.code != "too-late":
+                if not reply.code:
+                    self.world.record.acknowledge(run, request)
+                return reply
+
+    async def _submit(self, run: str, plan: Plan, *, explicit: bool) -> bool:
+        """Submit; False when nobody knows what became of it."""
+        digest = plan_digest(plan)
+        while True:
+            request = SubmitRun(run=run, plan=digest, explicit=explicit, **self._request())
+            reply = await self._insist(run, request)
+            while reply is not None and reply.code == "unknown-plan":
+                try:
+                    await self._send(run, StorePlan(plan=encode_plan(plan)))
+                except Unreachable:
+                    await asyncio.sleep(0.1)
+                reply = await self._insist(run, request)
+            if reply is not None and reply.code in ("", "archived"):
+                self.world.record.acknowledge(run, request)
+                return True
+            if reply is not None and reply.code != "too-late":
+                self.world.violation(f"submit of {run} refused: {reply.code} {reply.message}")
+                return False
+            if not explicit:
+                # The id is not to be used again; whether there is a run is not known.
+                return True
+
+    async def _signals(self, run: str, plan: Plan) -> None:
+        rng = self.world.rng
+        for name, count in signals_needed(plan).items():
+            for number in range(count):
+                await asyncio.sleep(rng.random() * 0.6)
+                reply = await self._mutate(run, SignalRun, name=name, payload={"v": number})
+                if reply.code in ("conflict", "not-found"):
+                    return
+
+    async def _cancel(self, run: str) -> None:
+        await asyncio.sleep(self.world.rng.random() * 2)
+        await self._mutate(run, CancelRun, reason="not wanted")
+
+    async def _pause(self, run: str) -> None:
+        rng = self.world.rng
+        await asyncio.sleep(rng.random() * 1.0)
+        reply = await self._mutate(run, PauseRun)
+        await asyncio.sleep(rng.random() * 2.0)
+        if not reply.code:
+            await self._mutate(run, ResumeRun)
+
+    async def _look(self, run: str) -> None:
+        """Ask all sorts of things; the oracle compares every answer with the log."""
+        rng = self.world.rng
+        for _ in range(rng.randint(1, 6)):
+            await asyncio.sleep(rng.random() * 1.2)
+            draw = rng.random()
+            request: Any = GetRun(run=run, wait_ms=rng.choice([0, 150, 600]))
+            if draw < 0.15:
+                request = GetExplanation(run=run)
+            elif draw < 0.3:
+                request = GetHistory(run=run)
+            elif draw < 0.35:
+                request = ListRuns()
+            try:
+                await self._send(run, request)
+            except Unreachable:
+                continue

@@ -1,0 +1,385 @@
+"""What must hold: at every entry of the logs, at every answer, and at the end of a world.
+
+Everything is judged from outside: stored entries, messages on the wire, steps that ran. The core
+is used in one place only, to compare replicas with a fresh fold.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, get_args
+
+import msgspec
+
+from headrace.coordinator.core import Folder, ShardState, state_hash
+from headrace.coordinator.runtime.archiver import unpack
+from headrace.events import RunEvent, ShardEvent
+from headrace.messages import Claim, ClaimReply, ClientBatch, ReplyBatch, ResultBatch, ResultReply
+from headrace.plan import decode_plan
+from support.sim.chaos import WORKERS_SAFE
+from support.sim.journal import AFTER, BEFORE, CHUNKS, TIME_MS, Journal
+from support.sim.plans import GROUP_KEYS, HANDLER, RUN_KEYS, asks_for_more
+from support.sim.runs import DISPATCHED, RunModel
+
+if TYPE_CHECKING:
+    from support.sim.world import World
+
+_decode = msgspec.msgpack.Decoder().decode
+_batch = msgspec.msgpack.Decoder(ClientBatch)
+_reply_batch = msgspec.msgpack.Decoder(ReplyBatch)
+_worker_request = msgspec.msgpack.Decoder(ResultBatch | Claim)
+_result_reply = msgspec.msgpack.Decoder(ResultReply)
+_claim_reply = msgspec.msgpack.Decoder(ClaimReply)
+_LIMITS = {f"default/{name}": limit for name, limit in (RUN_KEYS | GROUP_KEYS).items()}
+_FINAL = ("COMPLETED", "FAILED", "CANCELLED")
+
+
+_NAMES = {
+    kind.__struct_config__.tag: kind.__name__
+    for kind in (*get_args(RunEvent), *get_args(ShardEvent))
+}
+
+
+def _named(event: list[Any]) -> str:
+    """Return an event for the story."""
+    return f"{_NAMES.get(event[0], '?')} {event[1:]}"
+
+
+class ShardOracle:
+    """One shard's log, followed entry by entry."""
+
+    def __init__(self, world: World, shard: int) -> None:
+        self.world, self.shard = world, shard
+        self.journal = Journal(shard, self._apply, self.fault)
+        self.entries: list[tuple[int, bytes]] = []
+        self.runs: dict[str, RunModel] = {}
+        self.plans: dict[str, Any] = {}
+        self.holders: dict[str, dict[str, None]] = {}
+        self.waiters: dict[str, dict[str, None]] = {}
+        self.seen: set[str] = set()
+        self.snapshots: dict[int, tuple[str, str]] = {}
+        """Position -> (name, state hash) of the registered ones."""
+        self._token_before = 0
+        self._tokens: set[int] = set()
+        """Fencing tokens of the tick."""
+
+    def fault(self, text: str) -> None:
+        """A rule is broken."""
+        self.world.violation(f"shard {self.shard}: {text}")
+
+    def stored(self, position: int, data: bytes) -> None:
+        """An entry was appended."""
+        self.entries.append((position, data))
+        self.journal.entry(position, data)
+
+    def _apply(self, position: int, parts: list[list[Any]]) -> None:
+        self._token_before = max(self._tokens, default=self._token_before)
+        self._tokens.clear()
+        for batch in parts:
+            for event in batch[BEFORE]:
+                self._shard_event(event)
+            for chunk in batch[CHUNKS]:
+                self._chunk(chunk, batch[TIME_MS])
+            for event in batch[AFTER]:
+                self._shard_event(event)
+        self.world.oracle.check_holders()
+
+    def _chunk(self, chunk: list[Any], time_ms: int) -> None:
+        key, first, at_ms, events = chunk
+        run = self.runs.get(key)
+        if (run is None) != (events[0][0] == 1):
+            self.fault(f"events of {key}, created twice or never: {events[0]}")
+        if run is None:
+            plan = self.plans[events[0][2]]
+            run = self.runs[key] = RunModel(self, key, plan, asks_for_more(plan))
+        if first != run.events + 1 or at_ms != time_ms:
+            self.fault(f"run {key}: chunk begins at {first}, {run.events} events are known")
+        # Encoded again by us: what the archive must hold, byte for byte.
+        run.chunks.append(msgspec.msgpack.encode(chunk))
+        for event in events:
+            self.world.tell(f"      shard {self.shard} {key} #{run.events + 1}: {_named(event)}")
+            run.apply(event, time_ms)
+
+    def _shard_event(self, event: list[Any]) -> None:
+        kind = event[0]
+        if kind != 101:
+            self.world.tell(f"      shard {self.shard}: {_named(event)}")
+        if kind == 101:
+            self.plans[event[1]] = decode_plan(event[2])
+        elif kind == 102:
+            self._evicted(event[1])
+        elif kind == 103:
+            self.snapshots[event[1]] = (event[2], event[3])
+        elif kind == 104:
+            self.seen.add(event[1])
+        elif kind == 110:
+            self.waiters.setdefault(event[1], {})[event[2]] = None
+        elif kind == 111:
+            self._granted(event[1], event[2])
+        elif kind == 112:
+            self.holders.setdefault(event[1], {}).pop(event[2], None)
+            self.waiters.setdefault(event[1], {}).pop(event[2], None)
+
+    def _evicted(self, key: str) -> None:
+        run = self.runs[key]
+        if run.state not in _FINAL:
+            self.fault(f"{key} is evicted while {run.state}")
+        run.evicted = True
+        if not self.world.archive.has(key):
+            self.fault(f"{key} is evicted, and the archive does not have it")
+
+    def _granted(self, key: str, holder: str) -> None:
+        holders = self.holders.setdefault(key, {})
+        if holder not in self.waiters.get(key, {}):
+            self.fault(f"{key} is granted to {holder}, who does not wait")
+        del self.waiters[key][holder]
+        holders[holder] = None
+        if len(holders) > _LIMITS[key]:
+            self.fault(f"{key} has too many holders: {list(holders)}")
+
+    # -- for the models of runs ----------------------------------------------------------------
+
+    def token(self, token: int) -> None:
+        """Fencing tokens rise from tick to tick, and none is used twice."""
+        if token <= self._token_before or token in self._tokens:
+            self.fault(f"token {token} after {self._token_before} and {self._tokens}")
+        self._tokens.add(token)
+
+    def hold_real(self, key: str, holder: tuple[str, int]) -> None:
+        """A holder goes on because it has the key: over all shards, within the limit."""
+        self.world.oracle.hold(key, holder)
+
+    def release_real(self, key: str, holder: tuple[str, int]) -> None:
+        """A holder has ended."""
+        self.world.oracle.holding.get(key, set()).discard(holder)
+
+    def lost(self, run: str, step: int, attempt: int) -> None:
+        """An attempt is given up: if no worker was ever in trouble, none may have begun it."""
+        world = self.world
+        if world.profile not in WORKERS_SAFE:
+            return
+        begun = [e for e in world.record.by_step.get((run, step), ()) if e.attempt == attempt]
+        if begun:
+            self.fault(f"{run} step {step} attempt {attempt} is given up; it runs: {begun}")
+
+    def check_output(self, run: str, step: int, attempt: int, worker: str, output: Any) -> None:
+        """A recorded result is what that attempt computed, on that worker."""
+        executions = self.world.record.executions
+        number = output.get("x") if isinstance(output, dict) else None
+        found = executions[number] if number is not None and number < len(executions) else None
+        if found is None or (found.run, found.step, found.attempt, found.worker) != (
+            run,
+            step,
+            attempt,
+            worker,
+        ):
+            self.fault(f"result {output} of {run} step {step} attempt {attempt}: computed {found}")
+
+
+class Oracle:
+    """All shards of a world, and what is said outside of them."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.shards = {shard: ShardOracle(world, shard) for shard in world.layout.shards}
+        self.holding: dict[str, set[tuple[str, int]]] = {}
+        world.broker.on_append = self._appended
+
+    def _appended(self, stream: str, seq: int, subject: str, data: bytes) -> None:
+        if stream.startswith("HEADRACE_LOG_") and not subject.endswith(".epoch"):
+            self.shards[int(stream.rpartition("_")[2])].stored(seq, data)
+
+    def hold(self, key: str, holder: tuple[str, int]) -> None:
+        """See `ShardOracle.hold_real`."""
+        self.holding.setdefault(key, set()).add(holder)
+
+    def check_holders(self) -> None:
+        """Between two ticks nobody holds more of a key than there is."""
+        for key, held in self.holding.items():
+            if len(held) > _LIMITS[key]:
+                self.world.violation(f"key {key} is held by {sorted(held)} at the same time")
+
+    def run(self, key: str) -> RunModel | None:
+        """Return what the log says of a run."""
+        return self.shards[self.world.layout.home(key)].runs.get(key)
+
+    # -- what is thrown away -------------------------------------------------------------------
+
+    def purged(self, stream: str, subject: str, upto: int) -> None:
+        """A log loses its head: two snapshots, with all behind the older one, must remain."""
+        if not stream.startswith("HEADRACE_LOG_"):
+            return
+        shard = self.shards[int(stream.rpartition("_")[2])]
+        if not upto:
+            if not subject.endswith(".epoch"):
+                shard.fault(f"everything on {subject} is purged")
+            return
+        registered = sorted(shard.snapshots)
+        if len(registered) < 2 or upto > registered[-2]:
+            shard.fault(f"purged up to {upto}, snapshots are registered at {registered[-3:]}")
+
+    def deleted(self, shard: int, name: str) -> None:
+        """A snapshot is dropped: it must not be one of the two that count."""
+        oracle = self.shards[shard]
+        counting = [oracle.snapshots[at][0] for at in sorted(oracle.snapshots)[-2:]]
+        if name in counting:
+            oracle.fault(f"snapshot {name} is deleted, and it is one of {counting}")
+
+    # -- answers, at the moment when they leave ------------------------------------------------
+
+    def answered(self, subject: str, request: bytes, reply: bytes) -> None:
+        """A coordinator answers a request: is what it says in the log by now?"""
+        kind, _, rest = subject.partition(".")[2].partition(".")
+        if kind == "cmd":
+            shard = self.shards[int(rest.rpartition(".")[2])]
+            requests = _batch.decode(request).requests
+            for one, said in zip(requests, _reply_batch.decode(reply).replies, strict=True):
+                self._client_answered(shard, one, said)
+        elif kind == "result":
+            shard = self.shards[int(rest.split(".")[1])]
+            asked = _worker_request.decode(request)
+            if isinstance(asked, ResultBatch):
+                self._results_answered(shard, asked, _result_reply.decode(reply))
+            else:
+                self._claim_answered(shard, asked, _claim_reply.decode(reply))
+
+    def _client_answered(self, shard: ShardOracle, request: Any, reply: Any) -> None:
+        kind = type(request).__name__
+        name = getattr(request, "run", "")
+        run = shard.runs.get(f"default/{name}")
+        if not reply.code:
+            if kind == "StorePlan":
+                if _decode(reply.result) not in shard.plans:
+                    shard.fault("a plan is acknowledged and not in the log")
+            elif kind in ("SubmitRun", "GetRun"):
+                self._view_answered(shard, run, _decode(reply.result))
+            elif kind in ("SignalRun", "CancelRun", "PauseRun", "ResumeRun"):
+                self._mutation_answered(shard, run, request)
+                self._view_answered(shard, run, _decode(reply.result))
+            elif kind == "GetHistory" and run is not None:
+                for entry in _decode(reply.result):
+                    if entry["number"] > run.events:
+                        shard.fault(f"history of {name} shows event {entry['number']} too early")
+            elif kind == "ListRuns":
+                for view in _decode(reply.result)["runs"]:
+                    self._view_answered(shard, shard.runs.get(f"default/{view['id']}"), view)
+        elif reply.code == "conflict" and (run is None or run.state not in _FINAL):
+            shard.fault(
+                f"{kind} of {name} is refused: {reply.message}; the log knows no such thing"
+            )
+        elif reply.code == "not-found" and name and run is not None and not run.evicted:
+            shard.fault(f"{kind} of {name} is refused: {reply.message}; the log knows it well")
+
+    def _view_answered(self, shard: ShardOracle, run: RunModel | None, view: Any) -> None:
+        if run is None:
+            shard.fault(f"{view['id']} is shown, and is not in the log")
+        elif view.get("events", 0) > run.events:
+            shard.fault(
+                f"{view['id']} is shown with {view['events']} events, {run.events} are logged"
+            )
+        elif view["state"] in _FINAL and view["state"] != run.state:
+            shard.fault(f"{view['id']} is shown as {view['state']}, it is {run.state}")
+
+    def _mutation_answered(self, shard: ShardOracle, run: RunModel | None, request: Any) -> None:
+        request_id = request.request_id
+        if run is None or (request_id not in run.requests and request_id not in shard.seen):
+            shard.fault(f"{type(request).__name__} {request_id} is acknowledged and not in the log")
+
+    def _results_answered(self, shard: ShardOracle, batch: Any, reply: Any) -> None:
+        if reply.retry_after_ms:
+            return
+        for index, result in enumerate(batch.results):
+            run = shard.runs.get(result.run)
+            step = run.instances[result.step] if run is not None else None
+            if step is None or step.state != DISPATCHED or step.attempt != result.attempt:
+                continue
+            if index not in reply.refused:
+                shard.fault(f"result of {result.run} step {result.step} confirmed, not in the log")
+            elif step.token == result.token:
+                shard.fault(
+                    f"result of {result.run} step {result.step} attempt {result.attempt} is "
+                    "refused for good, though it is the very one that is waited for"
+                )
+
+    def _claim_answered(self, shard: ShardOracle, claim: Any, reply: Any) -> None:
+        if not reply.granted:
+            return
+        run = shard.runs.get(claim.run)
+        step = run.instances[claim.step] if run is not None else None
+        if step is None or not step.claimed or step.attempt != claim.attempt:
+            shard.fault(f"claim of {claim.run} step {claim.step} is granted and not in the log")
+
+    # -- the end -------------------------------------------------------------------------------
+
+    def unfinished(self) -> list[str]:
+        """Return what still has to end: runs, keys."""
+        found = [
+            f"{key} is {run.state}"
+            for shard in self.shards.values()
+            for key, run in shard.runs.items()
+            if not run.evicted
+        ]
+        for shard in self.shards.values():
+            found += [f"{k} is held by {list(h)}" for k, h in shard.holders.items() if h]
+            found += [f"{k} is wanted by {list(w)}" for k, w in shard.waiters.items() if w]
+        return found
+
+    def final(self) -> None:
+        """Check all that must hold when everything has ended."""
+        for run, request in self.world.record.acknowledged:
+            self._acknowledged(run, request)
+        for key, held in self.holding.items():
+            if held:
+                self.world.violation(f"key {key} is still held by {held}")
+        self._archive()
+        for shard in self.shards.values():
+            self._replicas(shard)
+
+    def _acknowledged(self, name: str, request: Any) -> None:
+        run = self.run(f"default/{name}")
+        kind = type(request).__name__
+        if run is None:
+            self.world.violation(f"{kind} of {name} was acknowledged, the run is not in the log")
+            return
+        if kind != "SubmitRun":
+            shard = self.shards[self.world.layout.home(f"default/{name}")]
+            self._mutation_answered(shard, run, request)
+
+    def _archive(self) -> None:
+        kept = {}
+        for summary, segments in self.world.archive.kept():
+            kept[f"{summary.namespace}/{summary.run}"] = (summary, segments)
+        for shard in self.shards.values():
+            for key, run in shard.runs.items():
+                if key not in kept:
+                    shard.fault(f"{key} is not in the archive")
+                    continue
+                summary, segments = kept[key]
+                chunks = [chunk for segment in segments for chunk in unpack(segment.data)]
+                if chunks != run.chunks:
+                    shard.fault(
+                        f"the archive's history of {key} is not what the log had: segments "
+                        f"{[(s.first, len(unpack(s.data))) for s in segments]} hold events "
+                        f"{[_decode(c)[1] for c in chunks]}, the log had "
+                        f"{[_decode(c)[1] for c in run.chunks]}"
+                    )
+                if summary.state != run.state or summary.events != run.events:
+                    shard.fault(f"{key} is archived as {summary}")
+
+    def _replicas(self, shard: ShardOracle) -> None:
+        """Fold the whole log anew, and compare with everything that claims to have folded it."""
+        claims: dict[int, list[tuple[str, str]]] = {}
+        for position, (_, digest) in shard.snapshots.items():
+            claims.setdefault(position, []).append(("a snapshot", digest))
+        for name, state in self.world.replicas_of(shard.shard):
+            claims.setdefault(state.batch_position, []).append((name, state_hash(state)))
+        folder = Folder(ShardState(shard.shard, frozenset({HANDLER})))
+        for position, data in shard.entries:
+            folder.fold(position, data)
+            if folder.state.batch_position != position:
+                continue
+            for who, digest in claims.pop(position, ()):
+                if digest != state_hash(folder.state):
+                    shard.fault(f"{who} at position {position} differs from the log")
+        for position, who in claims.items():
+            if position:
+                shard.fault(f"{who} at position {position}: no such position")

@@ -1,0 +1,240 @@
+"""Random plans: everything that a run can be made of, in small."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import msgspec
+
+from headrace.plan import (
+    Choice,
+    Concurrency,
+    Group,
+    Join,
+    Loop,
+    Node,
+    Plan,
+    Sleep,
+    Task,
+    Wait,
+    validate_plan,
+)
+from headrace.retry import RetryPolicy
+
+HANDLER = "sim"
+RUN_KEYS = {"r0": 1, "r1": 2}
+GROUP_KEYS = {"g0": 1, "g1": 2}
+"""Concurrency groups and their limits: runs hold the first, groups within runs the second, so
+that nobody waits for what waits for him."""
+DEPTH_MAX = 3
+NODES_MAX = 14
+
+
+class Spec:
+    """A node before it has an index."""
+
+    def __init__(self, made_as: type[Any], children: list[Spec], **fields: Any) -> None:
+        self.made_as, self.children, self.fields = made_as, children, fields
+        self.needs: list[int] = []
+        """Positions among the siblings."""
+
+
+class PlanMaker:
+    """Makes plans from one source of chance."""
+
+    def __init__(self, rng: random.Random, *, keys: bool, jobs: bool) -> None:
+        self._rng = rng
+        self._keys, self._jobs = keys, jobs
+        self._left = 0
+
+    def plan(self, name: str) -> Plan:
+        """Return a valid plan."""
+        rng = self._rng
+        self._left = rng.choice([2, 4, 8, NODES_MAX])
+        concurrency = None
+        if self._keys and rng.random() < 0.3:
+            group = rng.choice(list(RUN_KEYS))
+            concurrency = Concurrency(
+                group=group,
+                limit=RUN_KEYS[group],
+                cancel_in_progress=rng.random() < 0.15,
+                queue="single" if rng.random() < 0.1 else "max",
+            )
+        root = Spec(Group, self._children(1, keyed=False), kind="graph")
+        nodes: list[Node] = []
+        _flatten(root, -1, (), nodes, "")
+        plan = Plan(
+            name=name,
+            nodes=tuple(nodes),
+            concurrency=concurrency,
+            timeout_ms=rng.choice([2_000, 6_000]) if rng.random() < 0.05 else None,
+        )
+        validate_plan(plan)
+        return plan
+
+    def _children(self, depth: int, *, keyed: bool) -> list[Spec]:
+        rng = self._rng
+        found = [self._spec(depth, keyed=keyed)]
+        while self._left > 0 and rng.random() < 0.75:
+            found.append(self._spec(depth, keyed=keyed))
+        for at in range(1, len(found)):
+            if rng.random() < 0.6:
+                found[at].needs = sorted(rng.sample(range(at), rng.randint(1, min(at, 2))))
+        return found
+
+    def _spec(self, depth: int, *, keyed: bool) -> Spec:
+        self._left -= 1
+        rng = self._rng
+        kinds = ["task"] * 10 + ["sleep", "wait"]
+        if depth < DEPTH_MAX and self._left > 0:
+            kinds += ["group", "group", "group", "loop", "loop", "choice", "sequence"]
+            kinds += ["job"] * 2 if self._jobs else []
+        kind = rng.choice(kinds)
+        made: Spec = getattr(self, f"_{kind}")(depth, keyed)
+        if rng.random() < 0.05:
+            made.fields["condition"] = rng.choice(["false", "always()", "failure()", "true"])
+        if rng.random() < 0.08:
+            made.fields["continue_on_error"] = True
+        return made
+
+    def _task(self, depth: int = 0, keyed: bool = False, *, plain: bool = False) -> Spec:
+        rng = self._rng
+        draw = rng.random()
+        fields: dict[str, Any] = {"uses": HANDLER}
+        if draw < 0.25:
+            fields["inputs"] = {"kind": "instant"}
+        elif draw < 0.45:
+            fields["inputs"] = {"kind": "flaky"}
+            fields["retry"] = RetryPolicy(
+                max_attempts=rng.randint(2, 5),
+                backoff=rng.choice(["fixed", "exponential", "random"]),
+                initial_ms=rng.choice([1, 50, 400]),
+                max_ms=1_000,
+                jitter=rng.choice([0.0, 0.5]),
+            )
+        elif draw < 0.48:
+            fields["inputs"] = {"kind": "broken"}
+        elif draw < 0.58 and not plain:
+            fields["effect"] = "at-most-once"
+        if rng.random() < 0.12 and not plain:
+            fields["runs_on"] = ("gpu",)
+        if rng.random() < 0.04:
+            fields["attempt_timeout_ms"] = 400
+        if rng.random() < 0.04:
+            fields["schedule_timeout_ms"] = rng.choice([300, 3_000])
+        if rng.random() < 0.04:
+            fields["timeout_ms"] = 2_000
+        if rng.random() < 0.1:
+            fields["priority"] = rng.randint(-2, 2)
+        return Spec(Task, [], **fields)
+
+    def _sleep(self, depth: int, keyed: bool) -> Spec:
+        return Spec(Sleep, [], duration_ms=self._rng.choice([1, 20, 150, 700, 1_500]))
+
+    def _wait(self, depth: int, keyed: bool) -> Spec:
+        rng = self._rng
+        fields: dict[str, Any] = {"signal": rng.choice(["go", "yes"])}
+        if rng.random() < 0.4:
+            fields["timeout_ms"] = rng.choice([50, 400, 2_000])
+            if rng.random() < 0.7:
+                fields |= {"default": {"v": 0}, "has_default": True}
+        return Spec(Wait, [], **fields)
+
+    def _join(self) -> Join:
+        rng = self._rng
+        kind = rng.choice(["all", "any", "count", "percent"])
+        value = {"count": rng.randint(1, 3), "percent": rng.choice([30, 50, 100])}.get(kind, 0)
+        losers = rng.choice(["cancel", "detach", "await"])
+        return Join(kind=kind, value=value, losers=losers)  # type: ignore[arg-type]
+
+    def _group(self, depth: int, keyed: bool) -> Spec:
+        rng = self._rng
+        fields: dict[str, Any] = {"kind": rng.choice(["graph", "parallel"])}
+        if rng.random() < 0.5:
+            fields["join"] = self._join()
+        if rng.random() < 0.06:
+            fields["timeout_ms"] = rng.choice([200, 1_500])
+        if self._keys and not keyed and rng.random() < 0.4:
+            group = rng.choice(list(GROUP_KEYS))
+            fields["concurrency"] = Concurrency(group=group, limit=GROUP_KEYS[group])
+            keyed = True
+        return Spec(Group, self._children(depth + 1, keyed=keyed), **fields)
+
+    def _sequence(self, depth: int, keyed: bool) -> Spec:
+        children = [self._spec(depth + 1, keyed=keyed) for _ in range(self._rng.randint(1, 3))]
+        for at in range(1, len(children)):
+            children[at].needs = [at - 1]
+        return Spec(Group, children, kind="pipeline")
+
+    def _job(self, depth: int, keyed: bool) -> Spec:
+        rng = self._rng
+        children = [self._task(plain=True) for _ in range(rng.randint(1, 3))]
+        self._left -= len(children)
+        for at in range(1, len(children)):
+            children[at].needs = [at - 1]
+        loss = rng.choice(["restart-job", "continue", "fail"])
+        return Spec(Group, children, kind="job", affinity=True, on_worker_loss=loss)
+
+    def _loop(self, depth: int, keyed: bool) -> Spec:
+        rng = self._rng
+        fields: dict[str, Any] = {"items": list(range(rng.choice([0, 1, 2, 3, 4])))}
+        if rng.random() < 0.4:
+            fields["max_parallel"] = rng.randint(1, 2)
+        if rng.random() < 0.3:
+            fields["fail_fast"] = True
+        if rng.random() < 0.4:
+            fields["join"] = self._join()
+        return Spec(Loop, [self._spec(depth + 1, keyed=keyed)], **fields)
+
+    def _choice(self, depth: int, keyed: bool) -> Spec:
+        rng = self._rng
+        children = [self._spec(depth + 1, keyed=keyed) for _ in range(rng.randint(1, 3))]
+        for child in children:
+            child.fields["condition"] = rng.choice(["true", "false", "2 > 1"])
+        return Spec(Choice, children)
+
+
+def _flatten(spec: Spec, parent: int, needs: tuple[int, ...], nodes: list[Node], name: str) -> None:
+    index = len(nodes)
+    nodes.append(spec.made_as(name=name, parent=parent, needs=needs, **spec.fields))
+    places: list[int] = []
+    for at, child in enumerate(spec.children):
+        places.append(len(nodes))
+        _flatten(child, index, tuple(places[n] for n in child.needs), nodes, f"n{at}")
+    nodes[index] = msgspec.structs.replace(nodes[index], size=len(nodes) - index)
+
+
+def signals_needed(plan: Plan) -> dict[str, int]:
+    """Return how many signals of each name a run could take, iterations of loops included."""
+    found: dict[str, int] = {}
+    times = [1] * len(plan.nodes)
+    for index, node in enumerate(plan.nodes):
+        if index:
+            above = plan.nodes[node.parent]
+            items = len(above.items) if isinstance(above, Loop) else 1
+            times[index] = times[node.parent] * items
+        if isinstance(node, Wait):
+            found[node.signal] = found.get(node.signal, 0) + times[index]
+    return found
+
+
+def asks_for_more(plan: Plan) -> bool:
+    """Tell whether some node may begin in a cancelled run."""
+    return any("always" in node.condition or "failure" in node.condition for node in plan.nodes)
+
+
+def drawn(plan: Plan) -> str:
+    """Return a plan as text, a line a node."""
+    lines = [f"plan {plan.name} concurrency={plan.concurrency} timeout={plan.timeout_ms}"]
+    depth: list[int] = []
+    for index, node in enumerate(plan.nodes):
+        depth.append(0 if node.parent < 0 else depth[node.parent] + 1)
+        fields = {
+            name: getattr(node, name)
+            for name in node.__struct_fields__
+            if name not in ("name", "title", "parent", "size", "position", "uses")
+            and getattr(node, name) not in ("", None, (), {}, False, 0)
+        }
+        lines.append(f"{'  ' * depth[-1]}{index} {type(node).__name__} {node.name} {fields}")
+    return "\n           ".join(lines)

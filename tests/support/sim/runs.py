@@ -1,0 +1,439 @@
+"""One run as its events tell it, with the rules that every history must keep.
+
+A second, slower reading of what a run is: one record an instance, no counters, no bitmaps.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from headrace.plan import Group, Join, Loop, Node, Plan, Sleep, Task, Wait
+
+if TYPE_CHECKING:
+    from support.sim.oracle import ShardOracle
+
+PENDING, DISPATCHED, WAITING, RUNNING = "pending", "dispatched", "waiting", "running"
+COMPLETED, FAILED, SKIPPED, CANCELLED, UNKNOWN = (
+    "completed",
+    "failed",
+    "skipped",
+    "cancelled",
+    "unknown",
+)
+GONE = "gone"
+_FINAL = {COMPLETED, FAILED, SKIPPED, CANCELLED, UNKNOWN, GONE}
+_STATES = {4: COMPLETED, 5: FAILED, 6: SKIPPED, 7: CANCELLED, 8: UNKNOWN}
+
+
+class Instance:
+    """A node of a run."""
+
+    __slots__ = (
+        "attempt",
+        "children",
+        "claimed",
+        "detached",
+        "due_ms",
+        "index",
+        "key",
+        "needs",
+        "node",
+        "parent",
+        "retry_ms",
+        "signal",
+        "state",
+        "token",
+        "tolerated",
+    )
+
+    def __init__(self, index: int, node: Node, parent: Instance | None) -> None:
+        self.index, self.node, self.parent = index, node, parent
+        self.children: list[Instance] = []
+        self.needs: list[Instance] = []
+        self.state = PENDING
+        self.attempt = self.token = 0
+        self.due_ms = self.retry_ms = 0
+        self.claimed = self.tolerated = self.detached = False
+        self.key = self.signal = ""
+
+    @property
+    def open(self) -> bool:
+        """Children may begin."""
+        return self.state == RUNNING or self.detached
+
+
+class RunModel:
+    """See the module. `fault` reports a broken rule."""
+
+    def __init__(self, shard: ShardOracle, key: str, plan: Plan, asks_for_more: bool) -> None:
+        self._shard, self.key, self.plan = shard, key, plan
+        self._asks_for_more = asks_for_more
+        self.instances: list[Instance] = []
+        self.events = 0
+        self.state = "PENDING"
+        self.paused = self.cancelling = False
+        self.requests: set[str] = set()
+        self.chunks: list[bytes] = []
+        self.received: dict[str, int] = {}
+        self.taken: dict[str, int] = {}
+        self.evicted = False
+        self.run_key = ""
+        self.time_ms = 0
+        self._grow(0, None)
+
+    def fault(self, text: str) -> None:
+        """Report a broken rule."""
+        self._shard.fault(f"run {self.key}, event {self.events}: {text}")
+
+    def _grow(self, first: int, loop: Instance | None) -> None:
+        """Add instances for the plan's nodes from *first* on: all, or one iteration's body."""
+        nodes = self.plan.nodes
+        base = len(self.instances)
+        for node in range(first, first + nodes[first].size):
+            above = loop
+            if node > first:
+                above = self.instances[base + nodes[node].parent - first]
+            made = Instance(base + node - first, nodes[node], above)
+            if above is not None and not (isinstance(above.node, Loop) and above is not loop):
+                above.children.append(made)
+            self.instances.append(made)
+        for node in range(first, first + nodes[first].size):
+            if node > first:
+                made = self.instances[base + node - first]
+                made.needs = [self.instances[base + need - first] for need in nodes[node].needs]
+
+    # -- events --------------------------------------------------------------------------------
+
+    def apply(self, event: list[Any], time_ms: int) -> None:
+        """Apply one event: its tag, then its fields."""
+        self.events += 1
+        self.time_ms = time_ms
+        kind = event[0]
+        if kind == 28:
+            return
+        if self.state in ("COMPLETED", "FAILED", "CANCELLED"):
+            self.fault(f"event {kind} after the run's end")
+        handler = _HANDLERS.get(kind)
+        if handler is None:
+            self.fault(f"unexpected event {event}")
+        else:
+            handler(self, event)
+
+    def _step(self, event: list[Any], attempt: int) -> Instance:
+        """Return the dispatched step that an outcome of *attempt* is for."""
+        step = self.instances[event[1]]
+        if step.state != DISPATCHED or step.attempt != attempt:
+            self.fault(
+                f"outcome {event[0]} of attempt {attempt} of step {step.index}, which is "
+                f"{step.state} at attempt {step.attempt}"
+            )
+        return step
+
+    def _finish(self, found: Instance, state: str) -> None:
+        found.state = state
+        if found.key:
+            self._shard.release_real(found.key, (self.key, found.index))
+            found.key = ""
+
+    def _created(self, event: list[Any]) -> None:
+        held, key = event[12], event[13]
+        self.run_key = key
+        if not held:
+            self._begin()
+
+    def _begin(self) -> None:
+        self.state = "RUNNING"
+        self.instances[0].state = RUNNING
+        if self.run_key:
+            self._shard.hold_real(self.run_key, (self.key, -1))
+
+    def _started(self, event: list[Any]) -> None:
+        if self.state != "PENDING":
+            self.fault("started twice")
+        self._begin()
+
+    def _scheduled(self, event: list[Any]) -> None:
+        step, attempt, token = self.instances[event[1]], event[2], event[3]
+        if not isinstance(step.node, Task) or step.state not in (PENDING, WAITING):
+            self.fault(f"step {step.index} scheduled while {step.state}")
+        if attempt != step.attempt + 1:
+            self.fault(f"step {step.index}: attempt {attempt} after {step.attempt}")
+        if self.state != "RUNNING" or self.paused:
+            self.fault(f"step {step.index} scheduled in a run that is {self.state}, or paused")
+        if self.cancelling and not self._asks_for_more:
+            self.fault(f"step {step.index} scheduled after the cancel")
+        if step.retry_ms > self.time_ms:
+            self.fault(f"step {step.index}: retry {step.retry_ms - self.time_ms} ms early")
+        self._may_begin(step)
+        self._shard.token(token)
+        step.state, step.attempt, step.claimed = DISPATCHED, attempt, False
+        step.token = token
+
+    def _queued(self, event: list[Any]) -> None:
+        """It is ready, and fails unless it is scheduled in time."""
+        step, due_ms = self.instances[event[1]], event[2]
+        assert isinstance(step.node, Task)
+        limit_ms = step.node.schedule_timeout_ms or 0
+        if step.state not in (PENDING, WAITING) or due_ms != self.time_ms + limit_ms:
+            self.fault(f"step {step.index} is queued until {due_ms} while {step.state}")
+        step.due_ms = due_ms
+
+    def _may_begin(self, found: Instance) -> None:
+        late = [need.index for need in found.needs if need.state not in _FINAL]
+        if late:
+            self.fault(f"{found.index} begins before {late} have ended")
+        if found.parent is not None and not found.parent.open:
+            self.fault(f"{found.index} begins in a container that is {found.parent.state}")
+
+    def _completed(self, event: list[Any]) -> None:
+        step = self._step(event, event[2])
+        self._shard.check_output(self.key, step.index, event[2], event[3], event[6])
+        self._finish(step, COMPLETED)
+
+    def _failed(self, event: list[Any]) -> None:
+        index, attempt, worker, retry_ms, tolerated = (
+            event[1],
+            event[2],
+            event[3],
+            event[7],
+            event[10],
+        )
+        if worker or self.instances[index].state == DISPATCHED:
+            step = self._step(event, attempt)
+        else:
+            step = self.instances[index]
+            if step.state not in (PENDING, WAITING):
+                self.fault(f"{index} fails while {step.state}")
+            if step.due_ms > self.time_ms and event[6][0] == "timeout":
+                self.fault(f"{index}: timeout {step.due_ms - self.time_ms} ms early")
+        if retry_ms:
+            step.state, step.retry_ms = WAITING, retry_ms
+        else:
+            step.tolerated = tolerated
+            self._finish(step, FAILED)
+
+    def _lost(self, event: list[Any]) -> None:
+        step = self._step(event, event[2])
+        if step.claimed and event[0] == 6:
+            self.fault(f"step {step.index} is at-most-once and claimed, and is to run again")
+        if event[0] == 6:
+            self._shard.lost(self.key, step.index, event[2])
+        step.state = PENDING
+
+    def _claimed(self, event: list[Any]) -> None:
+        step = self._step(event, event[2])
+        if step.claimed:
+            self.fault(f"step {step.index} is claimed twice")
+        step.claimed = True
+
+    def _unknown(self, event: list[Any]) -> None:
+        step = self._step(event, event[2])
+        if not step.claimed:
+            self.fault(f"step {step.index} is UNKNOWN, and was never claimed")
+        step.tolerated = event[4]
+        self._finish(step, UNKNOWN)
+
+    def _skipped(self, event: list[Any]) -> None:
+        found = self.instances[event[1]]
+        if found.state != PENDING:
+            self.fault(f"{found.index} skipped while {found.state}")
+        self._finish(found, SKIPPED)
+
+    def _cancelled(self, event: list[Any]) -> None:
+        found = self.instances[event[1]]
+        if found.state in _FINAL:
+            self.fault(f"{found.index} cancelled while {found.state}")
+        self._finish(found, CANCELLED)
+
+    def _node_started(self, event: list[Any]) -> None:
+        found = self.instances[event[1]]
+        if found.state not in (PENDING, WAITING):
+            self.fault(f"container {found.index} begins while {found.state}")
+        self._may_begin(found)
+        found.state, found.due_ms = RUNNING, event[2]
+
+    def _node_ended(self, event: list[Any]) -> None:
+        found, state, reason = self.instances[event[1]], _STATES[event[2]], event[4]
+        if found.state != RUNNING:
+            self.fault(f"container {found.index} ends while {found.state}")
+        if reason.startswith("timeout") and found.due_ms > self.time_ms:
+            self.fault(f"container {found.index}: timeout early")
+        if not reason:
+            self._check_join(found, state)
+        found.tolerated, found.detached = event[5], event[6]
+        self._finish(found, state)
+        if not found.detached and any(child.state not in _FINAL for child in found.children):
+            self._close(found)
+
+    def _check_join(self, found: Instance, state: str) -> None:
+        """A container completes when its join says so, and not before."""
+        node, children = found.node, found.children
+        total = len(node.items) if isinstance(node, Loop) else len(children)
+        ok = sum(c.state == COMPLETED or c.tolerated for c in children)
+        bad = sum(c.state in (FAILED, UNKNOWN) and not c.tolerated for c in children)
+        ended = sum(c.state in _FINAL for c in children)
+        join = node.join if isinstance(node, Group | Loop) else Join()
+        if join.kind == "all":
+            if state == COMPLETED and (bad or ended < total):
+                self.fault(f"container {found.index} completes with {ended} of {total}, {bad} bad")
+        else:
+            needed = join.needed(total)
+            if (state == COMPLETED) != (ok >= needed):
+                self.fault(f"container {found.index} is {state}: {ok} of {needed} succeeded")
+            if join.losers == "await" and ended < total:
+                self.fault(f"container {found.index} does not await its losers")
+
+    def _close(self, container: Instance) -> None:
+        """Nothing below begins any more; what is dispatched may still end."""
+        for child in container.children:
+            if child.state in (PENDING, WAITING, RUNNING):
+                self._finish(child, CANCELLED)
+            if child.state != DISPATCHED:
+                child.detached = False
+                self._close(child)
+
+    def _expanded(self, event: list[Any]) -> None:
+        loop, first, items, total = self.instances[event[1]], event[2], event[3], event[4]
+        assert isinstance(loop.node, Loop)
+        if first == 0:
+            if loop.state != PENDING:
+                self.fault(f"loop {loop.index} expands while {loop.state}")
+            self._may_begin(loop)
+            loop.state, loop.due_ms = RUNNING, event[9]
+        if total != len(loop.node.items) or items != loop.node.items[first : first + len(items)]:
+            self.fault(f"loop {loop.index}: items {items} of {total}")
+        for _ in items:
+            self._grow(self._node_index(loop) + 1, loop)
+
+    def _node_index(self, found: Instance) -> int:
+        for index, node in enumerate(self.plan.nodes):
+            if node is found.node:
+                return index
+        raise AssertionError("a node of another plan")
+
+    def _sleep_started(self, event: list[Any]) -> None:
+        found, due_ms = self.instances[event[1]], event[2]
+        assert isinstance(found.node, Sleep)
+        self._may_begin(found)
+        if found.state != PENDING or due_ms != self.time_ms + int(found.node.duration_ms or 0):
+            self.fault(f"sleep {found.index} begins while {found.state}, due {due_ms}")
+        found.state, found.due_ms = WAITING, due_ms
+
+    def _wait_started(self, event: list[Any]) -> None:
+        found = self.instances[event[1]]
+        assert isinstance(found.node, Wait)
+        self._may_begin(found)
+        if found.state != PENDING:
+            self.fault(f"wait {found.index} begins while {found.state}")
+        found.state, found.signal, found.due_ms = WAITING, event[2], event[3]
+
+    def _wait_ended(self, event: list[Any]) -> None:
+        found, outcome = self.instances[event[1]], event[2]
+        if found.state != WAITING:
+            self.fault(f"wait {found.index} ends while {found.state}")
+        if outcome == "signal":
+            taken = self.taken[found.signal] = self.taken.get(found.signal, 0) + 1
+            if taken > self.received.get(found.signal, 0):
+                self.fault(f"wait {found.index} took a signal {found.signal} that never came")
+        elif not found.due_ms or found.due_ms > self.time_ms:
+            self.fault(f"{found.index}: timer {found.due_ms - self.time_ms} ms early")
+        self._finish(found, COMPLETED)
+
+    def _signal(self, event: list[Any]) -> None:
+        self._request(event[3])
+        self.received[event[1]] = self.received.get(event[1], 0) + 1
+
+    def _request(self, request: str) -> None:
+        if request and request in self.requests:
+            self.fault(f"request {request} took effect twice")
+        self.requests.add(request)
+
+    def _cancel(self, event: list[Any]) -> None:
+        self._request(event[2])
+        self.cancelling = True
+
+    def _pause(self, event: list[Any]) -> None:
+        self._request(event[1])
+        self.paused = True
+
+    def _resume(self, event: list[Any]) -> None:
+        self._request(event[1])
+        self.paused = False
+
+    def _ended(self, event: list[Any]) -> None:
+        busy = [found.index for found in self.instances if found.state == DISPATCHED]
+        if busy:
+            self.fault(f"the run ends, and {busy} are dispatched")
+        self.state = _STATES[event[1]].upper()
+        for found in self.instances:
+            if found.key:
+                self._finish(found, found.state)
+        if self.run_key:
+            self._shard.release_real(self.run_key, (self.key, -1))
+
+    def _job_restarted(self, event: list[Any]) -> None:
+        job = self.instances[event[1]]
+        if job.state != RUNNING:
+            self.fault(f"job {job.index} restarts while {job.state}")
+        self._restart(job)
+
+    def _restart(self, found: Instance) -> None:
+        for child in found.children:
+            child.state = PENDING
+            child.retry_ms = child.due_ms = 0
+            child.claimed = child.tolerated = False
+            self._restart(child)
+
+    def _moved(self, event: list[Any]) -> None:
+        return
+
+    def _key_requested(self, event: list[Any]) -> None:
+        found = self.instances[event[1]]
+        self._may_begin(found)
+        if found.state != PENDING:
+            self.fault(f"{found.index} asks for a key while {found.state}")
+        found.state = WAITING
+
+    def _key_granted(self, event: list[Any]) -> None:
+        if event[1] < 0:
+            return
+        found = self.instances[event[1]]
+        if found.state != WAITING:
+            self.fault(f"{found.index} is granted a key while {found.state}")
+        found.key = event[2]
+        self._shard.hold_real(found.key, (self.key, found.index))
+
+    def _quarantined(self, event: list[Any]) -> None:
+        self.fault(f"quarantined: {event[1]}")
+
+
+_HANDLERS = {
+    1: RunModel._created,
+    2: RunModel._started,
+    3: RunModel._scheduled,
+    4: RunModel._completed,
+    5: RunModel._failed,
+    6: RunModel._lost,
+    7: RunModel._lost,
+    8: RunModel._claimed,
+    9: RunModel._unknown,
+    10: RunModel._skipped,
+    11: RunModel._cancelled,
+    13: RunModel._node_started,
+    14: RunModel._node_ended,
+    16: RunModel._expanded,
+    17: RunModel._sleep_started,
+    18: RunModel._wait_started,
+    19: RunModel._wait_ended,
+    20: RunModel._signal,
+    21: RunModel._cancel,
+    22: RunModel._pause,
+    23: RunModel._resume,
+    24: RunModel._ended,
+    25: RunModel._job_restarted,
+    26: RunModel._moved,
+    27: RunModel._key_granted,
+    31: RunModel._queued,
+    29: RunModel._quarantined,
+    30: RunModel._key_requested,
+}

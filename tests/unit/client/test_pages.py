@@ -1,0 +1,107 @@
+"""One list out of many."""
+
+import asyncio
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headrace.client._pages import decode_cursor, merge_pages
+from headrace.errors import InvalidRequest, Unreachable
+from headrace.messages import RunPage, RunView
+
+
+def run(created, name, **fields):
+    return RunView(id=name, workflow="w", state="RUNNING", created_ms=created, **fields)
+
+
+class Sources:
+    """Sources that page by the key of the last run, as the servers do."""
+
+    def __init__(self, runs, size):
+        self.runs, self.size = runs, size
+
+    async def fetch(self, source, cursor):
+        found = sorted(self.runs[source], key=lambda r: (r.created_ms, r.id), reverse=True)
+        if cursor:
+            created, name = cursor.split(":")
+            found = [r for r in found if (r.created_ms, r.id) < (int(created), name)]
+        page = found[: self.size]
+        more = len(found) > len(page)
+        return RunPage(runs=page, cursor=f"{page[-1].created_ms}:{page[-1].id}" if more else "")
+
+
+def read_all(sources, limit, between=lambda page: None):
+    async def read():
+        pages, cursor = [], ""
+        while True:
+            page = await merge_pages(list(sources.runs), sources.fetch, limit=limit, cursor=cursor)
+            pages.append([r.id for r in page.runs])
+            cursor = page.cursor
+            if not cursor:
+                return pages
+            assert page.runs
+            between(len(pages))
+
+    return asyncio.run(read())
+
+
+@given(
+    placed=st.lists(st.tuples(st.integers(1, 6), st.integers(0, 2)), max_size=25),
+    size=st.integers(1, 5),
+    limit=st.integers(1, 7),
+)
+def test_pages_show_every_run_once_newest_first(placed, size, limit):
+    runs = {str(source): [] for source in range(3)}
+    for number, (created, source) in enumerate(placed):
+        runs[str(source)].append(run(created, f"r{number:02}"))
+    pages = read_all(Sources(runs, size), limit)
+    expected = sorted((r for s in runs.values() for r in s), key=lambda r: (r.created_ms, r.id))
+    assert [name for page in pages for name in page] == [r.id for r in reversed(expected)]
+    assert all(len(page) == limit for page in pages[:-1])
+
+
+@given(
+    ages=st.lists(st.integers(1, 5), min_size=4, max_size=15),
+    moves=st.lists(st.integers(0, 14), max_size=6),
+    limit=st.integers(1, 4),
+)
+def test_a_run_that_is_archived_between_pages_is_neither_lost_nor_doubled(ages, moves, limit):
+    runs = {"1": [], "archive": []}
+    for number, created in enumerate(ages):
+        runs["1" if number % 2 else "archive"].append(run(created, f"r{number:02}"))
+
+    def move(page):
+        for number in moves[page - 1 : page]:
+            name = f"r{number:02}"
+            for moved in [r for r in runs["1"] if r.id == name]:
+                runs["1"].remove(moved)
+                runs["archive"].append(moved)
+
+    pages = read_all(Sources(runs, limit), limit, move)
+    assert sorted(name for page in pages for name in page) == sorted(
+        r.id for s in runs.values() for r in s
+    )
+
+
+async def test_the_finished_one_of_two_views_is_shown():
+    sources = Sources({"1": [run(5, "a")], "archive": [run(5, "a", finished_ms=9)]}, 5)
+    for names in (["1", "archive"], ["archive", "1"]):
+        page = await merge_pages(names, sources.fetch, limit=1)
+        assert [r.finished_ms for r in page.runs] == [9]
+
+
+async def test_half_a_list_is_an_error():
+    async def fetch(source, cursor):
+        if source == "2":
+            raise Unreachable("gone")
+        return RunPage(runs=[])
+
+    with pytest.raises(Unreachable):
+        await merge_pages(["1", "2"], fetch, limit=5)
+
+
+@pytest.mark.parametrize("text", ["x", "!!!!", "gaNh"])
+def test_a_cursor_is_checked(text):
+    with pytest.raises(InvalidRequest):
+        decode_cursor(text)

@@ -1,0 +1,102 @@
+"""What is counted of a shard's work."""
+
+from types import SimpleNamespace
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from headrace.coordinator.core import OutMessage, status
+from headrace.coordinator.runtime import observe
+from headrace.coordinator.runtime.observe import RunCensus, ShardObserver
+from headrace.coordinator.runtime.watch import Tick, refusal_reason
+from headrace.events import (
+    RunCreated,
+    StepCompleted,
+    StepFailed,
+    StepLost,
+    StepReturned,
+    StepScheduled,
+    StepSkipped,
+)
+from headrace.messages import GetRun, ResultBatch, StepError, SubmitRun
+from headrace.telemetry import CoordinatorMetrics
+
+
+@pytest.fixture
+def metrics():
+    return CoordinatorMetrics(CollectorRegistry())
+
+
+@pytest.fixture
+def observer(metrics):
+    return ShardObserver(3, metrics)
+
+
+def failed(type, retry_ms):
+    return StepFailed(1, 1, "w", 0, 0, StepError(type, ""), retry_ms)
+
+
+def test_events_are_counted_by_type_and_meaning(observer, metrics):
+    counts = {RunCreated: 2, StepScheduled: 5, StepCompleted: 3, StepSkipped: 1, StepFailed: 3}
+    counts |= {StepLost: 1, StepReturned: 2}
+    failures = [failed("timeout", 5), failed("exit-code", 5), failed("exit-code", 0)]
+    for _ in range(2):
+        observer.ticked(Tick(counts, failures, [], [100, 200], 0.001))
+    observer.flush()
+    observer.flush()
+    assert metrics.events.value("StepCompleted") == 6
+    assert metrics.events.value("StepFailed") == 6
+    assert metrics.attempts.value() == 10
+    outcomes = ("completed", "failed", "skipped", "cancelled", "unknown")
+    assert [metrics.steps_ended.value(o) for o in outcomes] == [6, 2, 2, 0, 0]
+    reasons = ("error", "timeout", "worker_lost", "returned")
+    assert [metrics.retries.value(reason) for reason in reasons] == [2, 2, 2, 4]
+    assert metrics.appends.value("3") == 4
+    assert metrics.append_bytes.count() == 4
+    assert metrics.append_events.count() == 2
+
+
+def test_ended_runs(observer, metrics):
+    runs = [
+        SimpleNamespace(state=state, created_ms=1_000, finished_ms=3_000)
+        for state in (status.COMPLETED, status.COMPLETED, status.FAILED)
+    ]
+    observer.ticked(Tick({}, [], runs, [1], 0.0))
+    assert metrics.runs_ended.value("completed") == 2
+    assert metrics.runs_ended.value("failed") == 1
+    assert metrics.run_seconds.count("completed") == 1
+
+
+def test_requests(observer, metrics):
+    for kind in (SubmitRun, SubmitRun, GetRun, ResultBatch, OutMessage):
+        observer.request(kind)
+    observer.request(SubmitRun, refused=True)
+    observer.flush()
+    kinds = ("submit", "query", "result", "peer", "signal")
+    assert [metrics.commands.value(kind) for kind in kinds] == [3, 1, 1, 1, 0]
+    assert metrics.commands_refused.value("submit") == 1
+
+
+def test_why_a_result_was_refused():
+    run = SimpleNamespace(attempt=[0, 2])
+    assert refusal_reason(None, 1, 1) == "run_ended"
+    assert refusal_reason(run, 7, 1) == "run_ended"
+    assert refusal_reason(run, 1, 1) == "stale_attempt"
+    assert refusal_reason(run, 1, 2) == "stale_token"
+
+
+def test_live_runs_are_counted_some_at_a_time(monkeypatch):
+    monkeypatch.setattr(observe, "RUNS_A_LOOK", 2)
+    fields = {"quarantined": "", "paused": False, "active": 1, "status": b""}
+    runs = {
+        str(number): SimpleNamespace(state=state, **fields)
+        for number, state in enumerate([status.PENDING] * 2 + [status.RUNNING] * 3)
+    }
+    runs["p"] = SimpleNamespace(state=status.RUNNING, **{**fields, "paused": True})
+    runs["end"] = SimpleNamespace(state=status.COMPLETED, **fields)
+    census = RunCensus()
+    for _ in range(3):
+        assert not census.look(runs)
+    assert census.look(runs) == {"pending": 2, "running": 3, "paused": 1}
+    runs.clear()
+    assert census.look(runs) == {}

@@ -1,0 +1,561 @@
+"""Layout, inbox, snapshots, standby, archiver, closed runs, chosen ids."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+
+import msgspec
+import pytest
+
+from headrace.bus import CorruptObject, JetStreamBusy
+from headrace.coordinator.archive.memory import MemoryArchive
+from headrace.coordinator.archive.store import Segment
+from headrace.coordinator.core import BrokenLog, Refusal, state_hash
+from headrace.coordinator.runtime import archiver as archiver_module
+from headrace.coordinator.runtime import follower as follower_module
+from headrace.coordinator.runtime.archiver import pack, unpack
+from headrace.coordinator.runtime.closed import answer
+from headrace.coordinator.runtime.explicit import check_explicit, needs_check
+from headrace.coordinator.runtime.follower import Follower
+from headrace.coordinator.runtime.inbox import PendingBatch, reply_of
+from headrace.coordinator.runtime.layout import Layout
+from headrace.coordinator.runtime.snapshots import Snapshots
+from headrace.coordinator.shardlog import MemoryLog, MemoryLogStore, MemorySnapshotStore
+from headrace.errors import Unavailable, Unreachable
+from headrace.messages import (
+    GetExplanation,
+    GetHistory,
+    GetPlan,
+    GetRun,
+    HistoryEntry,
+    ListRuns,
+    ReplyBatch,
+    decode,
+    subjects,
+)
+from headrace.telemetry import SystemClock
+from support.broker import eventually
+from support.ownerkit import BUILTIN, Kit, ask, do, get, report, store, submission, submit
+from support.plans import chain, loop, plan, task
+
+ONE = plan(task("a"))
+
+
+@pytest.fixture
+def kit():
+    return Kit()
+
+
+# -- layout -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("journal", [1, 2, 3, 5, 7, 8, 12, 100, 1_023, 1_024])
+def test_slots_levels_and_homes_agree(journal, monkeypatch):
+    layout = Layout(journal=journal, snapshot=2, memory=1)
+    pairs = layout.slots()
+    owners = [
+        shard for shard, count in zip(pairs[::2], pairs[1::2], strict=True) for _ in range(count)
+    ]
+    assert len(owners) == subjects.SLOTS
+    assert set(owners) == set(range(journal))
+    for slot in range(subjects.SLOTS):
+        monkeypatch.setattr(subjects, "slot_of", lambda key, slot=slot: slot)
+        assert layout.home("any") == owners[slot]
+    assert {layout.level(shard) for shard in owners} == {"journal"}
+    assert layout.level_shards() == {"snapshot": [journal, journal + 1], "memory": [journal + 2]}
+    for level, shards in layout.level_shards().items():
+        assert [layout.level(shard) for shard in shards] == [level] * len(shards)
+    assert list(layout.shards) == list(range(journal + 3))
+
+
+# -- inbox ------------------------------------------------------------------------------------
+
+
+def test_a_batch_is_answered_once_when_all_is_there():
+    sent = []
+    batch = PendingBatch("default", [GetRun(run="a"), GetRun(run="b")], sent.append, 10)
+    batch.answer(1, reply_of("two"))
+    assert sent == []
+    batch.answer(0, reply_of("one"))
+    batch.answer(0, reply_of("again"))
+    batch.refuse(Refusal("busy", "no"))
+    (data,) = sent
+    replies = decode(ReplyBatch, data).replies
+    assert [msgspec.msgpack.decode(reply.result) for reply in replies] == ["one", "two"]
+
+
+def test_a_refusal_answers_what_is_open():
+    sent = []
+    batch = PendingBatch("default", [GetRun(run="a"), GetRun(run="b")], sent.append, 10)
+    batch.answer(0, reply_of(1))
+    batch.refuse(Refusal("busy", "no", 100))
+    replies = decode(ReplyBatch, sent[0]).replies
+    assert [(reply.code, reply.retry_after_ms) for reply in replies] == [("", 0), ("busy", 100)]
+
+
+# -- snapshots --------------------------------------------------------------------------------
+
+
+class Store(MemorySnapshotStore):
+    """Reads fail as told."""
+
+    def __init__(self):
+        super().__init__()
+        self.faults = {}
+
+    async def get(self, shard, name):
+        fault = self.faults.get(name)
+        if isinstance(fault, Exception):
+            raise fault
+        return fault if fault is not None else await super().get(shard, name)
+
+
+async def two_snapshots(kit):
+    """Return (their names, oldest first; the state's hash at the end)."""
+    kit.every_touches = 1_000_000
+    kit.snapshot_store = Store()
+    async with kit.leading() as owner:
+        for number in range(2):
+            await submit(owner, ONE, f"r{number}")
+            await owner.snapshot()
+        await submit(owner, ONE, "last")
+        return await kit.snapshot_store.names(0), state_hash(owner.machine.state)
+
+
+def snapshots(kit, **options):
+    return Snapshots(kit.snapshot_store, SystemClock(), **options)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        CorruptObject("b", "n", "digest does not match"),
+        b"",
+        b"garbage",
+        msgspec.msgpack.encode([1]),
+        msgspec.msgpack.encode([99, 0, 0, [], 0, [], [], [], [], [], [], [], {}]),
+    ],
+)
+async def test_a_torn_snapshot_is_passed_over(kit, fault):
+    (older, newer), wanted = await two_snapshots(kit)
+    kit.snapshot_store.faults[newer] = fault
+    state = await snapshots(kit).load(0, BUILTIN)
+    assert sorted(state.runs) == ["default/r0"]
+    async with kit.leading() as owner:
+        assert state_hash(owner.machine.state) == wanted
+    assert older < newer
+
+
+@pytest.mark.parametrize("fault", [Unreachable("no answer"), JetStreamBusy("no leader")])
+async def test_a_store_that_is_away_is_not_an_empty_one(kit, fault):
+    (_, newer), _ = await two_snapshots(kit)
+    kit.snapshot_store.faults[newer] = fault
+    with pytest.raises(type(fault)):
+        await snapshots(kit).load(0, BUILTIN)
+
+
+async def test_a_cut_off_run_in_a_snapshot_is_passed_over(kit):
+    (_, newer), _ = await two_snapshots(kit)
+    data = await kit.snapshot_store.get(0, newer)
+    image = msgspec.msgpack.decode(data)
+    image[6] = [image[6][0][:3]]
+    kit.snapshot_store.faults[newer] = msgspec.msgpack.encode(image)
+    assert sorted((await snapshots(kit).load(0, BUILTIN)).runs) == ["default/r0"]
+
+
+async def test_a_snapshot_that_reads_back_differently_is_not_registered(kit):
+    class Forgetful(Store):
+        async def get(self, shard, name):
+            return self.older
+
+    kit.snapshot_store = Forgetful()
+    kit.every_touches = 1_000_000
+    async with kit.leading() as owner:
+        await submit(owner, ONE)
+        from headrace.coordinator.core import ShardState, encode_state
+
+        kit.snapshot_store.older = encode_state(ShardState(0, BUILTIN))
+        await owner.snapshot()
+        assert owner.machine.state.snapshots == []
+        assert kit.store.positions[0] == 2
+
+
+async def test_when_a_snapshot_is_due(kit):
+    clock = SimpleNamespace(now_ms=lambda: 1_000)
+    found = Snapshots(kit.snapshot_store, clock, every_touches=10, every_ms=500)
+    assert not found.due(9_999)
+    found.count(1)
+    assert not found.due(1_499)
+    assert found.due(1_500)
+    found.count(9)
+    assert found.due(1_000)
+    found.copy_soon()
+    assert not found.due(9_999)
+    never = Snapshots(kit.snapshot_store, clock, every_touches=0)
+    never.count(10**9)
+    assert not never.due(10**12)
+
+
+async def test_a_level_whose_positions_mean_nothing_later_purges_nothing(kit):
+    await two_snapshots(kit)
+    weak = snapshots(kit, survives=False)
+    state = await weak.load(0, BUILTIN)
+    assert state.batch_position == 0
+    assert state.batch_index > 0
+    assert weak.purge_position(state) == 0
+
+
+# -- the standby ------------------------------------------------------------------------------
+
+
+class Following:
+    def __init__(self, kit):
+        self.log = MemoryLog(0, kit.store)
+        self.follower = Follower(self.log, snapshots(kit), BUILTIN, SystemClock())
+        self.task = asyncio.create_task(self.follower.run())
+
+    async def at(self, position):
+        await eventually(
+            lambda: (
+                self.follower.state is not None and self.follower.state.batch_position >= position
+            )
+        )
+        return self.follower.state
+
+    async def stop(self):
+        self.task.cancel()
+        await asyncio.gather(self.task, return_exceptions=True)
+
+
+async def test_a_standby_follows_and_is_handed_over(kit):
+    following = Following(kit)
+    async with kit.leading() as owner:
+        await submit(owner, chain(2))
+        state = await following.at(owner.machine.state.batch_position)
+        assert state_hash(state) == state_hash(owner.machine.state)
+        position = state.batch_position
+        assert await following.follower.hash_at(position) == state_hash(state)
+        later = asyncio.create_task(following.follower.hash_at(position + 1))
+        await asyncio.sleep(0)
+        await report(owner, *kit.dispatch.sent).reply()
+        assert await later in (state_hash(owner.machine.state), "")
+        assert await following.follower.hash_at(position) == ""
+        await following.at(owner.machine.state.batch_position)
+    await following.stop()
+    folder = following.follower.folder
+    async with kit.leading(folder=folder) as owner:
+        assert owner.machine.state is folder.state
+        assert (await get(owner)).state == "RUNNING"
+        await report(owner, *kit.dispatch.sent).reply()
+
+
+async def test_a_standby_that_was_away_goes_on_from_a_snapshot(kit, monkeypatch):
+    monkeypatch.setattr(follower_module, "RETRY_S", 0.01)
+    kit.every_touches = 1_000_000
+    async with kit.leading() as owner:
+        await submit(owner, ONE, "before")
+        following = Following(kit)
+        await following.at(owner.machine.state.batch_position)
+        await following.stop()
+        old = following.follower.folder
+        for number in range(3):
+            await submit(owner, ONE, f"r{number}")
+            await owner.snapshot()
+        assert kit.store.positions[0] > old.state.batch_position + 1
+        # It comes back with what it had.
+        again = Follower(MemoryLog(0, kit.store), snapshots(kit), BUILTIN, SystemClock())
+        loads = [old.state]
+        real = again._load
+
+        async def load():
+            return loads.pop() if loads else await real()
+
+        again._load = load
+        running = asyncio.create_task(again.run())
+        await eventually(
+            lambda: (
+                again.state is not None
+                and again.state.batch_position == owner.machine.state.batch_position
+            )
+        )
+        assert state_hash(again.state) == state_hash(owner.machine.state)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_a_hole_that_no_snapshot_covers_is_not_passed_over(kit):
+    async with kit.leading() as owner:
+        for number in range(3):
+            await submit(owner, ONE, f"r{number}")
+    del kit.store.positions[1], kit.store.payloads[1]
+    follower = Follower(MemoryLog(0, kit.store), snapshots(kit), BUILTIN, SystemClock())
+    async with asyncio.timeout(5):
+        with pytest.raises(BrokenLog):
+            await follower.run()
+
+
+async def test_a_standby_waits_for_its_store(kit, monkeypatch):
+    monkeypatch.setattr(follower_module, "RETRY_S", 0.01)
+    (_, newer), wanted = await two_snapshots(kit)
+    kit.snapshot_store.faults[newer] = JetStreamBusy("no leader")
+    following = Following(kit)
+    await asyncio.sleep(0.05)
+    assert following.follower.state is None
+    kit.snapshot_store.faults.clear()
+    assert state_hash(await following.at(kit.store.positions[-1])) == wanted
+    await following.stop()
+
+
+async def test_a_dead_owners_half_tick_is_taken_back_by_its_successor(kit, monkeypatch):
+    monkeypatch.setattr("headrace.coordinator.core.machine.PART_BYTES_MAX", 100)
+    following = Following(kit)
+    async with kit.leading() as owner:
+        digest = await store(owner, ONE)
+        await submit(owner, ONE, "before")
+        wanted = state_hash(owner.machine.state)
+        size = len(kit.store.positions)
+        asked = [ask(owner, submission(owner, digest, f"r{n}")) for n in range(3)]
+        for one in asked:
+            await one.reply()
+    # Only the first part of the last tick made it into the log.
+    del kit.store.positions[size + 1 :], kit.store.payloads[size + 1 :]
+    await following.stop()
+    following = Following(kit)
+    await following.at(kit.store.positions[size - 1])
+    await eventually(lambda: following.follower.folder._parts)
+    await following.stop()
+    async with kit.leading(folder=following.follower.folder) as owner:
+        assert state_hash(owner.machine.state) == wanted
+        await submit(owner, ONE, "after")
+        assert sorted(owner.machine.state.runs) == ["default/after", "default/before"]
+    assert sorted(kit.folded().runs) == ["default/after", "default/before"]
+
+
+# -- the archive ------------------------------------------------------------------------------
+
+
+class Flaky(MemoryArchive):
+    """Fails as often as told, and for runs that it does not like."""
+
+    def __init__(self):
+        super().__init__()
+        self.fail, self.poison, self.puts = 0, set(), []
+
+    async def put(self, runs):
+        self.puts.append([one.summary.run for one in runs])
+        if self.fail:
+            self.fail -= 1
+            raise Unavailable("disk full")
+        if self.poison & set(self.puts[-1]):
+            raise Unavailable("this one is too large")
+        await super().put(runs)
+
+
+@pytest.fixture
+def flaky(kit, monkeypatch):
+    monkeypatch.setattr(archiver_module, "RETRY_S", 0.02)
+    kit.archive = Flaky()
+    return kit
+
+
+async def finish(kit, owner, *runs):
+    for run in runs:
+        await submit(owner, ONE, run)
+    await report(owner, *kit.dispatch.sent).reply()
+    kit.dispatch.sent.clear()
+
+
+async def test_nothing_is_evicted_before_the_archive_has_it(flaky):
+    flaky.archive.fail = 3
+    async with flaky.leading() as owner:
+        await finish(flaky, owner, "r")
+        await eventually(lambda: len(flaky.archive.puts) == 2)
+        assert "default/r" in owner.machine.state.runs
+        assert (await get(owner, "r")).state == "COMPLETED"
+        await eventually(lambda: not owner.machine.state.runs)
+        assert await flaky.archive.get("default", "r") is not None
+        # The id is remembered for as long as its submit may be sent again.
+        assert "default/r" in owner.machine.state.tombstones
+
+
+async def test_one_run_that_cannot_be_archived_holds_up_no_other(flaky):
+    flaky.archive.poison = {"r1"}
+    async with flaky.leading() as owner:
+        await finish(flaky, owner, "r0", "r1", "r2", "r3")
+        await eventually(lambda: list(owner.machine.state.runs) == ["default/r1"])
+        flaky.archive.poison = set()
+        await eventually(lambda: not owner.machine.state.runs)
+
+
+async def test_a_crash_before_the_eviction_is_harmless(flaky):
+    async with flaky.leading() as owner:
+        flaky.archive.fail = 10**9
+        await finish(flaky, owner, "r")
+        run = owner.machine.state.runs["default/r"]
+    # The archive had it, and the eviction was never logged.
+    flaky.archive.fail = 0
+    await flaky.archive.put([archiver_module.archived(run, 0)])
+    async with flaky.leading() as owner:
+        await eventually(lambda: not owner.machine.state.runs)
+    assert await flaky.archive.get("default", "r") is not None
+
+
+async def test_long_histories_leave_in_segments(kit, monkeypatch):
+    monkeypatch.setattr(archiver_module, "SEGMENT_BYTES", 600)
+    async with kit.leading() as owner:
+        await submit(owner, chain(30))
+        for _ in range(29):
+            await eventually(lambda: kit.dispatch.sent)
+            await report(owner, kit.dispatch.sent.pop()).reply()
+        run = owner.machine.state.runs["default/r"]
+        await eventually(lambda: run.history_first > 1)
+        assert run.history_bytes < 1_200
+        reply = await ask(owner, GetHistory(run="r", limit=10_000)).reply()
+        entries = msgspec.msgpack.decode(reply.result, type=list[HistoryEntry])
+        assert [entry.number for entry in entries] == list(range(1, run.events + 1))
+        reply = await ask(owner, GetHistory(run="r", after=run.events - 1, limit=10)).reply()
+        (last,) = msgspec.msgpack.decode(reply.result, type=list[HistoryEntry])
+        assert last.number == run.events
+        await eventually(lambda: kit.dispatch.sent)
+        await report(owner, kit.dispatch.sent.pop()).reply()
+        await eventually(lambda: not owner.machine.state.runs)
+    entries = await answer(kit.archive, BUILTIN, "default", GetHistory(run="r", limit=10_000))
+    assert [entry.number for entry in entries] == list(range(1, len(entries) + 1))
+    assert entries[-1].type == "RunEnded"
+
+
+async def test_a_segment_that_could_not_be_stored_is_tried_again(kit, monkeypatch):
+    monkeypatch.setattr(archiver_module, "SEGMENT_BYTES", 150)
+    monkeypatch.setattr(archiver_module, "RETRY_S", 0.02)
+
+    class Once(MemoryArchive):
+        failed = 0
+
+        async def put_segment(self, namespace, run, segment):
+            if not self.failed:
+                self.failed += 1
+                raise Unavailable("disk full")
+            await super().put_segment(namespace, run, segment)
+
+    kit.archive = Once()
+    async with kit.leading() as owner:
+        await submit(owner, chain(5))
+        for _ in range(3):
+            await eventually(lambda: kit.dispatch.sent)
+            await report(owner, kit.dispatch.sent.pop()).reply()
+        # No event comes to the run any more.
+        run = owner.machine.state.runs["default/r"]
+        await eventually(lambda: run.history_first > 1)
+        assert kit.archive.failed == 1
+
+
+def test_segments_are_their_chunks():
+    chunks = [b"", b"a", b"bc" * 1_000]
+    assert unpack(pack(chunks)) == chunks
+    assert unpack(b"") == []
+
+
+# -- closed runs ------------------------------------------------------------------------------
+
+
+async def closed(kit, body, run="r"):
+    async with kit.leading() as owner:
+        await submit(owner, body, run)
+        while owner.machine.state.runs:
+            if kit.dispatch.sent:
+                await report(owner, kit.dispatch.sent.pop()).reply()
+            await asyncio.sleep(0.005)
+
+
+async def test_questions_about_a_closed_run(kit):
+    await closed(kit, plan(loop("each", task("one"), [1, 2, 3])))
+
+    async def found(request):
+        return await answer(kit.archive, BUILTIN, "default", request)
+
+    view = await found(GetRun(run="r", steps=True))
+    assert (view.state, view.archived) == ("COMPLETED", True)
+    assert len([step for step in view.steps if step.path.startswith("each[")]) == 3
+    assert (await found(GetExplanation(run="r"))).summary
+    assert isinstance(await found(GetPlan(run="r")), bytes)
+    assert [run.id for run in (await found(ListRuns())).runs] == ["r"]
+    for request in (GetRun(run="x"), GetHistory(run="x"), GetPlan(run="x")):
+        assert (await found(request)).code == "not-found"
+    assert (await found(submission_of("x"))).code == "invalid-request"
+
+
+def submission_of(run):
+    from headrace.messages import SubmitRun
+
+    return SubmitRun(run=run, plan="", request_id="q", not_after_ms=1)
+
+
+async def test_a_record_that_cannot_be_read_is_one_refusal(kit):
+    await closed(kit, ONE)
+    kit.archive._segments["default", "r"] = {1: b"\x05\x00\x00\x00xx"}
+    refusal = await answer(kit.archive, BUILTIN, "default", GetRun(run="r"))
+    assert isinstance(refusal, Refusal)
+    kit.archive._segments["default", "r"] = {}
+    refusal = await answer(kit.archive, BUILTIN, "default", GetHistory(run="r"))
+    assert isinstance(refusal, Refusal)
+
+
+# -- chosen ids -------------------------------------------------------------------------------
+
+
+async def checked(kit, owner, *requests):
+    from support.ownerkit import Asked
+
+    asked = Asked(*requests)
+    assert needs_check(asked.batch)
+    await check_explicit(kit.archive, owner, asked.batch)
+    return asked
+
+
+async def test_a_chosen_id_of_a_closed_run(kit):
+    async with kit.leading() as owner:
+        digest, other = await store(owner, ONE), await store(owner, chain(2))
+
+        def chosen(digest, run="r"):
+            return submission(owner, digest, run, explicit=True)
+
+        await ask(owner, chosen(digest)).reply()
+        await report(owner, *kit.dispatch.sent).reply()
+        await eventually(lambda: not owner.machine.state.runs)
+        # Its submit is forgotten; only the archive knows the id.
+        await do(owner, lambda machine: machine.state.tombstones.clear())
+        asked = await checked(kit, owner, chosen(digest), chosen(other), chosen(digest, "new"))
+        codes = [reply.code if reply else None for reply in asked.batch._replies]
+        assert codes == ["archived", "conflict", None]
+        assert asked.batch.requests[:2] == [None, None]
+        owner.post_requests(asked.batch)
+        assert [reply.code for reply in await asked.replies()] == ["archived", "conflict", ""]
+        assert not needs_check(PendingBatch("default", [submission(owner, digest)], print, 1))
+
+
+async def test_an_archive_that_is_away_refuses_a_chosen_id(kit):
+    async with kit.leading() as owner:
+        digest = await store(owner, ONE)
+        await kit.archive.close()
+        asked = await checked(kit, owner, submission(owner, digest, explicit=True))
+        assert (await asked.reply()).code == "unavailable"
+        assert owner.machine.state.runs == {}
+
+
+async def test_without_a_state_the_archive_is_asked_all_the_same(kit):
+    owner = kit.owner()
+    digest = "0" * 32
+    await closed(kit, ONE)
+    asked = await checked(kit, owner, submission(owner, digest, explicit=True))
+    assert (await asked.reply()).code == "conflict"
+
+
+# -- weak levels ------------------------------------------------------------------------------
+
+
+async def test_a_log_in_memory_begins_where_it_is_told():
+    log = MemoryLog(0, MemoryLogStore(bytes_kept=1_000, last=5_000))
+    assert await log.take("o", lambda *_: None) == 5_001
+    assert log.append_now(b"x") == 5_002
+    assert Segment(1, b"").first == 1

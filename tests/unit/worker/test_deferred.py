@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from headrace.messages import ResultStatus
+from headrace.worker.deferred import EnvironmentSecrets, hash_files
+from headrace.worker.handlers import HandlerError
+from support.worker_owner import make_task, output_of
+
+AT = "$at"
+
+
+async def test_secrets_are_filled_in_and_hidden_everywhere(make_bench) -> None:
+    bench = make_bench(secrets={"TOKEN": "hunter2hunter2"})
+    script = "echo got ${{ secrets.TOKEN }} $T; echo v=$T >> $GITHUB_OUTPUT; echo $T >&2; exit 3"
+    task = make_task(
+        uses="shell",
+        inputs={"run": script},
+        env={"T": "${{ secrets.TOKEN }}"},
+        deferred={AT: [["inputs", "run"], ["env", "T"]]},
+    )
+    result = await bench.run_one(task)
+    assert result.status == ResultStatus.FAILED
+    assert result.error.message == "exit code 3: ***"
+    assert output_of(result) == {"exit-code": 3, "stdout": "got *** ***\n", "v": "***"}
+    assert sorted(bench.text()) == ["***", "got *** ***"]
+
+
+async def test_only_the_places_named_are_evaluated(make_bench) -> None:
+    bench = make_bench(secrets={"TOKEN": "hunter2hunter2"})
+    inputs = {"data": "${{ secrets.TOKEN }}", "wanted": ["${{ github.sha }}", "${{ x }}"]}
+    deferred = {AT: [["inputs", "wanted", 0]], "github": {"sha": "abc"}}
+    result = await bench.run_one(make_task(inputs=inputs, deferred=deferred))
+    assert output_of(result) == {"data": "${{ secrets.TOKEN }}", "wanted": ["abc", "${{ x }}"]}
+
+
+async def test_without_places_everything_is_evaluated(make_bench) -> None:
+    bench = make_bench()
+    task = make_task(inputs={"a": "${{ runner.os }}"}, deferred={"github": {}})
+    assert output_of(await bench.run_one(task))["a"] in ("Linux", "macOS")
+
+
+async def test_bad_expression_fails_for_good(make_bench) -> None:
+    task = make_task(inputs={"a": "${{ nonesuch( }}"}, deferred={AT: [["inputs", "a"]]})
+    result = await make_bench().run_one(task)
+    assert (result.error.type, result.error.retryable) == ("invalid-expression", False)
+
+
+def test_hash_files_is_that_of_github(tmp_path: Path) -> None:
+    (tmp_path / "a.lock").write_text("one")
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "b.lock").write_text("two")
+    digests = [hashlib.sha256(text).digest() for text in (b"one", b"two")]
+    function = hash_files(lambda: tmp_path)
+    assert function("**/*.lock") == hashlib.sha256(b"".join(digests)).hexdigest()
+    assert function("**/*.lock", "!sub/*") == hashlib.sha256(digests[0]).hexdigest()
+    assert function("nothing") == ""
+    with pytest.raises(HandlerError):
+        function("../*")
+
+
+def test_secrets_come_from_variables_and_files(tmp_path: Path) -> None:
+    (tmp_path / "B").write_text("from file\n")
+    (tmp_path / "..data").write_text("machinery")
+    environ = {"HEADRACE_SECRET_A": "a", "HEADRACE_SECRET_B": "variable", "OTHER": "x"}
+    assert EnvironmentSecrets(environ=environ).read() == {"A": "a", "B": "variable"}
+    assert EnvironmentSecrets(tmp_path, environ).read() == {"A": "a", "B": "from file"}
+
+
+# -- values in the object store ------------------------------------------------------------------
+
+
+def far(name: str, size: int = 10) -> dict:
+    return {"$blob": {"ref": f"default/r1/{name}", "size": size}}
+
+
+async def test_what_an_expression_looks_at_is_fetched_and_nothing_else(make_bench) -> None:
+    bench = make_bench()
+    bench.blobs["default/r1/text"] = msgspec.msgpack.encode("large text")
+    steps = {"a": {"outputs": {"text": far("text"), "other": far("gone"), "n": 1}}}
+    inputs = {"run": "${{ steps.a.outputs.n }}: ${{ steps.a.outputs.text }}", "data": "${{ x }}"}
+    task = make_task(inputs=inputs, deferred={AT: [["inputs", "run"]], "steps": steps})
+    result = await bench.run_one(task)
+    assert output_of(result) == {"run": "1: large text", "data": "${{ x }}"}
+
+
+async def test_environment_variables_are_the_value_itself(make_bench) -> None:
+    bench = make_bench()
+    bench.blobs["default/r1/text"] = msgspec.msgpack.encode("large text")
+    bench.blobs["default/r1/list"] = msgspec.msgpack.encode([1, 2])
+    task = make_task(
+        uses="shell",
+        inputs={"run": 'echo "$T $L"'},
+        env={"T": "${{ inputs.text }}", "L": "${{ toJSON(inputs.list) }}"},
+        deferred={
+            AT: [["env", "T"], ["env", "L"]],
+            "inputs": {"text": far("text"), "list": far("list")},
+        },
+    )
+    found = output_of(await bench.run_one(task))["stdout"]
+    assert found == "large text [\n  1,\n  2\n]\n"
+
+
+async def test_what_is_passed_on_is_filled_in_and_its_contents_are_data(make_bench) -> None:
+    bench = make_bench(secrets={"TOKEN": "hunter2hunter2"})
+    inner = {"looks": far("text"), "like": "${{ secrets.TOKEN }}"}
+    bench.blobs["default/r1/map"] = msgspec.msgpack.encode(inner)
+    task = make_task(
+        inputs={"a": "${{ runner.os && inputs.map }}"},
+        deferred={AT: [["inputs", "a"]], "inputs": {"map": far("map")}},
+    )
+    assert output_of(await bench.run_one(task)) == {"a": inner}
+
+
+async def test_what_is_gone_fails_the_step(make_bench) -> None:
+    task = make_task(
+        inputs={"a": "x ${{ inputs.text }}"},
+        deferred={AT: [["inputs", "a"]], "inputs": {"text": far("gone")}},
+    )
+    result = await make_bench().run_one(task)
+    assert result.error.type == "not-found"
+
+
+async def test_the_hard_limit_counts_for_expressions_too(make_bench) -> None:
+    bench = make_bench(bytes_max=15)
+    bench.blobs["default/r1/b"] = msgspec.msgpack.encode("b")
+    task = make_task(
+        inputs={"a": far("b"), "b": "x ${{ inputs.text }}"},
+        deferred={AT: [["inputs", "b"]], "inputs": {"text": far("b")}},
+    )
+    result = await bench.run_one(task)
+    assert (result.error.type, result.error.retryable) == ("input-too-large", False)

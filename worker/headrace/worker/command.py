@@ -1,0 +1,127 @@
+"""`flowctl worker`: a worker as a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import signal
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+import click
+import uvloop
+
+from headrace.bus import dial
+from headrace.config import Config, load
+from headrace.errors import HeadraceError
+from headrace.telemetry import (
+    BusMetrics,
+    StatusServer,
+    WorkerMetrics,
+    new_registry,
+    setup_logging,
+)
+from headrace.worker.app import Worker
+from headrace.worker.builtin import builtin_registry
+from headrace.worker.orphans import kill_orphans, mark
+
+
+@click.command()
+@click.option("--server", "-s", "servers", multiple=True, help="Address of a NATS server.")
+@click.option("--id", "worker_id", help="Name of this worker; made and kept when not given.")
+@click.option("--capability", "-c", "capabilities", multiple=True, help="Label that it offers.")
+@click.option("--slots", type=int, help="Steps that run at the same time.")
+@click.option("--namespace", "-n", help="Namespace whose steps it runs.")
+@click.option("--data-dir", help="Folder of workspaces and of the worker's id.")
+@click.option("--app", "apps", multiple=True, help="Handlers to serve, package.module:name.")
+@click.option("--metrics-port", type=int, help="Port of /metrics, /healthz and /readyz.")
+@click.option("--config", "path", type=click.Path(path_type=Path), help="Configuration file.")
+def worker(
+    servers: tuple[str, ...],
+    worker_id: str | None,
+    capabilities: tuple[str, ...],
+    slots: int | None,
+    namespace: str | None,
+    data_dir: str | None,
+    apps: tuple[str, ...],
+    metrics_port: int | None,
+    path: Path | None,
+) -> None:
+    """Run steps until SIGTERM, then finish them and leave."""
+    overrides = {
+        "broker.servers": list(servers) or None,
+        "worker.id": worker_id,
+        "worker.capabilities": list(capabilities) or None,
+        "worker.slots": slots,
+        "worker.namespace": namespace,
+        "worker.data_dir": data_dir,
+        "worker.apps": list(apps) or None,
+        "metrics.port": metrics_port,
+    }
+    try:
+        config = load(path, os.environ, overrides)
+        setup_logging(level=config.log.level, format=config.log.format)
+        _run(serve(config))
+    except HeadraceError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+
+
+async def serve(config: Config) -> None:
+    """Run a worker to its end: SIGTERM and SIGINT drain, a second one kills.
+
+    Raises `HeadraceError` when it cannot start.
+    """
+    # Modules of applications lie where the worker was started.
+    sys.path.insert(0, os.getcwd())
+    handlers = builtin_registry()
+    handlers.add_entry_points()
+    for app in config.worker.apps:
+        handlers.add_app(app)
+    registry = new_registry(role="worker")
+    async with await dial(config.broker, name="headrace-worker") as bus:
+        bus.count_in(BusMetrics(registry))
+        # Takes the lock of the data folder.
+        life = Worker(bus, config, registry=handlers, metrics=WorkerMetrics(registry))
+        incarnation = life.identity.incarnation
+        await asyncio.to_thread(kill_orphans, life.data_dir, incarnation)
+        mark(life.data_dir, incarnation)
+        status = None
+        if config.metrics.port:
+            status = StatusServer(
+                host=config.metrics.host,
+                port=config.metrics.port,
+                registry=registry,
+                ready=lambda: life.ready,
+            )
+            await status.start()
+        try:
+            _drain_on_signals(life)
+            # What exists now stays: a full collection need not look at it again.
+            gc.freeze()
+            gc.set_threshold(50_000, 20, 100)
+            await life.run()
+        finally:
+            if status is not None:
+                await status.close()
+
+
+def _drain_on_signals(life: Worker) -> None:
+    seen = 0
+
+    def stop() -> None:
+        nonlocal seen
+        seen += 1
+        life.drain(grace_ms=None if seen == 1 else 0)
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+
+
+def _run(main: Coroutine[Any, Any, None]) -> None:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main)

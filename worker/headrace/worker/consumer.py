@@ -1,0 +1,198 @@
+"""Pulls task messages from the lanes that this worker can serve, no more than it has slots for."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from typing import Any, Final, Protocol
+
+from headrace.errors import HeadraceError
+from headrace.messages import LaneOffer, TaskBatch, decode, subjects
+from headrace.worker.core import Assignments, Credit, Identity, Origin, Outbox
+from headrace.worker.executor import Executor
+
+log = logging.getLogger(__name__)
+
+VERSION: Final = 1
+LANES_MAX: Final = 1_000
+
+
+class LanePull(Protocol):
+    """One pull on one durable consumer: `headrace.bus.Pull`."""
+
+    @property
+    def demand(self) -> int:
+        """Messages asked for at a time, at least 1."""
+        ...
+
+    @demand.setter
+    def demand(self, value: int) -> None: ...
+
+    def pause(self) -> None:
+        """Ask for no more, until `demand` is set; what was asked for may still arrive."""
+        ...
+
+    def start(self) -> None:
+        """Begin."""
+        ...
+
+    def ack(self, message: Any) -> bool:
+        """Confirm a message."""
+        ...
+
+    def term(self, message: Any) -> bool:
+        """Refuse a message for ever."""
+        ...
+
+    def healthy(self) -> bool:
+        """A pull has succeeded recently."""
+        ...
+
+    def close(self) -> None:
+        """Stop."""
+        ...
+
+
+OpenPull = Callable[[str, Callable[[Any], None]], LanePull]
+"""Makes the pull for a consumer's name and a callback."""
+
+
+class Consumer:
+    """Lanes, demand, and the way from a message to the executor."""
+
+    def __init__(
+        self,
+        *,
+        identity: Identity,
+        executor: Executor,
+        outbox: Outbox,
+        credit: Credit,
+        open_pull: OpenPull,
+        handlers: Iterable[str] = (),
+        on_dropped: Callable[[str, int], None] = lambda _reason, _count: None,
+        on_received: Callable[[int], None] = lambda _count: None,
+    ) -> None:
+        self._identity = identity
+        self._executor = executor
+        self._assignments: Assignments = executor.assignments
+        self._outbox = outbox
+        self._credit = credit
+        self._open_pull = open_pull
+        self._on_dropped, self._on_received = on_dropped, on_received
+        self._own_lane = subjects.pinned_lane(identity.id, identity.incarnation)
+        # A handler that is not built in is a capability too, see the coordinator's lanes.
+        labels = (*identity.capabilities, *(f"uses:{name}" for name in handlers))
+        self._offered = frozenset(label.lower() for label in labels)
+        self._pulls: dict[str, LanePull] = {}
+        self._stopped = False
+
+    @property
+    def lanes(self) -> list[str]:
+        """Lanes that it pulls from."""
+        return list(self._pulls)
+
+    @property
+    def ready(self) -> bool:
+        """Every lane has answered recently; without lanes there is nothing that could fail."""
+        return all(pull.healthy() for pull in self._pulls.values())
+
+    def offer(self, offer: LaneOffer) -> bool:
+        """Pull from the lane if this worker can serve it; repeated offers are fine."""
+        if self._stopped or offer.lane in self._pulls or not self._serves(offer):
+            return False
+        if len(self._pulls) >= LANES_MAX:
+            log.error("too many lanes", extra={"lane": offer.lane, "limit": LANES_MAX})
+            return False
+        pinned = offer.lane == self._own_lane
+        pull = self._open_pull(
+            offer.consumer, lambda message: self._receive(offer.lane, pinned, message)
+        )
+        self._pulls[offer.lane] = pull
+        pull.start()
+        self.adjust()
+        return True
+
+    def adjust(self) -> None:
+        """Set the demand of all lanes; after each message, and when room was made."""
+        if self._stopped:
+            return
+        wanted = self._wanted()
+        for pull in self._pulls.values():
+            if wanted == 0:
+                pull.pause()
+            elif pull.demand != wanted:
+                pull.demand = wanted
+
+    def stop(self) -> None:
+        """Pull no more, for good."""
+        self._stopped = True
+        for pull in self._pulls.values():
+            pull.pause()
+
+    def close(self) -> None:
+        """Drop the pulls."""
+        self.stop()
+        for pull in self._pulls.values():
+            pull.close()
+
+    def _serves(self, offer: LaneOffer) -> bool:
+        if offer.lane.startswith("@"):
+            return offer.lane == self._own_lane
+        return self._offered.issuperset(capability.lower() for capability in offer.capabilities)
+
+    def _wanted(self) -> int:
+        assignments = self._assignments
+        return self._credit.wanted(
+            held=assignments.running + assignments.queued,
+            lanes=len(self._pulls),
+            outbox_full=self._outbox.full,
+        )
+
+    def _receive(self, lane: str, pinned: bool, message: Any) -> None:
+        pull = self._pulls[lane]
+        try:
+            batch = decode(TaskBatch, message.data)
+            if batch.version != VERSION:
+                raise HeadraceError(f"version {batch.version} of a task message")
+        except HeadraceError as error:
+            log.error("task message not understood", extra={"lane": lane, "error": str(error)})
+            self._on_dropped("malformed", 1)
+            pull.term(message)
+            return
+        pull.ack(message)
+        if deliveries(message.reply) > 1:
+            # Its first receiver is gone, or slow: whether the steps were lost is for their owner
+            # to say, who then dispatches them again under new attempts.
+            self._on_dropped("redelivered", len(batch.tasks))
+            return
+        self._on_received(len(batch.tasks))
+        if not self._assignments.note_epoch(batch.shard, batch.epoch):
+            self._on_dropped("old_epoch", len(batch.tasks))
+            return
+        self._credit.observe(len(batch.tasks))
+        route = (batch.namespace, batch.shard)
+        restamp = self._outbox.restamp
+        tasks = [
+            task
+            for task in batch.tasks
+            if not restamp(route, task.run, task.step, task.attempt, task.token)
+        ]
+        if len(tasks) < len(batch.tasks):
+            self._on_dropped("duplicate", len(batch.tasks) - len(tasks))
+        origin = Origin(batch.shard, batch.namespace, batch.epoch, pinned)
+        self._executor.submit(origin, tasks)
+        if self._stopped:
+            # It was on its way when the drain began.
+            self._executor.hand_back()
+        self.adjust()
+
+
+def deliveries(reply: str) -> int:
+    """Return how often a JetStream message was delivered, by its acknowledgement subject.
+
+    ``$JS.ACK.<stream>.<consumer>.<deliveries>.…``, with domain and account in front of the stream
+    where there is one (ADR-15 of NATS).
+    """
+    tokens = reply.split(".")
+    place = 4 if len(tokens) == 9 else 6
+    return int(tokens[place]) if len(tokens) > place and tokens[place].isdigit() else 1

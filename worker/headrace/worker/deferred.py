@@ -1,0 +1,232 @@
+"""Expressions that only the worker can evaluate: `secrets`, `runner`, `hashFiles`.
+
+They are evaluated right before the handler starts, in its inputs and env alone, and every secret
+of this worker is hidden in the step's output from then on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import hashlib
+import os
+import platform
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from headrace.errors import HeadraceError
+from headrace.expressions import Opaque, OpaqueValue, resolve
+from headrace.payloads import reference as reference_of
+from headrace.payloads import replaced
+from headrace.worker.handlers import Context, HandlerError
+
+PLACES: Final = "$at"
+"""Key in `TaskOptions.deferred`: paths (``["inputs", "run"]``, ``["env", "TOKEN"]``) of the strings
+to evaluate. All others are data, and may have come from anybody: data is never evaluated."""
+
+HASH_FILES_MAX: Final = 100_000
+
+
+class Filler(Protocol):
+    """Fetches what lies in the object store."""
+
+    async def filled(self, value: Any) -> Any:
+        """Return *value* with every reference replaced by what it stands for."""
+        ...
+
+
+async def resolved(
+    ctx: Context,
+    inputs: Any,
+    contexts: Mapping[str, Any],
+    secrets: Mapping[str, str],
+    filler: Filler,
+) -> tuple[Any, dict[str, str]]:
+    """Return *inputs* and env with their expressions evaluated, in a thread.
+
+    Of what lies in the object store only that is fetched which an expression looks at, or which
+    it passes on. Raises `HandlerError` of type `invalid-expression`, and what *filler* raises.
+    """
+    known: dict[str, Any] = {}
+
+    def make(reference: dict[str, Any]) -> Any:
+        blob = reference_of(reference)
+        assert blob is not None
+        return known.get(blob.ref, Opaque(reference))
+
+    while True:
+        seen = {name: replaced(value, make) for name, value in contexts.items()}
+        call = functools.partial(resolve_deferred, ctx, inputs, seen, secrets)
+        try:
+            found, env = await asyncio.to_thread(call)
+        except OpaqueValue as error:
+            blob = reference_of(error.value)
+            if blob is None or blob.ref in known:
+                raise HandlerError("invalid-expression", str(error), retryable=False) from error
+            known[blob.ref] = await filler.filled(dict(error.value))
+            continue
+        return await _with_passed_on(found, filler), env
+
+
+async def _with_passed_on(value: Any, filler: Filler) -> Any:
+    """Fill in what expressions have passed on unseen; data that only looks so stays data."""
+    if isinstance(value, Opaque):
+        return await filler.filled(dict(value))
+    if isinstance(value, dict):
+        return {key: await _with_passed_on(item, filler) for key, item in value.items()}
+    if isinstance(value, list):
+        return [await _with_passed_on(item, filler) for item in value]
+    return value
+
+
+def resolve_deferred(
+    ctx: Context, inputs: Any, contexts: Mapping[str, Any], secrets: Mapping[str, str]
+) -> tuple[Any, dict[str, str]]:
+    """Return *inputs* and env with their expressions evaluated. Reads files: call it in a thread.
+
+    Raises `HandlerError` of type `invalid-expression`, and `OpaqueValue` when an expression looks
+    at what is not here.
+    """
+    available = {name: value for name, value in contexts.items() if name != PLACES}
+    available["secrets"] = dict(secrets)
+    available["runner"] = runner_context()
+    functions = {"hashfiles": hash_files(lambda: ctx.workspace)}
+    value = {"inputs": inputs, "env": ctx.env}
+    try:
+        if PLACES in contexts:
+            resolved = _resolve_at(value, contexts[PLACES], available, functions)
+        else:
+            resolved = resolve(value, available, functions)
+    except OpaqueValue:
+        raise
+    except HeadraceError as error:
+        raise HandlerError("invalid-expression", str(error), retryable=False) from error
+    env = {str(name): _text(item) for name, item in resolved["env"].items()}
+    return resolved["inputs"], env
+
+
+def runner_context() -> dict[str, str]:
+    """Return GitHub's `runner` context for this machine."""
+    system = {"Linux": "Linux", "Darwin": "macOS", "Windows": "Windows"}
+    machine = {"x86_64": "X64", "AMD64": "X64", "aarch64": "ARM64", "arm64": "ARM64"}
+    return {
+        "os": system.get(platform.system(), platform.system()),
+        "arch": machine.get(platform.machine(), platform.machine()),
+        "name": platform.node(),
+        "temp": tempfile.gettempdir(),
+    }
+
+
+def hash_files(workspace: Callable[[], Path]) -> Callable[..., str]:
+    """Return the function `hashFiles`: SHA-256 over the SHA-256 of each matching file, sorted."""
+
+    def function(*patterns: object) -> str:
+        root = workspace()
+        found: dict[Path, None] = {}
+        for pattern in patterns:
+            text = str(pattern)
+            if text.startswith("!"):
+                for path in _matches(root, text[1:]):
+                    found.pop(path, None)
+            else:
+                found.update(dict.fromkeys(_matches(root, text)))
+        if not found:
+            return ""
+        total = hashlib.sha256()
+        for path in sorted(found):
+            with path.open("rb") as file:
+                total.update(hashlib.file_digest(file, "sha256").digest())
+        return total.hexdigest()
+
+    return function
+
+
+def _matches(root: Path, pattern: str) -> Iterator[Path]:
+    relative = pattern.removeprefix("./").lstrip("/")
+    if not relative or ".." in Path(relative).parts:
+        raise HandlerError("invalid-expression", f"hashFiles: {pattern!r} leaves the workspace")
+    for count, path in enumerate(root.glob(relative)):
+        if count >= HASH_FILES_MAX:
+            raise HandlerError("invalid-expression", f"hashFiles: {pattern!r} matches too much")
+        if path.is_file():
+            yield path
+
+
+def _resolve_at(
+    value: Any,
+    places: Iterable[Iterable[str | int]],
+    contexts: Mapping[str, Any],
+    functions: Mapping[str, Callable[..., Any]],
+) -> Any:
+    """Evaluate the strings at *places*; *value* is changed only in copies of what leads there."""
+    for place in places:
+        value = _replaced(value, list(place), contexts, functions)
+    return value
+
+
+def _replaced(
+    value: Any,
+    place: list[str | int],
+    contexts: Mapping[str, Any],
+    functions: Mapping[str, Callable[..., Any]],
+) -> Any:
+    if not place:
+        return resolve(value, contexts, functions)
+    head, rest = place[0], place[1:]
+    if isinstance(value, dict) and head in value:
+        return value | {head: _replaced(value[head], rest, contexts, functions)}
+    if isinstance(value, list) and isinstance(head, int) and 0 <= head < len(value):
+        return [
+            _replaced(item, rest, contexts, functions) if index == head else item
+            for index, item in enumerate(value)
+        ]
+    raise HandlerError("invalid-expression", f"nothing at {place!r} to evaluate", False)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, Opaque):
+        raise OpaqueValue(value)
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value)
+
+
+class EnvironmentSecrets:
+    """Secrets from ``HEADRACE_SECRET_<NAME>`` variables and from files named like the secret.
+
+    Files (a mounted Kubernetes Secret, say) win, and are read anew each time: they rotate.
+    """
+
+    PREFIX: Final = "HEADRACE_SECRET_"
+    FILE_BYTES_MAX: Final = 64 * 1024
+    COUNT_MAX: Final = 1_000
+
+    def __init__(
+        self, folder: Path | None = None, environ: Mapping[str, str] | None = None
+    ) -> None:
+        self._folder = folder
+        variables = os.environ if environ is None else environ
+        self._from_environ = {
+            name.removeprefix(self.PREFIX): value
+            for name, value in variables.items()
+            if name.startswith(self.PREFIX)
+        }
+
+    def read(self) -> Mapping[str, str]:
+        """Return all secrets by name."""
+        if self._folder is None:
+            return self._from_environ
+        found = dict(self._from_environ)
+        for path in sorted(self._folder.iterdir())[: self.COUNT_MAX]:
+            # Kubernetes keeps its own machinery in names with two dots in front.
+            if not path.name.startswith(".") and path.is_file():
+                with path.open("rb") as file:
+                    data = file.read(self.FILE_BYTES_MAX)
+                found[path.name] = data.decode("utf-8", "replace").rstrip("\n")
+        return found

@@ -1,0 +1,473 @@
+"""Runs attempts: in shared runner tasks, in threads, with timeouts and cancellation.
+
+A *runner* is an asyncio task that takes waiting attempts one after the other. As long as handlers
+return without suspending it goes on, so a burst of short steps costs one task in all. When a
+handler suspends, the runner is its own from then on (so `asyncio.timeout`, `anyio` and friends
+see one stable current task from the first line), and another runner takes over the queue.
+
+Knows nothing of the broker: see `headrace.worker.ports`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import types
+from collections.abc import Callable, Coroutine, Generator, Iterable
+from pathlib import Path
+from typing import Any, Final, cast
+
+import msgspec
+
+from headrace.errors import HeadraceError
+from headrace.messages import ResultExtra, ResultStatus, StepError, StepResult, Task
+from headrace.telemetry import Clock, SystemClock
+from headrace.worker.core import Admission, Assignment, Assignments, Origin, Stop
+from headrace.worker.driving import Work, resumed
+from headrace.worker.handlers import EMPTY_MAP, Context, Handler, HandlerError, Registry
+from headrace.worker.handlers import encode_output as encode_value
+from headrace.worker.masks import Masker
+from headrace.worker.outcomes import (
+    HandBack,
+    NotGranted,
+    failure,
+    is_surprise,
+    stopped,
+    traceback_lines,
+)
+from headrace.worker.payloads import Payloads
+from headrace.worker.ports import ClaimDesk, LogSink, NoLogs, NoSecrets, ResultSink, SecretSource
+from headrace.worker.starting import Starter
+from headrace.worker.steplog import LogLimits, Spool, StepLog
+from headrace.worker.workspaces import Workspaces
+
+log = logging.getLogger(__name__)
+
+BURST_MAX: Final = 200
+"""Attempts that a runner takes before it lets the event loop breathe."""
+_EMPTY: Final = msgspec.Raw(EMPTY_MAP)
+
+
+class Executor:
+    """Runs what is submitted, `slots` at a time; every attempt ends in `results.deliver`.
+
+    All methods belong to one event loop. The caller awaits `close` at the end.
+    """
+
+    def __init__(
+        self,
+        *,
+        registry: Registry,
+        results: ResultSink,
+        assignments: Assignments,
+        workspaces: Workspaces,
+        payloads: Payloads,
+        claims: ClaimDesk | None = None,
+        logs: LogSink | None = None,
+        log_limits: LogLimits | None = None,
+        secrets: SecretSource | None = None,
+        clock: Clock | None = None,
+        observe: Callable[[StepResult], None] | None = None,
+    ) -> None:
+        self.assignments = assignments
+        self._registry = registry
+        self._deliver_to = results.deliver
+        self._workspaces = workspaces
+        self._payloads = payloads
+        self._clock: Clock = clock or SystemClock()
+        self._now_ms = self._clock.now_ms
+        self._spool = Spool(logs or NoLogs(), self._clock, log_limits or LogLimits())
+        self._secrets: SecretSource = secrets or NoSecrets()
+        self._observe = observe
+        self._starter = Starter(
+            payloads=payloads, claims=claims, secrets=self._secrets, now_ms=self._now_ms
+        )
+        self._runners: set[asyncio.Task[None]] = set()
+        self._taker: asyncio.Task[None] | None = None
+        """The runner that will take from the queue."""
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._abandoned = False
+
+    # -- from outside --------------------------------------------------------------------------
+
+    def submit(self, origin: Origin, tasks: Iterable[Task]) -> None:
+        """Take *tasks* that are not held yet and start them as slots allow.
+
+        What does not fit is handed back. The caller keeps unconfirmed results, so it is the
+        caller who leaves out tasks whose result only waits for its confirmation.
+        """
+        if self._spool.loop is None:
+            self._spool.loop = asyncio.get_running_loop()
+        now_ms = self._now_ms()
+        admit = self.assignments.admit
+        for task in tasks:
+            verdict = admit(task, origin, now_ms)
+            if verdict == Admission.QUEUED:
+                continue
+            if verdict == Admission.FOLLOWS:
+                current = self.assignments.get(task.run, task.step)
+                assert current is not None
+                self.stop(current, Stop("superseded", "a newer attempt was dispatched"))
+            elif verdict == Admission.FULL:
+                self._deliver_unstarted(Assignment(task, origin, now_ms), ResultStatus.RETURNED)
+        self._wake()
+
+    def cancel(self, run: str, step: int, attempt: int, reason: str) -> bool:
+        """Stop an attempt; CANCELLED is delivered when it is dead. False: it is not held."""
+        found = self.assignments.get(run, step)
+        if found is None:
+            return False
+        follower = found.follower
+        if follower is not None and follower.task.attempt == attempt:
+            found.follower = None
+            self._deliver_unstarted(follower, ResultStatus.CANCELLED, reason)
+            return True
+        if found.task.attempt != attempt:
+            return False
+        if self.assignments.withdraw(found):
+            self._deliver_unstarted(found, ResultStatus.CANCELLED, reason)
+            self._wake()
+        else:
+            self.stop(found, Stop("cancel", reason))
+        return True
+
+    def stop(self, assignment: Assignment, stop: Stop) -> None:
+        """Interrupt a running attempt; the first reason counts."""
+        if assignment.stop is not None or not assignment.running:
+            return
+        assignment.stop = stop
+        work = cast("Work | None", assignment.work)
+        if work is not None:
+            work.runner.cancel()
+
+    def hand_back(self) -> int:
+        """Return everything that has not been started to its owners; how many that was."""
+        waiting = self.assignments.withdraw_all()
+        for assignment in waiting:
+            self._deliver_unstarted(assignment, ResultStatus.RETURNED)
+        return len(waiting)
+
+    def hand_back_overdue(self, limit_ms: int) -> int:
+        """Return what has waited over *limit_ms* behind long steps; how many that was."""
+        overdue = self.assignments.overdue(now_ms=self._now_ms(), limit_ms=limit_ms)
+        for assignment in overdue:
+            self._deliver_unstarted(assignment, ResultStatus.RETURNED)
+        return len(overdue)
+
+    async def wait_idle(self) -> None:
+        """Return when nothing is queued or running; bound it with a timeout."""
+        await self._idle.wait()
+
+    async def close(self, *, kill_s: float) -> int:
+        """Stop everything and wait up to *kill_s* for it to die; return how many did not."""
+        self.hand_back()
+        for assignment in list(self.assignments):
+            self.stop(assignment, Stop("shutdown", "the worker stops"))
+        if self._runners:
+            await asyncio.wait(self._runners, timeout=kill_s)
+        left = len(self.assignments)
+        self._abandoned = self._starter.abandoned = True
+        for runner in self._runners:
+            runner.cancel()
+        if self._runners:
+            await asyncio.wait(self._runners, timeout=1)
+        self._spool.flush()
+        await asyncio.to_thread(self._workspaces.close)
+        return left
+
+    # -- for contexts --------------------------------------------------------------------------
+
+    def open_log(self, assignment: Assignment) -> StepLog:
+        """Return a new log for an attempt, with the worker's secrets masked."""
+        masker = Masker(self._secrets.read().values())
+        return self._spool.open(assignment.origin, assignment.task, masker)
+
+    def open_workspace(self, task: Task) -> tuple[Path, bool]:
+        """Return the job's folder, or a fresh one to be deleted."""
+        if task.options is not None and task.options.workspace:
+            return self._workspaces.for_job(task.options.workspace), False
+        return self._workspaces.for_step(), True
+
+    def beat(self, assignment: Assignment, details: Any) -> None:
+        """Note a sign of life of an attempt; two plain writes, so any thread may do it."""
+        assignment.details = details
+        assignment.beat_ms = self._now_ms()
+
+    # -- runners -------------------------------------------------------------------------------
+
+    def _wake(self) -> None:
+        assignments = self.assignments
+        if self._taker is not None:
+            return
+        if assignments.queued and assignments.running < assignments.slots:
+            self._idle.clear()
+            self._taker = runner = asyncio.get_running_loop().create_task(
+                self._run(), name="worker-runner"
+            )
+            self._runners.add(runner)
+            runner.add_done_callback(self._runner_done)
+        elif not len(assignments):
+            self._idle.set()
+
+    def _runner_done(self, runner: asyncio.Task[None]) -> None:
+        self._runners.discard(runner)
+        if self._taker is runner:
+            self._taker = None
+        if not runner.cancelled() and runner.exception() is not None:
+            log.error("runner failed", exc_info=runner.exception())
+        if not self._abandoned:
+            self._wake()
+
+    async def _run(self) -> None:
+        await self._take()
+
+    @types.coroutine
+    def _take(self) -> Generator[Any, Any, None]:
+        """Take attempts until the queue is empty, the slots are full, or one suspends."""
+        inline_bytes = self._payloads.inline_bytes
+        for taken in itertools.count(1):
+            if taken % BURST_MAX == 0:
+                yield
+            assignment = self.assignments.next()
+            if assignment is None:
+                break
+            context = Context(assignment, self)
+            assignment.started_ms = self._now_ms()
+            handler = self._registry.lookup(assignment.task.uses)
+            rest: Coroutine[Any, Any, None]
+            try:
+                work = self._starter.begin(assignment, handler, context)
+                waiting = work.send(None)
+            except StopIteration as end:
+                output = self._encoded(assignment, context, end.value)
+                if output is None:
+                    continue
+                if len(output) <= inline_bytes and context.temporary_folder is None:
+                    self._complete(assignment, handler, context, output)
+                    continue
+                rest = self._store(assignment, handler, context, output)
+            except (Exception, SystemExit, asyncio.CancelledError) as error:
+                if context.temporary_folder is None and not getattr(error, "output", None):
+                    self._end_badly(assignment, context, error)
+                    continue
+                rest = self._fail(assignment, context, error)
+            else:
+                rest = self._finish(assignment, handler, context, work, waiting)
+            yield from self._own(assignment, rest).__await__()
+            return
+        self._taker = None
+
+    async def _own(self, assignment: Assignment, rest: Coroutine[Any, Any, None]) -> None:
+        """Make this runner the attempt's own, let another take the queue, and go on with *rest*."""
+        runner = asyncio.current_task()
+        assert runner is not None
+        assignments = self.assignments
+        assignments.occupy(assignment)
+        assignment.work = work = Work(runner)
+        if self._taker is runner:
+            self._taker = None
+        self._wake()
+        self._arm(assignment, work)
+        try:
+            await rest
+        finally:
+            work.disarm()
+
+    async def _finish(
+        self,
+        assignment: Assignment,
+        handler: Handler | None,
+        context: Context,
+        work: Coroutine[Any, Any, Any],
+        waiting: Any,
+    ) -> None:
+        try:
+            value = await resumed(work, waiting)
+        except (Exception, SystemExit, asyncio.CancelledError) as error:
+            if self._abandoned:
+                raise
+            await self._fail(assignment, context, error)
+            return
+        output = self._encoded(assignment, context, value)
+        if output is not None:
+            await self._store(assignment, handler, context, output)
+
+    async def _fail(self, assignment: Assignment, context: Context, error: BaseException) -> None:
+        """End an attempt that raised, with what it produced all the same."""
+        output = EMPTY_MAP
+        try:
+            await self._tidy(context)
+            if isinstance(error, HandlerError) and error.output:
+                output = self._masked(context, encode_value(error.output))
+                output = await self._payloads.outgoing(assignment.task.run, output)
+        except (HandlerError, HeadraceError) as trouble:
+            # The failure itself is what matters; its by-products are not worth losing it.
+            output = EMPTY_MAP
+            context.log(f"outputs of the failed step were not kept: {trouble}", stream="system")
+        except asyncio.CancelledError as interrupted:
+            if self._abandoned:
+                raise
+            error = interrupted
+        self._end_badly(assignment, context, error, output)
+
+    async def _store(
+        self, assignment: Assignment, handler: Handler | None, context: Context, output: bytes
+    ) -> None:
+        """Complete the attempt, with a large output put where it belongs first."""
+        try:
+            await self._tidy(context)
+            output = await self._payloads.outgoing(assignment.task.run, output)
+        except (Exception, asyncio.CancelledError) as error:
+            if self._abandoned:
+                raise
+            self._end_badly(assignment, context, error)
+            return
+        stop = assignment.stop
+        if stop is not None and stop.kind in ("timeout", "superseded"):
+            self._end_badly(assignment, context, asyncio.CancelledError())
+            return
+        self._complete(assignment, handler, context, output)
+
+    # -- timeouts ------------------------------------------------------------------------------
+
+    def _arm(self, assignment: Assignment, work: Work) -> None:
+        options = assignment.task.options
+        if options is None:
+            return
+        loop = asyncio.get_running_loop()
+        if options.timeout_ms:
+            left_ms = options.timeout_ms - (self._now_ms() - assignment.started_ms)
+            stop = Stop("timeout", f"ran longer than {options.timeout_ms} ms")
+            work.timeout = loop.call_later(max(left_ms, 0) / 1000, self.stop, assignment, stop)
+        if options.heartbeat_timeout_ms:
+            assignment.beat_ms = self._now_ms()
+            self._watch(assignment, work, options.heartbeat_timeout_ms)
+
+    def _watch(self, assignment: Assignment, work: Work, limit_ms: int) -> None:
+        silent_ms = self._now_ms() - assignment.beat_ms
+        if silent_ms >= limit_ms:
+            self.stop(assignment, Stop("timeout", f"no heartbeat for {limit_ms} ms"))
+            return
+        work.watch = asyncio.get_running_loop().call_later(
+            (limit_ms - silent_ms) / 1000, self._watch, assignment, work, limit_ms
+        )
+
+    # -- ends ----------------------------------------------------------------------------------
+
+    def _encoded(self, assignment: Assignment, context: Context, value: Any) -> bytes | None:
+        """Return the masked output; None when the attempt has been ended as failed instead."""
+        try:
+            return self._masked(context, encode_value(value))
+        except HandlerError as error:
+            self._end_badly(assignment, context, error)
+            return None
+
+    def _masked(self, context: Context, output: bytes) -> bytes:
+        opened = context.opened_log
+        return output if opened is None else opened.masker.packed(output)
+
+    def _complete(
+        self, assignment: Assignment, handler: Handler | None, context: Context, output: bytes
+    ) -> None:
+        extra = context.result_extra(handler.version if handler is not None else "")
+        raw = msgspec.Raw(output) if output is not EMPTY_MAP else _EMPTY
+        self._end(assignment, context, ResultStatus.COMPLETED, raw, None, extra)
+
+    def _end_badly(
+        self,
+        assignment: Assignment,
+        context: Context,
+        error: BaseException,
+        output: bytes = EMPTY_MAP,
+    ) -> None:
+        """End an attempt that raised: stopped, handed back, not granted, or failed."""
+        stop, options = assignment.stop, assignment.task.options
+        once = options is not None and options.at_most_once
+        if isinstance(error, NotGranted) or (stop is not None and stop.kind == "superseded"):
+            self._forget(assignment, context)
+        elif stop is not None and stop.kind == "shutdown" and once:
+            # Nobody knows how far it came: the owner's rule for a lost worker decides.
+            self._forget(assignment, context)
+        elif isinstance(error, HandBack):
+            self._end(assignment, context, ResultStatus.RETURNED, _EMPTY, None, None)
+            self.assignments.forget((assignment,))
+        elif stop is not None and isinstance(error, asyncio.CancelledError):
+            status, why = stopped(stop)
+            self._end(assignment, context, status, _EMPTY, why, context.result_extra(""))
+        else:
+            why = failure(error)
+            if is_surprise(error):
+                for line in traceback_lines(error):
+                    context.log(line, stream="system")
+            if context.opened_log is not None:
+                message = context.opened_log.masker.text(why.message)
+                why = StepError(why.type, message, why.retryable)
+            raw, extra = msgspec.Raw(output), context.result_extra("")
+            self._end(assignment, context, ResultStatus.FAILED, raw, why, extra)
+
+    def _end(
+        self,
+        assignment: Assignment,
+        context: Context,
+        status: int,
+        output: msgspec.Raw,
+        error: StepError | None,
+        extra: ResultExtra | None,
+    ) -> None:
+        opened = context.opened_log
+        if opened is not None:
+            # Before the result: who sees the end of the step finds its lines.
+            opened.flush()
+            if extra is not None and opened.masker:
+                shown = opened.masker.value(msgspec.to_builtins(extra))
+                extra = msgspec.convert(shown, ResultExtra)
+        task = assignment.task
+        result = StepResult(
+            task.run,
+            task.step,
+            task.attempt,
+            assignment.token,
+            status,
+            output,
+            assignment.started_ms,
+            self._now_ms(),
+            error,
+            extra,
+        )
+        self.assignments.release(assignment)
+        self._deliver_to(assignment.origin, result)
+        if self._observe is not None:
+            self._observe(result)
+
+    def _forget(self, assignment: Assignment, context: Context) -> None:
+        if context.opened_log is not None:
+            context.opened_log.flush()
+        self.assignments.release(assignment)
+
+    def _deliver_unstarted(self, assignment: Assignment, status: int, reason: str = "") -> None:
+        now_ms = self._now_ms()
+        task = assignment.task
+        error = StepError("cancelled", reason) if status == ResultStatus.CANCELLED else None
+        result = StepResult(
+            task.run,
+            task.step,
+            task.attempt,
+            assignment.token,
+            status,
+            _EMPTY,
+            now_ms,
+            now_ms,
+            error,
+        )
+        if status == ResultStatus.RETURNED:
+            self.assignments.forget((assignment,))
+        self._deliver_to(assignment.origin, result)
+        if self._observe is not None:
+            self._observe(result)
+
+    async def _tidy(self, context: Context) -> None:
+        folder = context.temporary_folder
+        if folder is not None:
+            await asyncio.shield(asyncio.to_thread(self._workspaces.discard, folder))

@@ -1,0 +1,166 @@
+"""What a handler knows about the attempt that it runs, and what it can say while running."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+
+from headrace.messages import ResultExtra, Task
+from headrace.worker.core import Assignment
+from headrace.worker.steplog import StepLog
+
+_NO_ENV: dict[str, str] = {}
+
+
+class Services(Protocol):
+    """What the executor does for a context."""
+
+    def open_log(self, assignment: Assignment) -> StepLog:
+        """Return the attempt's log; once a context."""
+        ...
+
+    def open_workspace(self, task: Task) -> tuple[Path, bool]:
+        """Return the folder to work in, and whether it is to be deleted after the step."""
+        ...
+
+    def beat(self, assignment: Assignment, details: Any) -> None:
+        """Note a sign of life; from any thread."""
+        ...
+
+
+class Extra(msgspec.Struct):
+    """What a step tells beside its outputs; becomes `ResultExtra`."""
+
+    env: dict[str, str] = {}
+    path: list[str] = []
+    summary: str = ""
+    annotations: list[dict[str, Any]] = []
+    exit_code: int | None = None
+
+    def result(self, version: str) -> ResultExtra | None:
+        """Return it for the result; None when there is nothing to tell."""
+        told = self.env or self.path or self.summary or self.annotations or version
+        if not told and self.exit_code is None:
+            return None
+        return ResultExtra(
+            env=self.env,
+            path=self.path,
+            summary=self.summary,
+            annotations=self.annotations,
+            exit_code=self.exit_code,
+            handler_version=version,
+        )
+
+
+class Context:
+    """One attempt of one step. Everything may be used from a sync handler's thread.
+
+    Made for every step that runs, so nothing here costs before it is used.
+    """
+
+    __slots__ = (
+        "_assignment",
+        "_extra",
+        "_log",
+        "_services",
+        "_temporary",
+        "_workspace",
+        "env",
+    )
+
+    def __init__(self, assignment: Assignment, services: Services) -> None:
+        self._assignment = assignment
+        self._services = services
+        options = assignment.task.options
+        self.env: dict[str, str] = options.env if options is not None else _NO_ENV
+        """Environment of the step (workflow, job, step and earlier steps' additions)."""
+        self._log: StepLog | None = None
+        self._extra: Extra | None = None
+        self._workspace: Path | None = None
+        self._temporary = False
+
+    @property
+    def task(self) -> Task:
+        """The task as it came from the owner."""
+        return self._assignment.task
+
+    @property
+    def run(self) -> str:
+        """Run key: ``<namespace>/<run id>``."""
+        return self._assignment.task.run
+
+    @property
+    def path(self) -> str:
+        """Stable path of the step in its run."""
+        return self._assignment.task.path
+
+    @property
+    def attempt(self) -> int:
+        """Number of this attempt, from 1."""
+        return self._assignment.task.attempt
+
+    @property
+    def token(self) -> int:
+        """Fencing token: give it to storage that can refuse lower ones."""
+        return self._assignment.token
+
+    @property
+    def idempotency_key(self) -> str:
+        """The same for all attempts of this step."""
+        task = self._assignment.task
+        return f"{task.run}/{task.path}"
+
+    @property
+    def workspace(self) -> Path:
+        """Folder to work in: the job's, else a temporary one that goes with the step."""
+        if self._workspace is None:
+            self._workspace, self._temporary = self._services.open_workspace(self.task)
+        return self._workspace
+
+    @property
+    def cancelled(self) -> bool:
+        """The attempt is being stopped; sync handlers look here and return soon."""
+        return self._assignment.stop is not None
+
+    @property
+    def extra(self) -> Extra:
+        """Environment, summary and annotations for the result."""
+        if self._extra is None:
+            self._extra = Extra()
+        return self._extra
+
+    @property
+    def output(self) -> StepLog:
+        """The attempt's log; `log` is the short way to it."""
+        if self._log is None:
+            self._log = self._services.open_log(self._assignment)
+        return self._log
+
+    def log(self, line: str, *, stream: str = "stdout") -> None:
+        """Write to the step's log; line breaks make several lines."""
+        for part in line.splitlines() or [""]:
+            self.output.write(stream, part)
+
+    def heartbeat(self, details: Any = None) -> None:
+        """Say that the step is alive; *details* (small, JSON) show in the run's view."""
+        self._services.beat(self._assignment, details)
+
+    # -- for the executor ----------------------------------------------------------------------
+
+    @property
+    def opened_log(self) -> StepLog | None:
+        """The log, if anything asked for it."""
+        return self._log
+
+    @property
+    def temporary_folder(self) -> Path | None:
+        """The folder to delete after the step."""
+        return self._workspace if self._temporary else None
+
+    def result_extra(self, version: str) -> ResultExtra | None:
+        """Return what the result carries beside the outputs."""
+        if self._extra is None:
+            return ResultExtra(handler_version=version) if version else None
+        return self._extra.result(version)

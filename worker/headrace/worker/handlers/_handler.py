@@ -1,0 +1,148 @@
+"""Handlers: functions that run steps, with their input and output types."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import msgspec
+
+from headrace.errors import InvalidConfig
+from headrace.worker.handlers._errors import HandlerError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+EMPTY_MAP = b"\x80"
+_HANDLER = "__headrace_handler__"
+
+
+class Handler:
+    """One handler: `function(ctx, inputs)`, plain or async.
+
+    A plain function runs in a thread, an async one on the event loop, where it must not block.
+    """
+
+    __slots__ = ("_decoder", "builtin", "function", "input_type", "is_async", "name", "version")
+
+    def __init__(
+        self, name: str, function: Callable[..., Any], *, version: str = "", builtin: bool = False
+    ) -> None:
+        self.name, self.function, self.version, self.builtin = name, function, version, builtin
+        self.is_async = inspect.iscoroutinefunction(function)
+        self.input_type = _input_type(name, function)
+        self._decoder: msgspec.msgpack.Decoder[Any] | None = None
+        if self.input_type is not msgspec.Raw:
+            # Not strict: values of expressions and of GitHub's `with:` are often text.
+            self._decoder = msgspec.msgpack.Decoder(self.input_type, strict=False)
+
+    def decode(self, raw: msgspec.Raw | bytes) -> Any:
+        """Return the inputs; raises `HandlerError` of type `invalid-input`."""
+        if self._decoder is None:
+            return raw
+        try:
+            return self._decoder.decode(raw)
+        except msgspec.MsgspecError as error:
+            raise self._invalid(error) from error
+
+    def convert(self, inputs: Mapping[str, Any]) -> Any:
+        """Return decoded *inputs* as the handler's type; raises as `decode` does."""
+        if self._decoder is None:
+            return msgspec.Raw(msgspec.msgpack.encode(inputs))
+        try:
+            return msgspec.convert(inputs, self.input_type, strict=False)
+        except msgspec.MsgspecError as error:
+            raise self._invalid(error) from error
+
+    def describe(self) -> dict[str, Any]:
+        """Return the inputs as JSON Schema, with the version."""
+        described: dict[str, Any] = {"version": self.version} if self.version else {}
+        try:
+            described["inputs"] = msgspec.json.schema(self.input_type)
+        except TypeError:
+            described["inputs"] = {"type": "object"}
+        return described
+
+    def _invalid(self, error: Exception) -> HandlerError:
+        return HandlerError("invalid-input", f"{self.name}: {error}", retryable=False)
+
+
+def handler(name: str, *, version: str = "") -> Callable[[F], F]:
+    """Make a function the handler *name*: ``@handler("crm/create-order")``.
+
+    The function takes a `Context` and its inputs, annotated as a msgspec struct, a dataclass or
+    ``dict``; it returns a struct, a dict or None, or raises `HandlerError`. It can still be
+    called as it is, in tests for instance.
+    """
+
+    def mark(function: F) -> F:
+        setattr(function, _HANDLER, Handler(name, function, version=version))
+        return function
+
+    return mark
+
+
+def handler_of(thing: object) -> Handler | None:
+    """Return the handler that `@handler` made of *thing*, if it did."""
+    if isinstance(thing, Handler):
+        return thing
+    found = getattr(thing, _HANDLER, None)
+    return found if isinstance(found, Handler) else None
+
+
+def encode_output(value: Any) -> bytes:
+    """Return what a handler returned as a msgpack map; a bare value becomes ``{"result": …}``.
+
+    Raises `HandlerError` of type `invalid-output` when there is no such form.
+    """
+    if value is None:
+        return EMPTY_MAP
+    if type(value) is msgspec.Raw:
+        return bytes(value)
+    try:
+        data = msgspec.msgpack.encode(value)
+        if not _is_map(data):
+            return msgspec.msgpack.encode({"result": value})
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise HandlerError("invalid-output", f"cannot be encoded: {error}", False) from error
+    if type(value) is dict and not all(type(key) is str for key in value):
+        raise HandlerError("invalid-output", "names of outputs must be text", False)
+    return data
+
+
+def load_attribute(reference: str) -> Any:
+    """Return what ``package.module:attribute`` names; raises `InvalidConfig`."""
+    module_name, colon, attribute = reference.partition(":")
+    if not (module_name and colon and attribute):
+        raise InvalidConfig("worker.apps", f"{reference!r} is not package.module:name")
+    try:
+        found: Any = importlib.import_module(module_name)
+        for part in attribute.split("."):
+            found = getattr(found, part)
+    except Exception as error:
+        # A user's module may raise anything while it is imported.
+        raise InvalidConfig("worker.apps", f"{reference!r}: {error!r}") from error
+    return found
+
+
+def _is_map(data: bytes) -> bool:
+    return 0x80 <= data[0] <= 0x8F or data[0] in (0xDE, 0xDF)
+
+
+def _input_type(name: str, function: Callable[..., Any]) -> Any:
+    parameters = list(inspect.signature(function).parameters.values())
+    if len(parameters) != 2:
+        raise InvalidConfig(
+            f"handler {name}", f"takes {len(parameters)} parameters, not (ctx, inputs)"
+        )
+    hints = typing.get_type_hints(function)
+    kind = hints.get(parameters[1].name, dict[str, Any])
+    if kind is Any or kind is dict or typing.get_origin(kind) is Mapping:
+        return dict[str, Any]
+    try:
+        msgspec.msgpack.Decoder(kind)
+    except TypeError as error:
+        raise InvalidConfig(f"handler {name}", f"input type {kind!r}: {error}") from error
+    return kind

@@ -1,0 +1,74 @@
+"""The handlers of one worker, by name."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from headrace.errors import InvalidConfig
+from headrace.worker.handlers._handler import Handler, handler_of, load_attribute
+
+ENTRY_POINTS: Final = "headrace.handlers"
+HANDLERS_MAX: Final = 1_000
+
+
+class Registry:
+    """Names to handlers; a name is taken once."""
+
+    def __init__(self, handlers: Iterable[Handler] = ()) -> None:
+        self._handlers: dict[str, Handler] = {}
+        self.lookup = self._handlers.get
+        """``lookup(name)`` returns the handler or None."""
+        for handler in handlers:
+            self.add(handler)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._handlers
+
+    def __len__(self) -> int:
+        return len(self._handlers)
+
+    def add(self, thing: object, *, source: str = "") -> None:
+        """Add a `Handler`, or a function marked with `@handler`.
+
+        Raises `InvalidConfig` on anything else, on a name that is taken, or on too many.
+        """
+        found = handler_of(thing)
+        if found is None:
+            raise InvalidConfig("worker.apps", f"{source or thing!r} is not a handler")
+        if found.name in self._handlers:
+            raise InvalidConfig("worker.apps", f"two handlers are called {found.name!r}")
+        if len(self._handlers) >= HANDLERS_MAX:
+            raise InvalidConfig("worker.apps", f"more than {HANDLERS_MAX} handlers")
+        self._handlers[found.name] = found
+
+    def add_entry_points(self) -> None:
+        """Add what installed distributions register under `headrace.handlers`."""
+        for entry in importlib.metadata.entry_points(group=ENTRY_POINTS):
+            self.add(load_attribute(entry.value), source=entry.value)
+
+    def add_app(self, reference: str) -> None:
+        """Add the handlers of ``package.module:app``; its `.handlers` maps names to functions."""
+        app = load_attribute(reference)
+        handlers = getattr(app, "handlers", None)
+        if not isinstance(handlers, Mapping):
+            raise InvalidConfig("worker.apps", f"{reference!r} has no mapping `handlers`")
+        for name, thing in handlers.items():
+            if not isinstance(name, str):
+                raise InvalidConfig("worker.apps", f"{reference!r}: {name!r} is no name")
+            found = handler_of(thing)
+            if found is None or found.name != name:
+                function = found.function if found is not None else thing
+                if not callable(function):
+                    raise InvalidConfig("worker.apps", f"{reference!r}: {name} is no function")
+                found = Handler(name, function, version=found.version if found else "")
+            self.add(found, source=reference)
+
+    def describe(self) -> dict[str, dict[str, Any]]:
+        """Return the handlers that are not built in, with their inputs, for heartbeats."""
+        return {
+            name: handler.describe()
+            for name, handler in sorted(self._handlers.items())
+            if not handler.builtin
+        }

@@ -1,0 +1,72 @@
+"""Who this worker is: an id that lasts, and a fresh incarnation for each life."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import secrets
+import socket
+from pathlib import Path
+from typing import Final
+
+from headrace.errors import Conflict, InvalidConfig
+from headrace.messages import subjects
+
+_FOREIGN: Final = re.compile(r"[^A-Za-z0-9-]+")
+_FILE: Final = "worker-id"
+
+
+def new_incarnation() -> str:
+    """Return a name that no other life of any worker has."""
+    return secrets.token_hex(6)
+
+
+def stable_id(configured: str, data_dir: Path) -> str:
+    """Return the configured id, or the one kept in *data_dir* (made from the host's name at first).
+
+    Raises `InvalidConfig` on an id that cannot stand in a subject.
+    """
+    if configured:
+        if not subjects.valid_name(configured):
+            raise InvalidConfig("worker.id", f"{configured!r} is not [A-Za-z0-9_-]{{1,128}}")
+        return configured
+    path = data_dir / _FILE
+    try:
+        kept = path.read_text().strip()
+    except FileNotFoundError:
+        kept = ""
+    if subjects.valid_name(kept):
+        return kept
+    host = _FOREIGN.sub("-", socket.gethostname())[:64].strip("-") or "worker"
+    made = f"{host}-{secrets.token_hex(3)}"
+    scratch = path.with_name(f".{_FILE}.{os.getpid()}")
+    scratch.write_text(made + "\n")
+    scratch.replace(path)
+    return made
+
+
+class DataDirLock:
+    """Keeps two live workers out of one data folder; gone with the process, however it ends."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self._path = data_dir / "worker.lock"
+        self._descriptor = -1
+
+    def acquire(self) -> None:
+        """Take it. Raises `Conflict` when another process has it."""
+        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(descriptor)
+            raise Conflict(
+                f"another worker uses {self._path.parent}: give each its own --data-dir"
+            ) from error
+        self._descriptor = descriptor
+
+    def release(self) -> None:
+        """Let it go; twice is fine."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1

@@ -1,0 +1,55 @@
+"""From what ended an attempt to what its result says."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator
+from typing import Final
+
+from headrace.errors import HeadraceError
+from headrace.messages import ResultStatus, StepError
+from headrace.worker.core import Stop
+from headrace.worker.handlers import HandlerError
+
+MESSAGE_CHARS_MAX: Final = 4_000
+TRACEBACK_LINES_MAX: Final = 60
+
+WORKER_STOPPED: Final = "worker-stopped"
+"""Error type of attempts that a stopping worker killed: not the step's own fault."""
+
+
+class HandBack(Exception):
+    """The attempt has not started and will not: give it back to the owner."""
+
+
+class NotGranted(Exception):
+    """The owner says that this at-most-once attempt must not run."""
+
+
+def failure(error: BaseException) -> StepError:
+    """Return what users see of *error*: never a traceback."""
+    if isinstance(error, HandlerError):
+        return StepError(error.type, error.message[:MESSAGE_CHARS_MAX], error.retryable)
+    if isinstance(error, HeadraceError):
+        return StepError(error.code, str(error)[:MESSAGE_CHARS_MAX])
+    return StepError(type(error).__name__, str(error)[:MESSAGE_CHARS_MAX])
+
+
+def is_surprise(error: BaseException) -> bool:
+    """Tell whether *error* is none that a handler raises on purpose: its traceback is wanted."""
+    return not isinstance(error, HandlerError | HeadraceError)
+
+
+def traceback_lines(error: BaseException) -> Iterator[str]:
+    """Yield the end of the traceback of *error*, line by line."""
+    lines = "".join(traceback.format_exception(error)).splitlines()
+    yield from lines[-TRACEBACK_LINES_MAX:]
+
+
+def stopped(stop: Stop) -> tuple[int, StepError]:
+    """Return status and error of an attempt that died because of *stop*."""
+    if stop.kind == "cancel":
+        return ResultStatus.CANCELLED, StepError("cancelled", stop.message)
+    if stop.kind == "shutdown":
+        return ResultStatus.FAILED, StepError(WORKER_STOPPED, stop.message)
+    return ResultStatus.FAILED, StepError(stop.kind, stop.message)
