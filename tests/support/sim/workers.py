@@ -84,6 +84,8 @@ class SimWorker:
             started_ms=self.clock.now_ms(),
         )
         self.worker = f"{name}.{life:04d}"
+        self.leaving = False
+        """It was sent SIGTERM; a frozen process drains only once it is thawed."""
         self.draining = False
         self.gone = False
         self._stopped = False
@@ -136,7 +138,8 @@ class SimWorker:
 
     def drain(self) -> None:
         """SIGTERM."""
-        if not self.draining:
+        if not self.leaving:
+            self.leaving = True
             self.process.spawn(self._drain())
 
     # -- a step --------------------------------------------------------------------------------

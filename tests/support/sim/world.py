@@ -201,9 +201,7 @@ class World:
         """Start a worker in a new life."""
         old = self.workers.get(name)
         if old is not None and not old.gone:
-            if not self.healed:
-                return
-            if not old.draining:
+            if not self.healed or not old.leaving:
                 return
             old.kill()
         self._lives += 1
