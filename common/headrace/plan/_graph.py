@@ -176,12 +176,17 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The file's base name, for messages; part of no digest."""
 
 
-_encoder = msgspec.msgpack.Encoder(order="deterministic")
+# Maps keep the order in which they were written: it shows (the legs of a matrix, `toJSON(env)`).
+_encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Plan)
 
 
 def encode_plan(plan: Plan) -> bytes:
-    """Return *plan* as msgpack; equal plans give equal bytes.
+    """Return *plan* as msgpack; plans that were written alike give equal bytes.
+
+    The order of a map's keys is part of the plan, as it is in a definition: the legs of a matrix
+    come in the order of its axes. A decoded plan has the order of its bytes, so that whoever
+    encodes it again gets the same bytes.
 
     Encoded twice: msgspec leaves out a default string only when it is the very object, which is
     so for what it decoded itself.

@@ -93,6 +93,18 @@ def test_labels_are_values_and_never_the_same_twice() -> None:
     assert labels == ["x,2", "x", "x,3", "true,c_d"]
 
 
+def test_the_legs_of_a_matrix_come_in_the_order_that_was_written() -> None:
+    kit = Kit()
+    axes = {"version": ["3.12", "3.11"], "os": ["linux", "mac"]}
+    kit.start(plan(loop("build", task("x"), axes, kind="matrix")))
+    assert kit.dispatched() == [
+        "build[3.12,linux]",
+        "build[3.12,mac]",
+        "build[3.11,linux]",
+        "build[3.11,mac]",
+    ]
+
+
 def test_a_matrix_from_an_earlier_step() -> None:
     kit = Kit()
     kit.start(

@@ -1,3 +1,5 @@
+import hashlib
+
 import msgspec
 import pytest
 
@@ -95,6 +97,33 @@ def test_encoding_and_digest():
     renamed = msgspec.structs.replace(found, file="other.yaml")
     assert plan_digest(renamed) == plan_digest(found)
     assert plan_digest(msgspec.structs.replace(found, name="v")) != plan_digest(found)
+
+
+def test_maps_keep_the_order_in_which_they_were_written():
+    def matrix(*axes):
+        items = {axis: [1, 2] for axis in axes}
+        return plan(Loop(name="m", kind="matrix", items=items, size=2), task("x", parent=1))
+
+    def order(found):
+        return list(decode_plan(encode_plan(found)).nodes[1].items)
+
+    assert order(matrix("version", "os")) == ["version", "os"]
+    # Written alike: the same plan. Written in another order: other legs, another plan.
+    assert plan_digest(matrix("version", "os")) == plan_digest(matrix("version", "os"))
+    assert plan_digest(matrix("version", "os")) != plan_digest(matrix("os", "version"))
+    stored = decode_plan(encode_plan(matrix("version", "os")))
+    assert plan_digest(stored) == plan_digest(matrix("version", "os"))
+    assert encode_plan(stored) == encode_plan(matrix("version", "os"))
+
+
+def test_a_plan_stored_with_sorted_maps_still_has_its_digest():
+    # As earlier builds wrote them: a store knows the plan by this digest.
+    found = plan(task("a", inputs={"b": 1, "a": {"d": 2, "c": 3}}))
+    earlier = msgspec.msgpack.Encoder(order="deterministic")
+    data = earlier.encode(decode_plan(earlier.encode(msgspec.structs.replace(found, file=""))))
+    digest = hashlib.blake2b(data, digest_size=16).hexdigest()
+    assert plan_digest(decode_plan(data)) == digest
+    assert encode_plan(decode_plan(data)) == data
 
 
 @pytest.mark.parametrize(
