@@ -5,6 +5,7 @@ Also keeps tests that start servers out of each other's way.
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,10 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # So a shell starts what it puts in the background, and every child would inherit it:
+        # no Ctrl-C of a test would reach what it is meant for.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if config.getoption("--strict-skips"):
         config.stash[_skipped] = {}
         config.pluginmanager.register(_Watch(config), "strict-skips")

@@ -24,6 +24,7 @@ NATS_PORT = 4222
 METRICS_PORT = 9464
 RESTART_PAUSE_S = 0.5
 RESTART_PAUSE_S_MAX = 10.0
+BLOCK_TRIES = 20
 EXIT_INTERRUPTED = 130
 DEV_DEFAULTS = {
     "HEADRACE_CFG_WORKER__GRACE_MS": "2000",
@@ -110,6 +111,15 @@ def _is_free(port: int) -> bool:
     return True
 
 
+def _free_block(count: int) -> int:
+    """Return the first of *count* ports in a row that are free now, if that is soon found."""
+    for _ in range(BLOCK_TRIES):
+        first = free_port()
+        if all(_is_free(first + n) for n in range(count)):
+            break
+    return first
+
+
 def _say(text: str) -> None:
     click.echo(text, err=True)
 
@@ -159,7 +169,7 @@ class _Dev:
         if self._wanted_metrics is not None:
             ports.metrics = self._wanted_metrics
         elif not all(_is_free(ports.metrics + n) for n in range(self._workers + 1)):
-            ports.metrics = free_port()
+            ports.metrics = _free_block(self._workers + 1)
         file.write_bytes(msgspec.json.encode(ports))
         return ports
 
@@ -210,8 +220,8 @@ class _Dev:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._keep_broker(), name="broker")
                 children = [
-                    group.create_task(self._keep(name, arguments), name=name)
-                    for name, arguments in self._commands()
+                    group.create_task(self._keep(number, name, arguments), name=name)
+                    for number, (name, arguments) in enumerate(self._commands())
                 ]
                 code = 0
                 if file is None:
@@ -255,9 +265,22 @@ class _Dev:
             _say(f"error: {error}")
             return error.exit_code
 
+    def _metrics_port(self, name: str, number: int) -> int:
+        """Return the port for the metrics of process *number*, as it is about to start.
+
+        Between the choice and the start, and after a crash, somebody else may take a port; a
+        port that the user named is kept all the same.
+        """
+        port = self._ports.metrics + number
+        if self._wanted_metrics is not None or _is_free(port):
+            return port
+        taken, port = port, free_port()
+        _say(f"{name}: port {taken} is taken; metrics: http://127.0.0.1:{port}/metrics")
+        return port
+
     def _commands(self) -> list[tuple[str, list[str]]]:
+        """Return name and arguments of each process, but for its metrics port; by number."""
         server = ["--server", self._broker.url]
-        metrics = self._ports.metrics
         commands = [
             (
                 "coordinator",
@@ -265,7 +288,6 @@ class _Dev:
                     "coordinator",
                     *server,
                     *("--data-dir", str(self._dir), "--archive", "sqlite", "--shards", "1"),
-                    *("--metrics-port", str(metrics)),
                     *("--monitor", self._broker.monitor_url),
                 ],
             )
@@ -273,7 +295,7 @@ class _Dev:
         for number in range(self._workers):
             arguments = ["worker", *server, "--slots", str(self._slots)]
             arguments += ["--data-dir", str(self._dir / f"worker-{number}")]
-            arguments += ["--id", f"dev-{number}", "--metrics-port", str(metrics + 1 + number)]
+            arguments += ["--id", f"dev-{number}"]
             for label in self._labels:
                 arguments += ["-c", label]
             for app in self._apps:
@@ -293,13 +315,16 @@ class _Dev:
                     _say(f"nats-server does not start: {error}")
                     await asyncio.sleep(RESTART_PAUSE_S)
 
-    async def _keep(self, name: str, arguments: Sequence[str]) -> None:
+    async def _keep(self, number: int, name: str, arguments: Sequence[str]) -> None:
         """Run one process, again when it dies, with growing pauses; end it when cancelled."""
         pause_s = RESTART_PAUSE_S
         while True:
             started = time.monotonic()
             # Its own session: a Ctrl-C on the terminal reaches `dev`, which stops in order.
-            process = await start(arguments, own_session=True, environment=self._environment)
+            metrics = ("--metrics-port", str(self._metrics_port(name, number)))
+            process = await start(
+                [*arguments, *metrics], own_session=True, environment=self._environment
+            )
             try:
                 code = await process.wait()
             except asyncio.CancelledError:

@@ -233,6 +233,38 @@ async def test_two_devs_side_by_side_take_free_ports(dev, tmp_path):
             await other.close()
 
 
+async def test_a_metrics_port_that_was_taken_meanwhile_stops_nobody(tmp_path):
+    """Somebody else takes the worker's port while it is dead: it comes back on another one."""
+    other = Dev(tmp_path / "other")
+    del other.program.arguments[-2:]
+    with logs_shown(other), socket.socket() as thief:
+        try:
+            await other.start()
+            url = re.search(r"metrics: http://127.0.0.1:(\d+)/", other.program.said())
+            assert url is not None
+            pid = other.roles()["worker"]
+            os.kill(pid, signal.SIGKILL)
+            thief.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            await until(lambda: bound(thief, int(url.group(1)) + 1), within_s=5)
+            thief.listen()
+            await until(
+                lambda: re.search(r"worker dev-0: port \d+ is taken", other.program.said()),
+                within_s=20,
+            )
+            ran = await other.flowctl("submit", str(EXAMPLES / "hello.yaml"), "--wait")
+            assert ran.code == 0, ran.err
+        finally:
+            await other.close()
+
+
+def bound(thief, port):
+    try:
+        thief.bind(("127.0.0.1", port))
+    except OSError:
+        return False
+    return True
+
+
 async def test_health_readiness_and_metrics(dev):
     run = await submit(dev, str(EXAMPLES / "hello.yaml"))
     await ended(dev, run)
