@@ -31,7 +31,7 @@ from headrace.bus._jetstream import (
     StreamInfo,
     StreamState,
 )
-from headrace.bus._objects import CorruptObject, ObjectBucket, ObjectInfo
+from headrace.bus._objects import CorruptObject, ObjectBucket, ObjectEntry, ObjectInfo
 from headrace.bus._pull import Pull
 from headrace.bus._server import BrokerCluster, BrokerProcess, find_server, free_port
 from headrace.bus._wire import Message
@@ -53,6 +53,7 @@ __all__ = [
     "Message",
     "NoResponders",
     "ObjectBucket",
+    "ObjectEntry",
     "ObjectInfo",
     "PubAck",
     "Pull",

@@ -10,11 +10,12 @@ import asyncio
 import base64
 import hashlib
 import os
-from typing import TYPE_CHECKING
+from datetime import datetime
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from headrace.bus._errors import JetStreamError
+from headrace.bus._errors import JetStreamError, WrongLastSequence
 from headrace.bus._jetstream import Stored, StreamConfig
 from headrace.errors import HeadraceError, NotFound, Unreachable
 
@@ -38,6 +39,18 @@ class ObjectInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     mtime: str = ""
     deleted: bool = False
     options: dict[str, int] = msgspec.field(default_factory=dict)
+
+
+class ObjectEntry(NamedTuple):
+    """An object as a walk through the bucket meets it."""
+
+    name: str
+    size: int
+    nuid: str
+    seq: int
+    """Grows whenever the object is put or touched."""
+    time_ms: int
+    """When that was, by the broker's clock."""
 
 
 class CorruptObject(HeadraceError):
@@ -143,6 +156,58 @@ class ObjectBucket:
         await self._js.purge(self._stream, subject=self._chunks(info.nuid))
         return True
 
+    async def touch(self, name: str, *, size: int) -> bool:
+        """Make the object as young as one that is put now; False if there is none of *size* bytes.
+
+        Its bytes are not written again: whoever reads them is not disturbed.
+        """
+        stored = await self._js.get_last(self._stream, self._meta(name), timeout_s=self._timeout_s)
+        info = None if stored is None else _info_decode(stored.data)
+        if stored is None or info is None or info.deleted or info.size != size:
+            return False
+        try:
+            await self._js.publish(
+                self._meta(name),
+                stored.data,
+                headers={
+                    "Nats-Rollup": "sub",
+                    "Nats-Expected-Last-Subject-Sequence": str(stored.seq),
+                },
+                timeout_s=self._timeout_s,
+            )
+        except WrongLastSequence:
+            return False  # deleted or put again meanwhile
+        return True
+
+    async def entries(self, after: int, *, count: int) -> tuple[list[ObjectEntry], int]:
+        """Return objects in the order in which they were put, from behind *after* on.
+
+        Looks at *count* of them at most. Also returns what to give as *after* to go on; 0: that
+        was the end. A replica that lags may answer: an object may be gone, or be younger, by now.
+        """
+        got, more = await self._js.read(
+            self._stream,
+            after + 1,
+            count=count,
+            subject=f"$O.{self.bucket}.M.>",
+            timeout_s=self._timeout_s,
+        )
+        found = []
+        for stored in got:
+            info = _info_decode(stored.data)
+            if info is not None and not info.deleted:
+                time_ms = int(datetime.fromisoformat(stored.time).timestamp() * 1_000)
+                found.append(ObjectEntry(info.name, info.size, info.nuid, stored.seq, time_ms))
+        return found, got[-1].seq if got and more else 0
+
+    async def drop(self, entry: ObjectEntry) -> bool:
+        """Delete what `entries` told of; False if it is gone, or younger than it was then."""
+        meta = self._meta(entry.name)
+        if not await self._js.purge(self._stream, subject=meta, upto=entry.seq):
+            return False
+        await self._js.purge(self._stream, subject=self._chunks(entry.nuid))
+        return True
+
     async def names(self) -> list[str]:
         """Return the names in the bucket, in alphabetical order; all of them, so for small ones."""
         prefix = f"$O.{self.bucket}.M."
@@ -174,7 +239,7 @@ class ObjectBucket:
         stored: Stored | None = await self._js.get_last(
             self._stream, self._meta(name), timeout_s=self._timeout_s
         )
-        return None if stored is None else msgspec.json.decode(stored.data, type=ObjectInfo)
+        return None if stored is None else _info_decoder.decode(stored.data)
 
     async def _drop_quietly(self, nuid: str) -> None:
         try:
@@ -187,3 +252,14 @@ class ObjectBucket:
 
     def _chunks(self, nuid: str) -> str:
         return f"$O.{self.bucket}.C.{nuid}"
+
+
+_info_decoder = msgspec.json.Decoder(ObjectInfo)
+
+
+def _info_decode(data: bytes) -> ObjectInfo | None:
+    """Return what is said of an object; None for what somebody else has put there."""
+    try:
+        return _info_decoder.decode(data)
+    except msgspec.MsgspecError:
+        return None

@@ -63,8 +63,9 @@ class NatsTransport:
     async def put_object(self, bucket: str, name: str, data: bytes) -> None:
         """See `Transport`."""
         objects = ObjectBucket(self._bus, bucket, timeout_s=OBJECT_TIMEOUT_S)
-        if not await objects.has(name, size=len(data)):
-            # Never written over: somebody may be reading it.
+        if not await objects.touch(name, size=len(data)):
+            # Never written over: somebody may be reading it. But as young as a new one: no sweep
+            # takes it before the request that names it is there.
             await objects.put(name, data)
 
     async def get_object(self, bucket: str, name: str) -> bytes:

@@ -107,6 +107,9 @@ class Coordinator(_Section, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """File of the SQLite archive; empty: `archive.db` below `data_dir`."""
     retention_days: Annotated[float, Meta(ge=0, le=36_500)] = 30.0
     """Closed runs are deleted after this many days; 0: never."""
+    blob_margin_minutes: Annotated[float, Meta(ge=70, le=525_600)] = 1_440.0
+    """A large value in the object store is kept this long although no run is known that it belongs
+    to: it is stored before the request or result that names it, which may be sent for an hour."""
 
     def __post_init__(self) -> None:
         if len(set(self.peers)) != len(self.peers):

@@ -107,6 +107,12 @@ class ListRuns(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, ta
     cursor: str = ""
 
 
+class HasRuns(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="has"):
+    """Result: those of `runs` (ids) that the shard holds. Asked by coordinators."""
+
+    runs: list[str]
+
+
 class GetInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="info"):
     """Result: `ServerInfo`."""
 
@@ -126,6 +132,7 @@ ClientRequest: TypeAlias = (
     | GetPlan
     | ListRuns
     | GetInfo
+    | HasRuns
 )
 
 

@@ -147,6 +147,13 @@ class CoordinatorMetrics:
         )
         self.archive_runs = Counter(to, "archive_runs_total", "Closed runs archived.")
         self.archive_expired = Counter(to, "archive_expired_total", "Runs deleted by retention.")
+        self.blobs_swept = Counter(
+            to, "blobs_swept_total", "Large values deleted, of runs that are no more."
+        )
+        self.blobs_swept_bytes = Counter(to, "blobs_swept_bytes_total", "Bytes of these.")
+        self.blob_sweeps = Counter(
+            to, "blob_sweeps_total", "Pieces of the bucket of large values looked through.", _WRITE
+        )
         self.archive_lag_seconds = Gauge(
             to, "archive_lag_seconds", "Age of the oldest closed run that is not archived yet."
         )

@@ -268,6 +268,16 @@ async def test_page_sizes_are_bounded(archive, limit, count):
     assert len(await ids(archive, limit=limit)) == count
 
 
+async def test_known_are_closed_runs_until_they_expire(archive):
+    keys = [(NS, "a"), (NS, "b"), ("other", "a"), (NS, "live")]
+    assert await archive.known([]) == set()
+    await archive.put([closed("a", finished_ms=10), closed("b", finished_ms=20)])
+    await archive.put_segment(NS, "live", Segment(1, b"x"))
+    assert await archive.known(keys) == {(NS, "a"), (NS, "b")}
+    await archive.expire(before_ms=15, limit=5)
+    assert await archive.known(keys) == {(NS, "b")}
+
+
 async def test_expire_takes_the_oldest_ends_first(archive):
     await archive.put(
         [

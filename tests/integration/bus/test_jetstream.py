@@ -268,6 +268,47 @@ async def test_objects(bus: Bus, bucket: ObjectBucket):
     assert await bucket.names() == ["empty"]
 
 
+async def test_a_walk_through_a_bucket_meets_every_object_once(bus: Bus, bucket: ObjectBucket):
+    for number in range(7):
+        await bucket.put(f"run/{number}", bytes(200_000))
+    seen, after = [], 0
+    while True:
+        entries, after = await bucket.entries(after, count=3)
+        assert len(entries) <= 3
+        seen += entries
+        if not after:
+            break
+    assert [entry.name for entry in seen] == [f"run/{number}" for number in range(7)]
+    assert {entry.size for entry in seen} == {200_000}
+    now_ms = (await bus.js.stream_info("OBJ_t-objects")).time_ms
+    assert all(0 <= now_ms - entry.time_ms < 60_000 for entry in seen)
+    # What is dropped is gone with its bytes, once; and twice is nothing.
+    assert await bucket.drop(seen[0])
+    assert not await bucket.drop(seen[0])
+    assert await bus.js.purge("OBJ_t-objects", subject=f"$O.t-objects.C.{seen[0].nuid}") == 0
+    assert (await bucket.entries(0, count=10))[0] == seen[1:]
+    # What others keep there is no object, and is walked over.
+    await bus.js.publish("$O.t-objects.M.other", b"not json", timeout_s=2)
+    assert await bucket.entries(0, count=10) == (seen[1:], 0)
+
+
+async def test_what_was_touched_or_put_again_is_not_dropped(bus: Bus, bucket: ObjectBucket):
+    await bucket.put("x", b"one")
+    await bucket.put("y", b"two")
+    (old_x, old_y), _ = await bucket.entries(0, count=10)
+    assert not await bucket.touch("x", size=4)
+    assert not await bucket.touch("z", size=3)
+    assert await bucket.touch("x", size=3)
+    await bucket.put("y", b"three")
+    assert not await bucket.drop(old_x)
+    assert not await bucket.drop(old_y)
+    assert (await bucket.get("x"), await bucket.get("y")) == (b"one", b"three")
+    (x, y), _ = await bucket.entries(0, count=10)
+    assert (x.seq > old_x.seq, y.seq > old_y.seq) == (True, True)
+    assert await bucket.drop(x)
+    assert not await bucket.touch("x", size=3), "a touch brings nothing back"
+
+
 async def test_a_damaged_object_is_not_returned(bus: Bus, bucket: ObjectBucket):
     info = await bucket.put("x", b"0123456789")
     chunk = await bus.js.get_last("OBJ_t-objects", f"$O.t-objects.C.{info.nuid}")

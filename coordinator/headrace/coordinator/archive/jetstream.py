@@ -173,6 +173,11 @@ class JetStreamArchive:
             found = await self._database.read(index.get, namespace, run)
         return found
 
+    async def known(self, keys: Sequence[tuple[str, str]]) -> set[tuple[str, str]]:
+        """See `Archive.known`; sees what all coordinators have stored by now."""
+        await self._current(of_all=True)
+        return await self._database.read(index.known, keys)
+
     async def history(self, namespace: str, run: str) -> list[Segment]:
         """See `Archive.history`. Raises `Unavailable` when stored bytes are missing or damaged."""
         await self._current(of_all=True)

@@ -70,6 +70,11 @@ class MemoryArchive:
         self._check_open()
         return self._runs.get((namespace, run))
 
+    async def known(self, keys: Sequence[tuple[str, str]]) -> set[tuple[str, str]]:
+        """See `Archive.known`."""
+        self._check_open()
+        return self._runs.keys() & set(keys)
+
     async def history(self, namespace: str, run: str) -> list[Segment]:
         """See `Archive.history`."""
         self._check_open()

@@ -83,6 +83,10 @@ class SqliteArchive:
         """See `Archive.get`."""
         return await self._reader.read(index.get, namespace, run)
 
+    async def known(self, keys: Sequence[tuple[str, str]]) -> set[tuple[str, str]]:
+        """See `Archive.known`."""
+        return await self._reader.read(index.known, keys)
+
     async def history(self, namespace: str, run: str) -> list[Segment]:
         """See `Archive.history`."""
         return await self._reader.read(_history, namespace, run)

@@ -72,6 +72,10 @@ class Archive(Protocol):
         """Return a closed run's summary, or None."""
         ...
 
+    async def known(self, keys: Sequence[tuple[str, str]]) -> set[tuple[str, str]]:
+        """Return those of *keys*, (namespace, run), that are closed runs kept here."""
+        ...
+
     async def history(self, namespace: str, run: str) -> list[Segment]:
         """Return all segments of a run in order, also those of a run that is still live."""
         ...

@@ -39,6 +39,7 @@ from headrace.messages import (
     GetHistory,
     GetPlan,
     GetRun,
+    HasRuns,
     ListRuns,
     PauseRun,
     ResumeRun,
@@ -451,6 +452,11 @@ def _plan(machine: Machine, namespace: str, request: GetPlan) -> Reply:
     return machine.state.plans[found.program.digest]
 
 
+def _has(machine: Machine, namespace: str, request: HasRuns) -> Reply:
+    runs = machine.state.runs
+    return [name for name in request.runs if subjects.run_key(namespace, name) in runs]
+
+
 def _list(machine: Machine, namespace: str, request: ListRuns) -> Reply:
     return views.list_runs(machine.state, namespace, request)
 
@@ -467,4 +473,5 @@ _HANDLERS: dict[type, Callable[[Machine, str, Any], Reply]] = {
     GetExplanation: _explain,
     GetPlan: _plan,
     ListRuns: _list,
+    HasRuns: _has,
 }

@@ -59,6 +59,12 @@ class Layout:
             shard += 1
         return shard
 
+    def homes(self, key: str) -> list[int]:
+        """Return the shards, one of each level, that a run of this key may live in."""
+        slot = subjects.slot_of(key)
+        weaker = [shards[slot % len(shards)] for shards in self.level_shards().values()]
+        return [self.home(key), *weaker]
+
     def settings(self) -> dict[str, int]:
         """Return what the system shard remembers of the layout."""
         return {"journal": self.journal, "snapshot": self.snapshot, "memory": self.memory}

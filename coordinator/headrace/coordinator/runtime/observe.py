@@ -36,6 +36,7 @@ from headrace.messages import (
 from headrace.telemetry import CoordinatorMetrics
 
 if TYPE_CHECKING:
+    from headrace.coordinator.runtime.blobs import Swept
     from headrace.coordinator.runtime.leading import Shard
     from headrace.coordinator.runtime.server import CoordinatorServer
 
@@ -262,6 +263,16 @@ class Observer:
     def expired(self, runs: int) -> None:
         """Retention has deleted so many runs."""
         self.metrics.archive_expired.inc(by=runs)
+
+    def swept(self, piece: Swept) -> None:
+        """A piece of the bucket of large values was looked through."""
+        self.metrics.blob_sweeps.inc("ok")
+        self.metrics.blobs_swept.inc(by=piece.dropped)
+        self.metrics.blobs_swept_bytes.inc(by=piece.dropped_bytes)
+
+    def not_swept(self) -> None:
+        """A piece could not be looked through."""
+        self.metrics.blob_sweeps.inc("failed")
 
     def state(self, server: CoordinatorServer) -> None:
         """Hand on what was added up, and set the gauges; called a few times a second."""

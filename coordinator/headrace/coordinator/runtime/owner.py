@@ -40,6 +40,7 @@ from headrace.messages import (
     GetHistory,
     GetPlan,
     GetRun,
+    HasRuns,
     ListRuns,
     ResultBatch,
     ResultReply,
@@ -67,7 +68,7 @@ _MAY_CHANGE = frozenset(("busy", "unavailable", "unknown-plan"))
 """Refusals after which the client asks again, so that a wrong one does no harm."""
 NO_ROOM = Refusal("unavailable", "the log is full; it is being made smaller", 1_000)
 _NEEDS_ROOM = (SubmitRun, StorePlan)
-_QUESTIONS = (GetRun, GetHistory, GetExplanation, GetPlan, ListRuns)
+_QUESTIONS = (GetRun, GetHistory, GetExplanation, GetPlan, ListRuns, HasRuns)
 _LATER = encode(ResultReply([], 1_000))
 
 
@@ -499,7 +500,9 @@ class Owner:
             else:
                 value = machine.request(batch.namespace, request)
             self._watch.request(type(request), refused=isinstance(value, Refusal))
-            if isinstance(value, Refusal) and value.code not in _MAY_CHANGE:
+            if isinstance(value, Refusal):
+                self._asserts |= value.code not in _MAY_CHANGE
+            elif isinstance(request, HasRuns):
                 self._asserts = True
             if isinstance(value, RENDERED):
                 if batch.wants_views:

@@ -18,6 +18,7 @@ from headrace.coordinator.control import ControlOptions, ControlPlane, Placement
 from headrace.coordinator.core import Limits, Refusal
 from headrace.coordinator.dispatch import Dispatcher, Settings
 from headrace.coordinator.dispatch.lanes import Lanes
+from headrace.coordinator.runtime.blobs import BlobSweep, asking, keep_sweeping
 from headrace.coordinator.runtime.census import Census
 from headrace.coordinator.runtime.closed import answer
 from headrace.coordinator.runtime.feed import ensure_feed, ensure_step_logs
@@ -142,6 +143,7 @@ class CoordinatorServer:
                 group.create_task(self._upkeep(), name="upkeep")
                 group.create_task(self.skew.run(), name="clock-skew")
                 group.create_task(self._retention(), name="retention")
+                group.create_task(self._sweep_blobs(), name="blobs")
                 group.create_task(self._until_broken(), name="until-broken")
         finally:
             for subscription in subscriptions:
@@ -323,6 +325,19 @@ class CoordinatorServer:
                     self.observer.expired(expired)
             except HeadraceError as error:
                 log.warning("retention will try again", extra={"error": str(error)})
+
+    async def _sweep_blobs(self) -> None:
+        """Delete the large values of runs that are no more, on the controller only."""
+        assert self.archive is not None
+        margin_ms = int(self.config.coordinator.blob_margin_minutes * 60_000)
+        bucket = ObjectBucket(self.bus, subjects.BLOB_BUCKET)
+        await keep_sweeping(
+            BlobSweep(bucket, self.archive, asking(self.bus), self.layout, margin_ms=margin_ms),
+            now_ms=self.clock.now_ms,
+            may=lambda: self.control.is_controller,
+            swept=self.observer.swept,
+            failed=self.observer.not_swept,
+        )
 
     # -- questions --------------------------------------------------------------------------------
 
