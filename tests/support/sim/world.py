@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
-from headrace.coordinator.core import ShardState, explain, machine
+from headrace.coordinator.core import ShardState, entries, explain
 from headrace.coordinator.dispatch import dispatcher
 from headrace.coordinator.runtime import archiver, leading, snapshots
 from headrace.coordinator.runtime.layout import Layout
@@ -308,7 +308,7 @@ class World:
             mock.patch.object(leading, "PEER_TIMEOUT_S", 0.5),
             mock.patch.object(dispatcher, "RETURN_MS", 2_500),
             mock.patch.object(dispatcher, "UNHELD_MS", 1_000),
-            mock.patch.object(machine, "PART_BYTES_MAX", self.part_bytes_max),
+            mock.patch.object(entries, "PART_BYTES_MAX", self.part_bytes_max),
             mock.patch.object(archiver, "SEGMENT_BYTES", self.segment_bytes),
             mock.patch.object(snapshots, "COPY_TIMEOUT_S", 3.0),
             mock.patch.object(reporter, "TIMEOUT_S", 1.0),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from headrace.coordinator.core import BrokenLog, Folder, Machine, ShardState, state_hash
-from headrace.coordinator.core.machine import PART_BYTES_MAX
+from headrace.coordinator.core.entries import PART_BYTES_MAX
 from headrace.events import decode_batch
 from headrace.messages import ResultStatus, StorePlan
 from headrace.plan import encode_plan

@@ -266,8 +266,8 @@ def test_a_fault_of_ours_blocks_the_run_that_met_it(
 
     with monkeypatch.context() as patch:
         if place == "deciding":
-            original: Any = advance._wanted
-            patch.setattr(advance, "_wanted", broken)
+            original: Any = advance.is_wanted
+            patch.setattr(advance, "is_wanted", broken)
         else:
             original = evolve._EVOLVE[StepCompleted]
             patch.setitem(evolve._EVOLVE, StepCompleted, broken)

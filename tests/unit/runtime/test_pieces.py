@@ -308,7 +308,7 @@ async def test_a_standby_waits_for_its_store(kit, monkeypatch):
 
 
 async def test_a_dead_owners_half_tick_is_taken_back_by_its_successor(kit, monkeypatch):
-    monkeypatch.setattr("headrace.coordinator.core.machine.PART_BYTES_MAX", 100)
+    monkeypatch.setattr("headrace.coordinator.core.entries.PART_BYTES_MAX", 100)
     following = Following(kit)
     async with kit.leading() as owner:
         digest = await store(owner, ONE)

@@ -6,9 +6,11 @@ events → state → effects. Only `evolve` and `shard_events` change state.
 """
 
 from headrace.coordinator.core.commands import Loss, Order, Outgoing, Refusal, TickEffects
-from headrace.coordinator.core.explain import Facts, WorkerFacts, explain
+from headrace.coordinator.core.explain import explain
+from headrace.coordinator.core.facts import Facts, WorkerFacts
 from headrace.coordinator.core.fold import BrokenLog, Folder, apply_chunk, batch_hash
-from headrace.coordinator.core.machine import Limits, Machine
+from headrace.coordinator.core.limits import Limits
+from headrace.coordinator.core.machine import Machine
 from headrace.coordinator.core.program import Program
 from headrace.coordinator.core.snapshot import (
     BadSnapshot,

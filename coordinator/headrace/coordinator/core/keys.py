@@ -5,14 +5,12 @@ A holder is a run (its key) or a job of a run (``<run key>#<instance>``).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from headrace.coordinator.core import status
-from headrace.coordinator.core.advance import fail_node, start_group
-from headrace.coordinator.core.requests import cancel_run
+from headrace.coordinator.core.cancellation import cancel_run
+from headrace.coordinator.core.nodes import key_granted
 from headrace.coordinator.core.shard_events import NEWEST_ONLY, released_id
 from headrace.coordinator.core.state import Run
-from headrace.errors import HeadraceError
+from headrace.coordinator.core.tick import Tick
 from headrace.events import (
     KeyDeclined,
     KeyGranted,
@@ -23,85 +21,76 @@ from headrace.events import (
     RunStarted,
     StepCancelled,
 )
-from headrace.plan import Group
-
-if TYPE_CHECKING:
-    from headrace.coordinator.core.machine import Machine
 
 
-def acquire(machine: Machine, key: str, holder: str, limit: int, mode: int, shard: int) -> None:
+def acquire(tick: Tick, key: str, holder: str, limit: int, mode: int, shard: int) -> None:
     """A holder wants the key: it waits in line, and is granted while there is room."""
-    record = machine.state.keys.get(key)
+    record = tick.state.keys.get(key)
     if record is not None and (holder in record.holders or holder in record.waiters):
         return
-    if released_id(key, holder) in machine.state.requests:
+    if released_id(key, holder) in tick.state.requests:
         # Sent twice, and the holder has ended meanwhile: it must not push anybody aside.
         return
-    machine.emit_shard(KeyWaited(key, holder, limit, mode, shard))
-    record = machine.state.keys[key]
+    tick.emit_shard(KeyWaited(key, holder, limit, mode, shard))
+    record = tick.state.keys[key]
     if mode & NEWEST_ONLY:
         for waiter in [w for w in record.waiters if w != holder]:
-            machine.emit_shard(KeyReleased(key, waiter, "replaced"))
-    grant(machine, key)
+            tick.emit_shard(KeyReleased(key, waiter, "replaced"))
+    grant(tick, key)
 
 
-def grant(machine: Machine, key: str) -> None:
+def grant(tick: Tick, key: str) -> None:
     """Grant the key to waiters, in order, while there is room."""
-    record = machine.state.keys.get(key)
+    record = tick.state.keys.get(key)
     while record is not None and record.waiters and len(record.holders) < record.limit:
-        machine.emit_shard(KeyGrantedTo(key, next(iter(record.waiters))))
+        tick.emit_shard(KeyGrantedTo(key, next(iter(record.waiters))))
 
 
-def release(machine: Machine, key: str, holder: str) -> None:
+def release(tick: Tick, key: str, holder: str) -> None:
     """A holder (or waiter) has ended. Its `acquire` may be on the way still: it is remembered."""
-    if released_id(key, holder) not in machine.state.requests:
-        machine.emit_shard(KeyReleased(key, holder))
-        grant(machine, key)
+    if released_id(key, holder) not in tick.state.requests:
+        tick.emit_shard(KeyReleased(key, holder))
+        grant(tick, key)
 
 
-def _holder(machine: Machine, holder: str) -> tuple[Run | None, int]:
+def _holder(tick: Tick, holder: str) -> tuple[Run | None, int]:
     """Return (run, instance of its job or -1) of a holder id ``<run key>[#<instance>.<n>]``."""
     name, _, rest = holder.partition("#")
-    return machine.state.runs.get(name), int(rest.partition(".")[0]) if rest else -1
+    return tick.state.runs.get(name), int(rest.partition(".")[0]) if rest else -1
 
 
-def granted(machine: Machine, key: str, holder: str) -> None:
+def granted(tick: Tick, key: str, holder: str) -> None:
     """The home shard has granted the key to a run or job of this shard."""
-    run, instance = _holder(machine, holder)
+    run, instance = _holder(tick, holder)
     if run is None or run.quarantined or status.is_final(run.state):
-        machine.emit_shard(KeyDeclined(key, holder))
+        tick.emit_shard(KeyDeclined(key, holder))
     elif instance < 0:
         if run.state == status.PENDING and not run.key_held:
-            machine.emit(run, KeyGranted(-1, key))
-            machine.emit(run, RunStarted())
+            tick.emit(run, KeyGranted(-1, key))
+            tick.emit(run, RunStarted())
             if run.due.get(0):
-                machine.timers.push(run.due[0], run.key, 0)
+                tick.timers.push(run.due[0], run.key, 0)
     elif run.node_keys.get(instance) != (key, holder):
-        machine.emit_shard(KeyDeclined(key, holder))
+        tick.emit_shard(KeyDeclined(key, holder))
     elif run.status[instance] == status.WAITING:
-        machine.emit(run, KeyGranted(instance, key))
-        group = run.program.nodes[run.locate(instance)[0]]
-        assert isinstance(group, Group)
-        try:
-            start_group(machine, run, instance, group)
-        except HeadraceError as error:
-            fail_node(machine, run, instance, "expression", str(error))
+        tick.emit(run, KeyGranted(instance, key))
+        key_granted(tick, run, instance)
 
 
-def preempted(machine: Machine, key: str, holder: str, *, reason: str) -> None:
+def preempted(tick: Tick, key: str, holder: str, *, reason: str) -> None:
     """A newer run wants the key (`cancel-in-progress`), or took this one's place in the line."""
-    run, instance = _holder(machine, holder)
+    run, instance = _holder(tick, holder)
     if run is None or run.quarantined or status.is_final(run.state) or run.cancelling:
         return
     why = "replaced by a newer run" if reason == "replaced" else "cancelled by a newer run"
     why += f" in concurrency group {key.partition('/')[2]}"
     if instance < 0:
-        cancel_run(machine, run, why)
+        cancel_run(tick, run, why)
     elif run.node_keys.get(instance) != (key, holder):
         return
     elif run.status[instance] == status.WAITING:
-        machine.emit(run, StepCancelled(instance, run.attempt[instance], "", why))
+        tick.emit(run, StepCancelled(instance, run.attempt[instance], "", why))
     else:
         # The job alone, not the run around it.
-        machine.emit(run, NodeEnded(instance, status.CANCELLED, reason=f"cancelled: {why}"))
-        machine.stop_doomed(run)
+        tick.emit(run, NodeEnded(instance, status.CANCELLED, reason=f"cancelled: {why}"))
+        tick.stop_doomed(run)

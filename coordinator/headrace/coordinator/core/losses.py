@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from headrace.coordinator.core import status
-from headrace.coordinator.core.advance import fail_node, is_tolerated
+from headrace.coordinator.core.nodes import fail_node, is_tolerated
 from headrace.coordinator.core.state import Run
+from headrace.coordinator.core.tick import Tick
 from headrace.events import (
     JobMoved,
     JobRestarted,
@@ -18,36 +17,33 @@ from headrace.events import (
 from headrace.messages import StepError
 from headrace.plan import Group, Task
 
-if TYPE_CHECKING:
-    from headrace.coordinator.core.machine import Machine
 
-
-def lose(machine: Machine, key: str, step: int, attempt: int, worker: str, reason: str) -> None:
+def lose(tick: Tick, key: str, step: int, attempt: int, worker: str, reason: str) -> None:
     """Take a dispatched attempt away from a lost holder; it becomes ready, or UNKNOWN."""
-    run = machine.state.runs.get(key)
+    run = tick.state.runs.get(key)
     if run is None or not 0 <= step < len(run.status):
         return
     if run.status[step] != status.DISPATCHED or run.attempt[step] != attempt:
         return
     if step in run.claims and is_at_most_once(run, step):
         # Whether it was being cancelled or not: nobody knows what it has done.
-        machine.emit(run, StepUnknown(step, attempt, worker, is_tolerated(run, step)))
+        tick.emit(run, StepUnknown(step, attempt, worker, is_tolerated(run, step)))
         return
     if step in run.doomed:
-        machine.emit(run, StepCancelled(step, attempt, worker, reason))
+        tick.emit(run, StepCancelled(step, attempt, worker, reason))
         return
-    if run.losses.get(step, 0) >= machine.limits.losses:
-        now_ms = machine.state.now_ms
+    if run.losses.get(step, 0) >= tick.limits.losses:
+        now_ms = tick.state.now_ms
         error = StepError(
-            "worker-lost", f"{machine.limits.losses} workers were lost while they ran it", False
+            "worker-lost", f"{tick.limits.losses} workers were lost while they ran it", False
         )
-        machine.emit(
+        tick.emit(
             run,
             # Without the worker: a job must not be bound to one that is lost.
             StepFailed(step, attempt, "", now_ms, now_ms, error, tolerated=is_tolerated(run, step)),
         )
         return
-    machine.emit(run, StepLost(step, attempt, worker, reason))
+    tick.emit(run, StepLost(step, attempt, worker, reason))
 
 
 def is_at_most_once(run: Run, step: int) -> bool:
@@ -67,9 +63,9 @@ def _at_most_once_done(run: Run, job: int) -> str:
     return ""
 
 
-def lose_worker(machine: Machine, worker: str, reason: str) -> None:
+def lose_worker(tick: Tick, worker: str, reason: str) -> None:
     """The worker with this id will not come back: apply `on-worker-loss` to its jobs."""
-    for run in list(machine.state.runs.values()):
+    for run in list(tick.state.runs.values()):
         if run.state != status.RUNNING or not run.jobs:
             continue
         for instance in list(run.jobs):
@@ -77,31 +73,29 @@ def lose_worker(machine: Machine, worker: str, reason: str) -> None:
             if job is None or job.worker.partition(".")[0] != worker:
                 continue
             if run.status[instance] == status.RUNNING or instance in run.detached:
-                _lose_job(machine, run, instance, job.worker, reason)
+                _lose_job(tick, run, instance, job.worker, reason)
 
 
-def _lose_job(machine: Machine, run: Run, instance: int, worker: str, reason: str) -> None:
+def _lose_job(tick: Tick, run: Run, instance: int, worker: str, reason: str) -> None:
     group = run.program.nodes[run.locate(instance)[0]]
     assert isinstance(group, Group)
     for step in sorted(run.tokens):
         if run.job_of(step) == instance and step not in run.doomed:
-            lose(machine, run.key, step, run.attempt[step], worker, reason)
+            lose(tick, run.key, step, run.attempt[step], worker, reason)
     if instance in run.detached:
         # Its end is settled; what was left running goes on elsewhere.
-        machine.emit(run, JobMoved(instance, worker, reason))
+        tick.emit(run, JobMoved(instance, worker, reason))
         return
     if run.status[instance] != status.RUNNING:
         return
     if group.on_worker_loss == "fail":
-        fail_node(machine, run, instance, "worker-lost", reason)
+        fail_node(tick, run, instance, "worker-lost", reason)
     elif group.on_worker_loss == "restart-job" and (done := _at_most_once_done(run, instance)):
         message = f"{reason}; the job cannot begin anew, because {done} has run and may run once"
-        fail_node(machine, run, instance, "worker-lost", message)
-    elif run.jobs[instance].restarts >= machine.limits.restarts:
-        fail_node(
-            machine, run, instance, "worker-lost", f"restarted {machine.limits.restarts} times"
-        )
+        fail_node(tick, run, instance, "worker-lost", message)
+    elif run.jobs[instance].restarts >= tick.limits.restarts:
+        fail_node(tick, run, instance, "worker-lost", f"restarted {tick.limits.restarts} times")
     elif group.on_worker_loss == "continue":
-        machine.emit(run, JobMoved(instance, worker, reason))
+        tick.emit(run, JobMoved(instance, worker, reason))
     else:
-        machine.emit(run, JobRestarted(instance, worker, reason))
+        tick.emit(run, JobRestarted(instance, worker, reason))

@@ -6,53 +6,60 @@ clears the intent when it is told "logged". A new owner sends again whatever is 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 
 from headrace.coordinator.core import keys
 from headrace.coordinator.core.commands import Outgoing
 from headrace.coordinator.core.state import OutMessage
+from headrace.coordinator.core.tick import Tick
+from headrace.events import OutboxCleared
 
-if TYPE_CHECKING:
-    from headrace.coordinator.core.machine import Machine
+
+def clear(tick: Tick, messages: Iterable[str]) -> None:
+    """Another shard (or this one) has these in its log."""
+    for message in messages:
+        if message in tick.state.outbox:
+            tick.emit_shard(OutboxCleared(message))
+            tick.posted.discard(message)
 
 
-def target(machine: Machine, content: OutMessage) -> int:
+def target(tick: Tick, content: OutMessage) -> int:
     """Return the shard that an intent is for."""
     key = content.shard_key
-    return int(key[1:]) if key.startswith("#") else machine.home(key)
+    return int(key[1:]) if key.startswith("#") else tick.home(key)
 
 
-def drain_local(machine: Machine) -> bool:
+def drain_local(tick: Tick) -> bool:
     """Deliver intents for this very shard at once, hand out the others; tell whether any was."""
-    state = machine.state
-    if not state.outbox_news and machine.posted:
+    state = tick.state
+    if not state.outbox_news and tick.posted:
         return False
     state.outbox_news = False
     local = False
     for message, content in list(state.outbox.items()):
         if message not in state.outbox:
             continue
-        shard = target(machine, content)
+        shard = target(tick, content)
         if shard == state.shard:
-            deliver(machine, message, content)
-            machine.clear_outbox([message])
+            deliver(tick, message, content)
+            clear(tick, [message])
             local = True
-        elif message not in machine.posted:
-            machine.posted.add(message)
-            machine.outgoing.append(Outgoing(message, shard, content))
+        elif message not in tick.posted:
+            tick.posted.add(message)
+            tick.outgoing.append(Outgoing(message, shard, content))
     return local
 
 
-def deliver(machine: Machine, message: str, content: OutMessage) -> None:
+def deliver(tick: Tick, message: str, content: OutMessage) -> None:
     """Apply an intent in its target shard. Idempotent: what is done already changes nothing."""
     kind, args = content.kind, content.args
     if kind == "acquire":
-        keys.acquire(machine, *args)
+        keys.acquire(tick, *args)
     elif kind == "release":
-        keys.release(machine, *args)
+        keys.release(tick, *args)
     elif kind == "granted":
-        keys.granted(machine, *args)
+        keys.granted(tick, *args)
     elif kind in ("preempt", "replaced"):
-        keys.preempted(machine, *args, reason=kind)
+        keys.preempted(tick, *args, reason=kind)
     else:
         raise AssertionError(f"outbox message {message}: {kind}")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import msgspec
 
 from headrace.coordinator.core import status
-from headrace.coordinator.core.advance import is_tolerated, timeout_ms
+from headrace.coordinator.core.nodes import is_tolerated, timeout_ms
 from headrace.coordinator.core.state import EMPTY_MAP, UNREADABLE, Run
+from headrace.coordinator.core.tick import Tick
 from headrace.errors import HeadraceError
 from headrace.events import (
     StepCancelled,
@@ -28,22 +27,19 @@ from headrace.messages import (
 from headrace.plan import Task
 from headrace.retry import RetryAt
 
-if TYPE_CHECKING:
-    from headrace.coordinator.core.machine import Machine
-
 WORKER_STOPPED = "worker-stopped"
 """The worker's drain took longer than its grace and it killed the step: nobody's failure."""
 _decode = msgspec.msgpack.Decoder().decode
 _RECORDED = frozenset({status.COMPLETED, status.FAILED, status.CANCELLED, status.WAITING})
 
 
-def record(machine: Machine, batch: ResultBatch) -> list[int]:
+def record(tick: Tick, batch: ResultBatch) -> list[int]:
     """Record a worker's results; return the indexes of those refused as stale.
 
     A result that is in the log already is neither refused nor recorded again.
     """
     refused: list[int] = []
-    runs = machine.state.runs
+    runs = tick.state.runs
     worker = f"{batch.worker}.{batch.incarnation}"
     for index, result in enumerate(batch.results):
         run = runs.get(result.run)
@@ -63,9 +59,9 @@ def record(machine: Machine, batch: ResultBatch) -> list[int]:
         if len(result.output) > 1 and not _is_readable(result.output):
             error = StepError("invalid-output", "the worker sent outputs that are no map", False)
             plain = msgspec.structs.replace(result, output=msgspec.Raw(EMPTY_MAP))
-            _failed(machine, run, worker, plain, error)
+            _failed(tick, run, worker, plain, error)
         elif result.status == ResultStatus.COMPLETED:
-            machine.emit(
+            tick.emit(
                 run,
                 StepCompleted(
                     step,
@@ -78,7 +74,7 @@ def record(machine: Machine, batch: ResultBatch) -> list[int]:
                 ),
             )
         else:
-            _not_completed(machine, run, worker, result)
+            _not_completed(tick, run, worker, result)
     return refused
 
 
@@ -90,35 +86,35 @@ def _is_readable(output: msgspec.Raw) -> bool:
         return False
 
 
-def _not_completed(machine: Machine, run: Run, worker: str, result: StepResult) -> None:
+def _not_completed(tick: Tick, run: Run, worker: str, result: StepResult) -> None:
     step, attempt = result.step, result.attempt
     stopped = result.error is not None and result.error.type == WORKER_STOPPED
     if result.status == ResultStatus.RETURNED or stopped:
         if step in run.doomed:
-            machine.emit(run, StepCancelled(step, attempt, worker, run.cancel_reason))
+            tick.emit(run, StepCancelled(step, attempt, worker, run.cancel_reason))
         else:
-            machine.emit(run, StepReturned(step, attempt, worker))
+            tick.emit(run, StepReturned(step, attempt, worker))
     elif result.status == ResultStatus.CANCELLED and step in run.doomed:
-        machine.emit(run, StepCancelled(step, attempt, worker, run.cancel_reason))
+        tick.emit(run, StepCancelled(step, attempt, worker, run.cancel_reason))
     else:
         error = result.error or StepError("cancelled", "the worker stopped it")
-        _failed(machine, run, worker, result, error)
+        _failed(tick, run, worker, result, error)
 
 
-def _failed(machine: Machine, run: Run, worker: str, result: StepResult, error: StepError) -> None:
+def _failed(tick: Tick, run: Run, worker: str, result: StepResult, error: StepError) -> None:
     step = result.step
     node = run.program.nodes[run.locate(step)[0]]
     assert isinstance(node, Task)
     retry_ms = 0
     if node.retry is not None and step not in run.doomed and not run.cancelling:
-        now_ms = machine.state.now_ms
+        now_ms = tick.state.now_ms
         decision = node.retry.decide(
             attempt=result.attempt - run.uncounted.get(step, 0),
             error_type=error.type,
             retryable=error.retryable,
             now_ms=now_ms,
             first_started_ms=run.first_ms.get(step, now_ms),
-            jitter=machine.chance(),
+            jitter=tick.chance(),
         )
         if isinstance(decision, RetryAt):
             # 0 means "final" in the event, so a retry at once is one millisecond away.
@@ -126,7 +122,7 @@ def _failed(machine: Machine, run: Run, worker: str, result: StepResult, error: 
             if _out_of_time(run, step, node, retry_ms):
                 retry_ms = 0
     tolerated = not retry_ms and is_tolerated(run, step)
-    machine.emit(
+    tick.emit(
         run,
         StepFailed(
             step,
@@ -142,7 +138,7 @@ def _failed(machine: Machine, run: Run, worker: str, result: StepResult, error: 
         ),
     )
     if retry_ms:
-        machine.timers.push(retry_ms, run.key, step)
+        tick.timers.push(retry_ms, run.key, step)
 
 
 def _out_of_time(run: Run, step: int, node: Task, retry_ms: int) -> bool:
@@ -154,9 +150,9 @@ def _out_of_time(run: Run, step: int, node: Task, retry_ms: int) -> bool:
     return bool(limit_ms) and retry_ms - run.first_ms.get(step, retry_ms) >= limit_ms
 
 
-def claim(machine: Machine, request: Claim, start_by_ms: int) -> ClaimReply:
+def claim(tick: Tick, request: Claim, start_by_ms: int) -> ClaimReply:
     """Log a claim of an at-most-once attempt, once; the same life of a worker may ask again."""
-    run = machine.state.runs.get(request.run)
+    run = tick.state.runs.get(request.run)
     step = request.step
     worker = f"{request.worker}.{request.incarnation}"
     if run is None or not 0 <= step < len(run.status) or step in run.doomed or run.quarantined:
@@ -165,6 +161,6 @@ def claim(machine: Machine, request: Claim, start_by_ms: int) -> ClaimReply:
         return ClaimReply(False)
     holder = run.claims.get(step)
     if holder is None:
-        machine.emit(run, StepClaimed(step, request.attempt, worker, start_by_ms))
+        tick.emit(run, StepClaimed(step, request.attempt, worker, start_by_ms))
         return ClaimReply(True, start_by_ms)
     return ClaimReply(holder == worker, start_by_ms if holder == worker else 0)

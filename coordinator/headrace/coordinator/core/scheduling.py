@@ -1,85 +1,37 @@
-"""From ready steps to tasks: lanes, fencing tokens, inputs and environment."""
+"""From ready steps to tasks: fencing tokens, inputs and environment."""
 
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
-from headrace.coordinator.core import status
-from headrace.coordinator.core.advance import fail_node, timeout_ms
 from headrace.coordinator.core.contexts import Contexts, functions, outputs, task_env
 from headrace.coordinator.core.deferral import plain, resolve_for_worker
+from headrace.coordinator.core.nodes import fail_node, lane_of, timeout_ms
+from headrace.coordinator.core.ready import Lane
+from headrace.coordinator.core.settling import settle
 from headrace.coordinator.core.state import Run
+from headrace.coordinator.core.tick import Tick
 from headrace.errors import HeadraceError
-from headrace.events import StepQueued, StepScheduled
+from headrace.events import StepScheduled
 from headrace.expressions import Opaque, OpaqueValue, resolve, to_string
 from headrace.messages import Task as WireTask
-from headrace.messages import TaskOptions, subjects
+from headrace.messages import TaskOptions
 from headrace.plan import Task, is_expression
-
-if TYPE_CHECKING:
-    from headrace.coordinator.core.machine import Machine
-    from headrace.coordinator.core.ready import Lane
 
 _encode = msgspec.msgpack.Encoder().encode
 
 
-def push_ready(machine: Machine, run: Run, instance: int, node: int) -> None:
-    """Put a task that may run into its lane's queue (of a paused run: when it goes on)."""
-    if run.paused:
-        return
-    found: Any = run.program.nodes[node]
-    try:
-        lane = _lane(machine, run, instance, node)
-    except HeadraceError as error:
-        fail_node(machine, run, instance, "expression", str(error))
-        return
-    if lane is None:
-        return
-    now_ms = machine.state.now_ms
-    lane.push(run, instance, now_ms, run.priority + found.priority)
-    machine.ready.filled.add(lane.name)
-    limit_ms = found.schedule_timeout_ms
-    if limit_ms and not (run.status[instance] == status.PENDING and instance in run.due):
-        machine.emit(run, StepQueued(instance, now_ms + limit_ms))
-        machine.timers.push(now_ms + limit_ms, run.key, instance)
-
-
-def _lane(machine: Machine, run: Run, instance: int, node: int) -> Lane | None:
-    """Return the step's lane; None while another step decides the job's worker."""
-    program = run.program
-    ready = machine.ready
-    if program.job[node] >= 0:
-        job = run.jobs.get(run.job_of(instance))
-        if job is not None:
-            if job.worker:
-                return ready.lane(f"@{job.worker.partition('.')[0]}", program.namespace, ())
-            first = job.first
-            if first not in (-1, instance) and run.status[first] == status.DISPATCHED:
-                return None
-    capabilities = program.capabilities[node]
-    if capabilities is not None:
-        return ready.lane(program.lane[node], program.namespace, capabilities)
-    contexts = Contexts(run, instance)
-    labels: set[str] = set()
-    for label in program.needed_capabilities(node):
-        value = resolve(label, contexts, functions(run, instance))
-        values = value if isinstance(value, list) else [value]
-        labels.update(to_string(item) for item in values)
-    needed = tuple(sorted(labels))
-    return ready.lane(subjects.lane_of(program.namespace, needed), program.namespace, needed)
-
-
-def schedule(machine: Machine, lane_name: str, credit: int, wire_lane: str) -> list[WireTask]:
+def schedule(tick: Tick, lane_name: str, credit: int, wire_lane: str) -> list[WireTask]:
     """Take at most *credit* ready steps of a lane, log them as scheduled, return their tasks."""
-    ready = machine.ready
+    ready = tick.ready
     lane = ready.lanes.get(lane_name)
     tasks: list[WireTask] = []
     if lane is None:
         return tasks
-    state = machine.state
+    state = tick.state
     now_ms = state.now_ms
     while len(tasks) < credit:
         entry = lane.pop()
@@ -91,53 +43,51 @@ def schedule(machine: Machine, lane_name: str, credit: int, wire_lane: str) -> l
             continue
         node = run.program.nodes[run.locate(step)[0]]
         assert isinstance(node, Task)
-        if run.jobs and not _lane_still_fits(machine, run, step, lane):
+        if run.jobs and not _lane_still_fits(tick, run, step, lane):
             continue
-        if run.attempt[step] >= machine.limits.attempts:
-            fail_node(machine, run, step, "attempts", "the limit of attempts is reached")
-            machine.settle()
+        if run.attempt[step] >= tick.limits.attempts:
+            fail_node(tick, run, step, "attempts", "the limit of attempts is reached")
+            settle(tick)
             continue
         attempt = run.attempt[step] + 1
         try:
-            inputs, options = _content(machine, run, step, node)
+            inputs, options = _content(tick, run, step, node)
         except HeadraceError as error:
-            fail_node(machine, run, step, "expression", str(error))
-            machine.settle()
+            fail_node(tick, run, step, "expression", str(error))
+            settle(tick)
             continue
         except Exception as error:
-            machine.quarantine(run, error)
+            tick.quarantine(run, error)
             continue
         token = state.token_last + 1
-        machine.emit(run, StepScheduled(step, attempt, token, wire_lane))
+        tick.emit(run, StepScheduled(step, attempt, token, wire_lane))
         tasks.append(
             WireTask(run.key, step, run.path(step), attempt, token, node.uses, inputs, options)
         )
     return tasks
 
 
-def _lane_still_fits(machine: Machine, run: Run, step: int, lane: Lane) -> bool:
+def _lane_still_fits(tick: Tick, run: Run, step: int, lane: Lane) -> bool:
     """A job's worker may have been decided (or lost) since the step was queued."""
-    right = _lane(machine, run, step, run.locate(step)[0])
+    right = lane_of(tick, run, step, run.locate(step)[0])
     if right is lane:
         return True
     if right is not None:
         own = run.program.nodes[run.locate(step)[0]]
         assert isinstance(own, Task)
-        right.push(run, step, machine.state.now_ms, run.priority + own.priority)
-        machine.ready.filled.add(right.name)
+        right.push(run, step, tick.state.now_ms, run.priority + own.priority)
+        tick.ready.filled.add(right.name)
     return False
 
 
-def _content(
-    machine: Machine, run: Run, step: int, node: Task
-) -> tuple[msgspec.Raw, TaskOptions | None]:
+def _content(tick: Tick, run: Run, step: int, node: Task) -> tuple[msgspec.Raw, TaskOptions | None]:
     """Return (inputs as msgpack, options) of a task."""
     index, _, _ = run.locate(step)
     program = run.program
     raw, options = program.raw_inputs[index], program.options[index]
     if raw is not None and options is not None:
         if options.at_most_once:
-            return raw, _with_start_by(machine, options)
+            return raw, _with_start_by(tick, options)
         return raw, options
     contexts = Contexts(run, step)
     status_functions = functions(run, step)
@@ -148,14 +98,14 @@ def _content(
             value["input_data"] = input_data(run, step)
         raw = msgspec.Raw(_encode(value))
     if options is None:
-        return raw, _options(machine, run, step, node, contexts, deferred)
+        return raw, _options(tick, run, step, node, contexts, deferred)
     if deferred:
         options = msgspec.structs.replace(options, deferred=deferred)
-    return raw, _with_start_by(machine, options) if options.at_most_once else options
+    return raw, _with_start_by(tick, options) if options.at_most_once else options
 
 
-def _with_start_by(machine: Machine, options: TaskOptions) -> TaskOptions:
-    return msgspec.structs.replace(options, start_by_ms=machine.state.now_ms + START_BY_MS)
+def _with_start_by(tick: Tick, options: TaskOptions) -> TaskOptions:
+    return msgspec.structs.replace(options, start_by_ms=tick.state.now_ms + START_BY_MS)
 
 
 START_BY_MS = 60_000
@@ -163,7 +113,7 @@ START_BY_MS = 60_000
 
 
 def _options(
-    machine: Machine,
+    tick: Tick,
     run: Run,
     step: int,
     node: Task,
@@ -175,7 +125,7 @@ def _options(
     if job >= 0 and job in run.jobs:
         restarts = run.jobs[job].restarts
         workspace = f"{run.key}/{run.path(job)}#{restarts}"
-    limit_ms = _attempt_limit_ms(machine, run, step, node)
+    limit_ms = _attempt_limit_ms(tick, run, step, node)
     env = task_env(run, step, contexts, deferred)
     added = run.jobs[job].path if job in run.jobs else []
     if added:
@@ -190,21 +140,21 @@ def _options(
         heartbeat_timeout_ms=node.heartbeat_timeout_ms or 0,
         workspace=workspace,
         at_most_once=node.effect == "at-most-once",
-        start_by_ms=machine.state.now_ms + START_BY_MS if node.effect == "at-most-once" else 0,
+        start_by_ms=tick.state.now_ms + START_BY_MS if node.effect == "at-most-once" else 0,
         deferred=deferred,
         title=title,
         workflow=run.workflow,
     )
 
 
-def _attempt_limit_ms(machine: Machine, run: Run, step: int, node: Task) -> int:
+def _attempt_limit_ms(tick: Tick, run: Run, step: int, node: Task) -> int:
     """Return the shorter of the attempt's own limit and what is left for all attempts."""
     limits = []
     if node.attempt_timeout_ms:
         limits.append(node.attempt_timeout_ms)
     whole = timeout_ms(run, step, node.timeout_ms)
     if whole:
-        used = machine.state.now_ms - run.first_ms.get(step, machine.state.now_ms)
+        used = tick.state.now_ms - run.first_ms.get(step, tick.state.now_ms)
         limits.append(max(whole - used, 1))
     return min(limits, default=0)
 

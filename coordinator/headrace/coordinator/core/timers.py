@@ -2,66 +2,54 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-import msgspec
-
-from headrace.coordinator.core import program as kinds
 from headrace.coordinator.core import status
-from headrace.coordinator.core.advance import fail_node
-from headrace.coordinator.core.requests import cancel_waiting
+from headrace.coordinator.core.advance import advance
+from headrace.coordinator.core.cancellation import cancel_waiting
+from headrace.coordinator.core.nodes import KINDS, fail_node
 from headrace.coordinator.core.state import Run
-from headrace.events import CancelRequested, WaitEnded
-from headrace.plan import Wait
-
-if TYPE_CHECKING:
-    from headrace.coordinator.core.machine import Machine
-
-_encode = msgspec.msgpack.Encoder().encode
+from headrace.coordinator.core.tick import Tick
+from headrace.events import CancelRequested
 
 
-def fire(machine: Machine, when_ms: int, key: str, instance: int) -> int:
+def fire_due(tick: Tick) -> int:
+    """Fire what is due at the tick's time; return how many fired."""
+    fired = 0
+    for _ in range(tick.limits.timers):
+        due = tick.timers.pop_due(tick.state.now_ms)
+        if due is None:
+            break
+        fired += _fire(tick, *due)
+        advance(tick)
+    return fired
+
+
+def _fire(tick: Tick, when_ms: int, key: str, instance: int) -> int:
     """Fire one timer if it still applies; return 1 if it did, else 0."""
-    run = machine.state.runs.get(key)
+    run = tick.state.runs.get(key)
     if run is None or run.state != status.RUNNING or run.quarantined:
         return 0
     if run.due.get(instance) != when_ms:
         return 0
     try:
-        return _fire(machine, run, instance)
+        return _apply(tick, run, instance)
     except Exception as error:
-        machine.quarantine(run, error)
+        tick.quarantine(run, error)
         return 1
 
 
-def _fire(machine: Machine, run: Run, instance: int) -> int:
-    node, _, _ = run.locate(instance)
-    program = run.program
+def _apply(tick: Tick, run: Run, instance: int) -> int:
     value = run.status[instance]
     if value == status.RUNNING:
         if instance == 0:
-            machine.emit(run, CancelRequested("the run's timeout passed", failed=True))
-            cancel_waiting(machine, run)
+            tick.emit(run, CancelRequested("the run's timeout passed", failed=True))
+            cancel_waiting(tick, run)
             return 1
-        fail_node(machine, run, instance, "timeout", "its timeout passed")
+        fail_node(tick, run, instance, "timeout", "its timeout passed")
         return 1
     if value == status.PENDING and not run.paused:
-        fail_node(machine, run, instance, "schedule-timeout", "no worker took it in time")
+        fail_node(tick, run, instance, "schedule-timeout", "no worker took it in time")
         return 1
     if value != status.WAITING:
         return 0
-    found = program.nodes[node]
-    if program.kind[node] == kinds.TASK:
-        machine.push_ready(run, instance, node)
-    elif program.kind[node] == kinds.SLEEP:
-        machine.emit(run, WaitEnded(instance, "slept"))
-    elif isinstance(found, Wait):
-        if found.has_default:
-            payload = {"payload": found.default, "timed_out": True}
-            if isinstance(found.default, dict):
-                payload = {**found.default, **payload}
-            machine.emit(run, WaitEnded(instance, "default", msgspec.Raw(_encode(payload))))
-        else:
-            name = run.waits.get(instance, found.signal)
-            fail_node(machine, run, instance, "timeout", f"signal {name} did not come in time")
+    KINDS[run.program.kind[run.locate(instance)[0]]].due(tick, run, instance)
     return 1

@@ -10,6 +10,7 @@ import msgspec
 from headrace.coordinator.core import program as kinds
 from headrace.coordinator.core import status
 from headrace.coordinator.core.commands import Refusal
+from headrace.coordinator.core.nodes import KINDS
 from headrace.coordinator.core.state import EMPTY_MAP, Run, ShardState
 from headrace.errors import InvalidRequest
 from headrace.events import (
@@ -36,14 +37,6 @@ from headrace.plan import Task
 _decode = msgspec.msgpack.Decoder().decode
 
 LIST_MAX = 1_000
-_KIND_NAMES = {
-    kinds.TASK: "task",
-    kinds.GROUP: "group",
-    kinds.LOOP: "loop",
-    kinds.CHOICE: "choice",
-    kinds.WAIT: "wait",
-    kinds.SLEEP: "sleep",
-}
 
 
 class Later(NamedTuple):
@@ -133,7 +126,7 @@ def step_views(
         view = StepView(
             path=run.path(instance),
             name=found.title or found.name,
-            kind=_KIND_NAMES[run.program.kind[node]],
+            kind=KINDS[run.program.kind[node]].name,
             state=_shown_state(run, instance, holders),
             uses=found.uses if isinstance(found, Task) else "",
             attempt=run.attempt[instance],

@@ -1,0 +1,91 @@
+"""Cancelling a run, and failing one: what waits ends, what runs is stopped.
+
+Steps whose condition asks for it, as `always()` does, still run.
+"""
+
+from __future__ import annotations
+
+from headrace.coordinator.core import status
+from headrace.coordinator.core.commands import Order
+from headrace.coordinator.core.contexts import Contexts, functions
+from headrace.coordinator.core.state import Run
+from headrace.coordinator.core.tick import Tick
+from headrace.errors import HeadraceError
+from headrace.events import CancelRequested, RunEnded, StepCancelled
+from headrace.expressions import truthy
+from headrace.messages import CancelRun, CancelStep
+
+
+def cancel_run(tick: Tick, run: Run, reason: str, request: CancelRun | None = None) -> None:
+    """Cancel a run: stop what is dispatched, cancel what waits, let `always()` steps run.
+
+    Asked a second time, it stops running `always()` steps too.
+    """
+    if run.quarantined:
+        _end_quarantined(tick, run, reason)
+        return
+    spared: list[int] = []
+    if not run.cancelling and run.tokens:
+        # The condition is asked as if the run were cancelled already: `cancelled()` is true.
+        spared = [step for step in sorted(run.tokens) if _wants_to_run(run, step, cancelling=True)]
+    tick.emit(
+        run,
+        CancelRequested(
+            reason,
+            request.request_id if request else "",
+            request.not_after_ms if request else 0,
+            request.actor if request else "",
+            spared=spared or None,
+        ),
+    )
+    if run.state == status.PENDING:
+        # It waits for its key and has not begun: nothing is to be stopped.
+        tick.emit(run, RunEnded(status.CANCELLED, reason))
+        tick.ended.append(run)
+        return
+    cancel_waiting(tick, run)
+
+
+def _end_quarantined(tick: Tick, run: Run, reason: str) -> None:
+    """The one thing that can be done about a blocked run. What it has running is stopped."""
+    for step in sorted(run.tokens):
+        cancel = CancelStep(run.key, step, run.attempt[step], reason)
+        tick.orders.append(Order(run.program.namespace, "", cancel))
+    tick.emit(run, RunEnded(status.CANCELLED, f"{reason}; it was blocked: {run.quarantined}"))
+    tick.ended.append(run)
+
+
+def fail_run(tick: Tick, run: Run, reason: str) -> None:
+    """End a running run as FAILED, as its own timeout does."""
+    if run.state != status.RUNNING or run.cancelling or run.quarantined:
+        return
+    tick.emit(run, CancelRequested(reason, failed=True))
+    cancel_waiting(tick, run)
+
+
+def cancel_waiting(tick: Tick, run: Run) -> None:
+    """Cancel what waits or is ready; what is dispatched gets an order to stop."""
+    tick.stop_doomed(run)
+    for instance in range(len(run.status)):
+        value = run.status[instance]
+        waits = value == status.WAITING or (
+            value == status.PENDING
+            and not run.waiting[instance]
+            and run.is_open(run.parent(instance))
+            and instance != 0
+        )
+        if waits and not _wants_to_run(run, instance):
+            tick.emit(run, StepCancelled(instance, run.attempt[instance], "", run.cancel_reason))
+
+
+def _wants_to_run(run: Run, instance: int, *, cancelling: bool = False) -> bool:
+    """Tell whether a node's condition asks for it to run in a cancelled run."""
+    node, _, _ = run.locate(instance)
+    condition = run.program.condition[node]
+    if run.program.implied[node] or condition is None:
+        return False
+    available = functions(run, instance, cancelling=cancelling)
+    try:
+        return truthy(condition.evaluate(Contexts(run, instance), available))
+    except HeadraceError:
+        return False

@@ -1,0 +1,44 @@
+"""The kinds of nodes: each one's behaviour is one module, and `KINDS` is the table of all.
+
+A new kind is a struct in `headrace.plan`, its number in `program`, a module here, and its line in
+the table. Events that it adds are folded by `evolve`, as all are.
+"""
+
+from typing import Final
+
+from headrace.coordinator.core import program
+from headrace.coordinator.core.nodes.choice import ChoiceKind
+from headrace.coordinator.core.nodes.failing import fail_node
+from headrace.coordinator.core.nodes.fields import concurrency, is_tolerated, is_wanted, timeout_ms
+from headrace.coordinator.core.nodes.group import GroupKind, key_granted, key_reason
+from headrace.coordinator.core.nodes.kind import NodeKind
+from headrace.coordinator.core.nodes.loop import LoopKind
+from headrace.coordinator.core.nodes.sleep import SleepKind
+from headrace.coordinator.core.nodes.task import TaskKind, lane_of, push_ready
+from headrace.coordinator.core.nodes.wait import WaitKind, deliver_signals
+
+_TABLE: dict[int, NodeKind] = {
+    program.TASK: TaskKind(),
+    program.GROUP: GroupKind(),
+    program.LOOP: LoopKind(),
+    program.CHOICE: ChoiceKind(),
+    program.WAIT: WaitKind(),
+    program.SLEEP: SleepKind(),
+}
+KINDS: Final = tuple(_TABLE[number] for number in range(len(_TABLE)))
+"""By the number of the kind in `Program.kind`."""
+
+__all__ = [
+    "KINDS",
+    "NodeKind",
+    "concurrency",
+    "deliver_signals",
+    "fail_node",
+    "is_tolerated",
+    "is_wanted",
+    "key_granted",
+    "key_reason",
+    "lane_of",
+    "push_ready",
+    "timeout_ms",
+]

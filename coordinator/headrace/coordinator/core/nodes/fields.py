@@ -1,0 +1,66 @@
+"""Values of a node's fields, which may be expressions: evaluated when the node needs them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from headrace.coordinator.core.contexts import Contexts, functions
+from headrace.coordinator.core.durations import parse_duration_ms
+from headrace.coordinator.core.state import Run
+from headrace.errors import HeadraceError, InvalidRequest
+from headrace.expressions import resolve, to_string, truthy
+from headrace.plan import Concurrency
+
+KEY_LENGTH_MAX = 512
+
+
+def evaluated(run: Run, instance: int, value: Any) -> Any:
+    """Return *value* with its expressions evaluated at *instance*; raises `ExpressionError`."""
+    return resolve(value, Contexts(run, instance), functions(run, instance))
+
+
+def timeout_ms(run: Run, instance: int, value: int | str | None) -> int:
+    """Return a node's timeout in ms (0: none); an expression gives minutes, as on GitHub."""
+    if value is None:
+        return 0
+    if isinstance(value, int):
+        return value
+    return parse_duration_ms(evaluated(run, instance, value), unit_ms=60_000)
+
+
+def deadline_ms(run: Run, instance: int, value: int | str | None, now_ms: int) -> int:
+    """Return when the timeout of a node that begins at *now_ms* passes; 0: never."""
+    limit_ms = timeout_ms(run, instance, value)
+    return now_ms + limit_ms if limit_ms else 0
+
+
+def is_tolerated(run: Run, instance: int) -> bool:
+    """Evaluate `continue-on-error`."""
+    value = run.program.nodes[run.locate(instance)[0]].continue_on_error
+    if isinstance(value, bool):
+        return value
+    try:
+        return truthy(evaluated(run, instance, value))
+    except HeadraceError:
+        # The step has failed already; a broken expression must not turn that into success.
+        return False
+
+
+def is_wanted(run: Run, instance: int, node: int) -> bool:
+    """Evaluate the node's condition; `success()` is implied unless a status function is there."""
+    program = run.program
+    if program.implied[node] and (run.taint[instance] & 1 or run.cancelling):
+        return False
+    condition = program.condition[node]
+    if condition is None:
+        return True
+    return truthy(condition.evaluate(Contexts(run, instance), functions(run, instance)))
+
+
+def concurrency(run: Run, instance: int, wanted: Concurrency) -> tuple[str, int, int]:
+    """Return (key, limit, mode) of a concurrency block; keys are per namespace."""
+    group = to_string(evaluated(run, instance, wanted.group))
+    mode = (1 if wanted.cancel_in_progress else 0) | (2 if wanted.queue == "single" else 0)
+    if len(group) > KEY_LENGTH_MAX:
+        raise InvalidRequest(f"a concurrency group of {len(group)} characters: {group[:80]}…")
+    return f"{run.program.namespace}/{group}", max(wanted.limit, 1), mode

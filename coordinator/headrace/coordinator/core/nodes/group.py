@@ -1,0 +1,94 @@
+"""Groups: sequences, graphs and jobs. One with a concurrency key waits for it first."""
+
+from __future__ import annotations
+
+import msgspec
+
+from headrace.coordinator.core import status
+from headrace.coordinator.core.deferral import plain
+from headrace.coordinator.core.facts import Facts
+from headrace.coordinator.core.nodes.container import Container, start_container
+from headrace.coordinator.core.nodes.failing import fail_node
+from headrace.coordinator.core.nodes.fields import concurrency, evaluated
+from headrace.coordinator.core.state import EMPTY_MAP, Run, ShardState
+from headrace.coordinator.core.tick import Tick
+from headrace.errors import HeadraceError, InvalidRequest
+from headrace.events import KeyRequested
+from headrace.messages import WaitReason
+from headrace.plan import Group
+
+_encode = msgspec.msgpack.Encoder().encode
+
+
+class GroupKind(Container):
+    """Its children run as their needs let them."""
+
+    name = "group"
+
+    def start(self, tick: Tick, run: Run, instance: int, node: int) -> None:
+        """Ask for the key that it needs, or begin."""
+        group = run.program.nodes[node]
+        assert isinstance(group, Group)
+        if group.concurrency is None or instance in run.node_keys:
+            start_container(tick, run, instance, group)
+            return
+        key, limit, mode = concurrency(run, instance, group.concurrency)
+        if _holds_already(run, instance, key):
+            shown = key.partition("/")[2]
+            message = f"what is around it holds concurrency group {shown} itself"
+            fail_node(tick, run, instance, "deadlock", message)
+            return
+        tick.emit(run, KeyRequested(instance, key, limit, mode))
+
+    def output(self, tick: Tick, run: Run, instance: int) -> bytes:
+        """Evaluate `outputs`."""
+        group = run.program.nodes[run.locate(instance)[0]]
+        assert isinstance(group, Group)
+        if not group.outputs:
+            return EMPTY_MAP
+        output = _encode(plain(evaluated(run, instance, group.outputs)))
+        if len(output) > tick.limits.output_bytes:
+            raise InvalidRequest(f"{len(output)} bytes; the limit is {tick.limits.output_bytes}")
+        return output
+
+    def why(self, state: ShardState, run: Run, instance: int, facts: Facts) -> WaitReason | None:
+        """It waits for its key."""
+        held = run.node_keys.get(instance)
+        if held is None or run.status[instance] != status.WAITING:
+            return None
+        return key_reason(state, run.path(instance), *held, 0)
+
+
+def key_granted(tick: Tick, run: Run, instance: int) -> None:
+    """Begin a group that has waited for its key."""
+    group = run.program.nodes[run.locate(instance)[0]]
+    assert isinstance(group, Group)
+    try:
+        start_container(tick, run, instance, group)
+    except HeadraceError as error:
+        fail_node(tick, run, instance, "expression", str(error))
+
+
+def _holds_already(run: Run, instance: int, key: str) -> bool:
+    """Tell whether the run, or a group around *instance*, holds the key that it would wait for."""
+    if run.key_name == key:
+        return True
+    above = run.parent(instance)
+    while above >= 0:
+        if run.node_keys.get(above, ("", ""))[0] == key:
+            return True
+        above = run.parent(above)
+    return False
+
+
+def key_reason(state: ShardState, path: str, key: str, holder: str, since_ms: int) -> WaitReason:
+    """Say who holds the concurrency key that *holder* waits for."""
+    group = key.partition("/")[2]
+    record = state.keys.get(key)
+    held_by = ", ".join(sorted(record.holders)) if record is not None else ""
+    text = f"waits for concurrency key {group}"
+    if held_by:
+        text += f", held by {held_by}"
+    return WaitReason(
+        path=path, state="WAITING", reason=text, owner=held_by or "coordinator", since_ms=since_ms
+    )

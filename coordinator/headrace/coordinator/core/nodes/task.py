@@ -1,0 +1,198 @@
+"""Tasks: the steps that workers run. A task that may run is in the queue of its lane."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from headrace.coordinator.core import status
+from headrace.coordinator.core.contexts import Contexts, functions
+from headrace.coordinator.core.facts import Facts
+from headrace.coordinator.core.nodes.failing import fail_node
+from headrace.coordinator.core.nodes.kind import NodeKind
+from headrace.coordinator.core.ready import Lane
+from headrace.coordinator.core.state import Run, ShardState
+from headrace.coordinator.core.tick import Tick
+from headrace.errors import HeadraceError
+from headrace.events import StepCarried, StepQueued
+from headrace.expressions import resolve, to_string
+from headrace.messages import WaitReason, subjects
+from headrace.plan import Task
+
+
+class TaskKind(NodeKind):
+    """A worker runs it."""
+
+    name = "task"
+
+    def start(self, tick: Tick, run: Run, instance: int, node: int) -> None:
+        """Take over the result of the run that this one carries on, or queue it."""
+        if run.carried is not None:
+            carried = run.carried.get(run.path(instance))
+            if carried is not None:
+                tick.emit(run, StepCarried(instance, msgspec.Raw(carried)))
+                return
+        push_ready(tick, run, instance, node)
+
+    def due(self, tick: Tick, run: Run, instance: int) -> None:
+        """Its retry is due."""
+        push_ready(tick, run, instance, run.locate(instance)[0])
+
+    def why(self, state: ShardState, run: Run, instance: int, facts: Facts) -> WaitReason | None:
+        """It runs, waits for its retry, or for a worker."""
+        value = run.status[instance]
+        if value == status.DISPATCHED:
+            return _dispatched(run, instance, facts)
+        if value == status.WAITING:
+            return _retrying(state, run, instance)
+        if value != status.PENDING or run.waiting[instance] or run.paused:
+            return None
+        return _ready(run, instance, facts) if run.may_begin(instance) else None
+
+
+def push_ready(tick: Tick, run: Run, instance: int, node: int) -> None:
+    """Put a task that may run into its lane's queue (of a paused run: when it goes on)."""
+    if run.paused:
+        return
+    found: Any = run.program.nodes[node]
+    try:
+        lane = lane_of(tick, run, instance, node)
+    except HeadraceError as error:
+        fail_node(tick, run, instance, "expression", str(error))
+        return
+    if lane is None:
+        return
+    now_ms = tick.state.now_ms
+    lane.push(run, instance, now_ms, run.priority + found.priority)
+    tick.ready.filled.add(lane.name)
+    limit_ms = found.schedule_timeout_ms
+    if limit_ms and not (run.status[instance] == status.PENDING and instance in run.due):
+        tick.emit(run, StepQueued(instance, now_ms + limit_ms))
+        tick.timers.push(now_ms + limit_ms, run.key, instance)
+
+
+def lane_of(tick: Tick, run: Run, instance: int, node: int) -> Lane | None:
+    """Return the step's lane; None while another step decides the job's worker."""
+    program = run.program
+    ready = tick.ready
+    if program.job[node] >= 0:
+        job = run.jobs.get(run.job_of(instance))
+        if job is not None:
+            if job.worker:
+                return ready.lane(f"@{job.worker.partition('.')[0]}", program.namespace, ())
+            first = job.first
+            if first not in (-1, instance) and run.status[first] == status.DISPATCHED:
+                return None
+    capabilities = program.capabilities[node]
+    if capabilities is not None:
+        return ready.lane(program.lane[node], program.namespace, capabilities)
+    contexts = Contexts(run, instance)
+    labels: set[str] = set()
+    for label in program.needed_capabilities(node):
+        value = resolve(label, contexts, functions(run, instance))
+        values = value if isinstance(value, list) else [value]
+        labels.update(to_string(item) for item in values)
+    needed = tuple(sorted(labels))
+    return ready.lane(subjects.lane_of(program.namespace, needed), program.namespace, needed)
+
+
+# --- why a task waits --------------------------------------------------------------------------
+
+
+def _dispatched(run: Run, instance: int, facts: Facts) -> WaitReason:
+    path, attempt = run.path(instance), run.attempt[instance]
+    holder = facts.holders.get((run.key, instance), "")
+    doomed = instance in run.doomed
+    if holder:
+        verb = "is being stopped on" if doomed else "runs on"
+        return WaitReason(
+            path=path,
+            state="RUNNING",
+            owner=holder,
+            reason=f"attempt {attempt} {verb} worker {holder}",
+        )
+    return WaitReason(
+        path=path,
+        state="DISPATCHED",
+        owner="worker",
+        reason=f"attempt {attempt} was dispatched and is on its way to a worker",
+    )
+
+
+def _retrying(state: ShardState, run: Run, instance: int) -> WaitReason:
+    task = run.program.nodes[run.locate(instance)[0]]
+    assert isinstance(task, Task)
+    due_ms = run.due.get(instance, 0)
+    left_ms = max(due_ms - state.now_ms, 0)
+    limit = task.retry.max_attempts if task.retry is not None else 1
+    error = run.errors.get(instance)
+    after = f" after {error.type}: {error.message}"[:200] if error is not None else ""
+    number = run.attempt[instance] - run.uncounted.get(instance, 0)
+    return WaitReason(
+        path=run.path(instance),
+        state="WAITING",
+        owner="timer",
+        deadline_ms=due_ms,
+        reason=f"retry {number} of {limit - 1} in {left_ms / 1000:.1f} s{after}",
+    )
+
+
+def needed_labels(run: Run, instance: int) -> tuple[str, ...]:
+    """Return the capabilities that a task needs, expressions evaluated where they can be."""
+    node = run.locate(instance)[0]
+    fixed = run.program.capabilities[node]
+    if fixed is not None:
+        return fixed
+    labels: set[str] = set()
+    contexts = Contexts(run, instance)
+    for label in run.program.needed_capabilities(node):
+        try:
+            value = resolve(label, contexts, functions(run, instance))
+        except HeadraceError:
+            value = label
+        labels.update(to_string(v) for v in (value if isinstance(value, list) else [value]))
+    return tuple(sorted(labels))
+
+
+def _ready(run: Run, instance: int, facts: Facts) -> WaitReason:
+    path = run.path(instance)
+    job = run.jobs.get(run.job_of(instance))
+    live = [w for w in facts.workers if w.namespace == run.program.namespace]
+    if job is not None and job.worker:
+        worker = job.worker.partition(".")[0]
+        if not any(w.worker == worker for w in live):
+            return WaitReason(
+                path=path,
+                state="READY",
+                owner=worker,
+                reason=f"waits for worker {worker}, which has the job's workspace",
+            )
+        return WaitReason(
+            path=path, state="READY", owner=worker, reason=f"waits for a slot of worker {worker}"
+        )
+    needed = needed_labels(run, instance)
+    wanted = {label.lower() for label in needed}
+    able = [w for w in live if wanted <= w.capabilities and not w.draining]
+    if able:
+        free = sum(w.free for w in able)
+        slots = sum(w.slots for w in able)
+        return WaitReason(
+            path=path,
+            state="READY",
+            owner="coordinator",
+            reason=f"waits for a free slot ({free} of {slots} free)",
+        )
+    listed = ", ".join(needed)
+    if not live:
+        text = f"no worker is connected in namespace {run.program.namespace}"
+        if needed:
+            text += f" (needed: {listed})"
+        return WaitReason(path=path, state="READY", owner="operator", reason=text)
+    missing = [label for label in needed if not any(label.lower() in w.capabilities for w in live)]
+    if missing:
+        text = f"no worker offers {', '.join(missing)} (needed: {listed})"
+    else:
+        text = f"no one worker offers all of {listed}"
+    since = max((facts.missing_since_ms.get(label, 0) for label in missing), default=0)
+    return WaitReason(path=path, state="READY", owner="operator", reason=text, since_ms=since)

@@ -1,0 +1,35 @@
+"""Clients' requests. A family of them is one module with its `HANDLERS`, and a line in the table.
+
+Every mutation has an id and a not-after time: what is in the log already is answered again, what
+comes too late is refused, so that sending again is always safe.
+"""
+
+from typing import Final
+
+from headrace.coordinator.core.commands import Refusal, Reply
+from headrace.coordinator.core.requests import control, plans, queries, submit
+from headrace.coordinator.core.requests.mutation import Handler
+from headrace.coordinator.core.requests.submit import fingerprint
+from headrace.coordinator.core.tick import Tick
+from headrace.errors import HeadraceError
+from headrace.messages import ClientRequest
+
+__all__ = ["fingerprint", "handle"]
+
+_HANDLERS: Final[dict[type, Handler]] = {
+    **plans.HANDLERS,
+    **submit.HANDLERS,
+    **control.HANDLERS,
+    **queries.HANDLERS,
+}
+
+
+def handle(tick: Tick, namespace: str, request: ClientRequest) -> Reply:
+    """Apply or answer one request; expected refusals are values."""
+    handler = _HANDLERS.get(type(request))
+    if handler is None:
+        return Refusal("invalid-request", f"no shard answers {type(request).__name__}")
+    try:
+        return handler(tick, namespace, request)
+    except HeadraceError as error:
+        return Refusal.of(error)

@@ -1,0 +1,93 @@
+"""Requests about an open run: signal, cancel, pause, resume."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from headrace.coordinator.core.cancellation import cancel_run
+from headrace.coordinator.core.commands import Refusal, Reply
+from headrace.coordinator.core.nodes import deliver_signals
+from headrace.coordinator.core.requests.mutation import Handler, mutate, seen
+from headrace.coordinator.core.state import Run
+from headrace.coordinator.core.takeover import rebuild
+from headrace.coordinator.core.tick import Tick
+from headrace.events import RunPaused, RunResumed, SignalReceived
+from headrace.messages import CancelRun, PauseRun, ResumeRun, SignalRun
+
+_encode = msgspec.msgpack.Encoder(order="deterministic").encode
+
+
+def _signal(tick: Tick, namespace: str, request: SignalRun) -> Reply:
+    def apply(run: Run) -> Refusal | None:
+        if len(run.signals) >= tick.limits.signals:
+            return Refusal("limit-exceeded", f"{len(run.signals)} signals wait to be taken")
+        payload = _encode(request.payload)
+        if len(payload) > tick.limits.input_bytes:
+            return Refusal(
+                "limit-exceeded",
+                f"the payload has {len(payload)} bytes; the limit is {tick.limits.input_bytes}",
+            )
+        tick.emit(
+            run,
+            SignalReceived(
+                request.name,
+                msgspec.Raw(payload),
+                request.request_id,
+                request.not_after_ms,
+                request.actor,
+            ),
+        )
+        deliver_signals(tick, run)
+        return None
+
+    return mutate(tick, namespace, request, apply, verb="signalled")
+
+
+def _cancel(tick: Tick, namespace: str, request: CancelRun) -> Reply:
+    def apply(run: Run) -> Refusal | None:
+        if run.cancelling and run.doomed.issuperset(run.tokens):
+            seen(tick, request)
+            return None
+        reason = request.reason or "cancelled by request"
+        if request.actor:
+            reason = f"{reason} ({request.actor})"
+        cancel_run(tick, run, reason, request)
+        return None
+
+    return mutate(tick, namespace, request, apply, verb="cancelled")
+
+
+def _pause(tick: Tick, namespace: str, request: PauseRun) -> Reply:
+    def apply(run: Run) -> Refusal | None:
+        if run.paused:
+            seen(tick, request)
+        else:
+            tick.emit(
+                run,
+                RunPaused(request.request_id, request.not_after_ms, request.reason, request.actor),
+            )
+        return None
+
+    return mutate(tick, namespace, request, apply, verb="paused")
+
+
+def _resume(tick: Tick, namespace: str, request: ResumeRun) -> Reply:
+    def apply(run: Run) -> Refusal | None:
+        if not run.paused:
+            seen(tick, request)
+        else:
+            tick.emit(run, RunResumed(request.request_id, request.not_after_ms, request.actor))
+            rebuild(tick, run)
+        return None
+
+    return mutate(tick, namespace, request, apply, verb="resumed")
+
+
+HANDLERS: Final[dict[type, Handler]] = {
+    SignalRun: _signal,
+    CancelRun: _cancel,
+    PauseRun: _pause,
+    ResumeRun: _resume,
+}

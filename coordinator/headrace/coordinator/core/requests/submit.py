@@ -1,0 +1,160 @@
+"""Submits: a new run, or the one that has the id already."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+
+from headrace.coordinator.core import views
+from headrace.coordinator.core.commands import Refusal, Reply
+from headrace.coordinator.core.nodes import concurrency
+from headrace.coordinator.core.requests.mutation import Handler, over, too_late
+from headrace.coordinator.core.state import EMPTY_MAP, UNREADABLE, Run
+from headrace.coordinator.core.tick import Tick
+from headrace.events import RunCreated
+from headrace.messages import SubmitRun, subjects
+from headrace.plan import check_inputs
+
+_encode = msgspec.msgpack.Encoder(order="deterministic").encode
+_decode = msgspec.msgpack.Decoder().decode
+
+
+def fingerprint(plan: str, given: Any) -> str:
+    """Return the digest of definition and input that tells a resent submit from another."""
+    return hashlib.blake2b(plan.encode() + _encode(given), digest_size=12).hexdigest()
+
+
+def _submit(tick: Tick, namespace: str, request: SubmitRun) -> Reply:
+    state = tick.state
+    if not subjects.valid_name(request.run):
+        return Refusal("invalid-request", f"not a run id: {request.run!r:.200}")
+    key = subjects.run_key(namespace, request.run)
+    if tick.is_evicted(key):
+        return Refusal("busy", f"run {request.run} is on its way to the archive", 50)
+    existing = state.runs.get(key)
+    tombstone = state.tombstones.get(key)
+    if existing is not None or tombstone is not None:
+        return _resubmit(tick, existing, key, request)
+    late = too_late(tick, request)
+    if late is not None:
+        return late
+    if len(state.runs) >= tick.limits.runs:
+        return Refusal("busy", f"the shard holds {len(state.runs)} live runs", 1_000)
+    try:
+        program = state.program(request.plan, namespace)
+    except KeyError:
+        return Refusal("unknown-plan", f"plan {request.plan} is not stored in this shard")
+    plan = program.plan
+    given = check_inputs(plan, request.input) if plan.inputs or request.input else {}
+    data = _encode(given) if given else EMPTY_MAP
+    labels = {**plan.labels, **request.labels} if plan.labels else request.labels
+    unfit = _unfit(tick, request, program.size, data, labels)
+    if unfit is not None:
+        return unfit
+    return _create(tick, Run(key, program), request, data, labels)
+
+
+def _unfit(
+    tick: Tick, request: SubmitRun, nodes: int, data: bytes, labels: Mapping[str, str]
+) -> Refusal | None:
+    """Return which limit a submit passes, if any."""
+    limits = tick.limits
+    if not all(_is_map(value) for value in request.carried.values()):
+        return Refusal("invalid-request", "carried results are maps in msgpack")
+    if nodes > limits.nodes:
+        return over("workflow", nodes, limits.nodes, "nodes")
+    if len(data) > limits.input_bytes:
+        return over("input", len(data), limits.input_bytes)
+    size = len(data) + sum(map(len, request.carried.values()))
+    if size > limits.request_bytes:
+        return over("input with the carried results", size, limits.request_bytes)
+    return _unfit_labels(tick, labels) if labels else None
+
+
+def _create(tick: Tick, run: Run, request: SubmitRun, data: bytes, labels: dict[str, str]) -> Reply:
+    """State that the run exists; unless it waits for a key, it has begun with that."""
+    limit, mode, name = 1, 0, ""
+    wanted = run.program.plan.concurrency
+    if wanted is not None:
+        run.input = data
+        name, limit, mode = concurrency(run, 0, wanted)
+    tick.state.runs[run.key] = run
+    tick.emit(
+        run,
+        RunCreated(
+            run.workflow,
+            request.plan,
+            msgspec.Raw(data),
+            request.request_id,
+            request.not_after_ms,
+            fingerprint(request.plan, request.input) if request.explicit else "",
+            labels or None,
+            request.priority,
+            request.explicit,
+            request.rerun_of,
+            request.actor,
+            bool(name),
+            name,
+            limit,
+            mode,
+            request.carried or None,
+        ),
+    )
+    if run.due:
+        tick.timers.push(run.due[0], run.key, 0)
+    return views.Later(run)
+
+
+def _unfit_labels(tick: Tick, labels: Mapping[str, str]) -> Refusal | None:
+    limits = tick.limits
+    if len(labels) > limits.labels:
+        return over("run", len(labels), limits.labels, "labels")
+    for name, value in labels.items():
+        if not name or not name.isprintable():
+            return Refusal("invalid-request", f"not a name of a label: {name!r:.200}")
+        for text, what in ((name, "name"), (value, "value")):
+            length = len(text.encode())
+            if length > limits.label_bytes:
+                shown = f"{what} of label {name!r:.80}"
+                return over(shown, length, limits.label_bytes)
+    return None
+
+
+def _resubmit(tick: Tick, run: Run | None, key: str, request: SubmitRun) -> Reply:
+    """The id is taken: by this very submit, sent again, or by another one."""
+    if run is not None and run.request_id == request.request_id:
+        return views.Later(run)
+    known = run.fingerprint if run is not None else tick.state.tombstones[key].fingerprint
+    if known:
+        same = known == fingerprint(request.plan, request.input)
+    else:
+        same = run is None or _is_same(run, request)
+    if not same:
+        return Refusal(
+            "conflict",
+            f"run {request.run} exists with another definition or input; choose another id",
+        )
+    if run is not None:
+        return views.Later(run)
+    return Refusal("archived", f"run {request.run} has ended and is in the archive")
+
+
+def _is_same(run: Run, request: SubmitRun) -> bool:
+    """Tell whether a submit asks for the very run that has its id (one that the client made)."""
+    plan = run.program.plan
+    given = check_inputs(plan, request.input) if plan.inputs or request.input else {}
+    data = _encode(given) if given else EMPTY_MAP
+    return run.program.digest == request.plan and run.input == data
+
+
+def _is_map(data: bytes) -> bool:
+    try:
+        return isinstance(_decode(data), dict)
+    except UNREADABLE:
+        return False
+
+
+HANDLERS: Final[dict[type, Handler]] = {SubmitRun: _submit}

@@ -1,0 +1,20 @@
+"""All that follows from a tick's commands, until nothing more does."""
+
+from __future__ import annotations
+
+from headrace.coordinator.core.advance import advance
+from headrace.coordinator.core.cancellation import fail_run
+from headrace.coordinator.core.outbox import drain_local
+from headrace.coordinator.core.tick import Tick
+
+
+def settle(tick: Tick) -> None:
+    """Work off the agenda, runs that have outgrown their limit, and intents for this shard."""
+    advance(tick)
+    while tick.overgrown:
+        reason = f"limit-exceeded: over {tick.limits.events} events"
+        fail_run(tick, tick.overgrown.pop(), reason)
+        advance(tick)
+    state = tick.state
+    while state.outbox and drain_local(tick):
+        advance(tick)

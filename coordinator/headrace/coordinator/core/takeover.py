@@ -1,0 +1,51 @@
+"""What a leader derives from the state alone: agenda, ready queue, timers, orders, outbox."""
+
+from __future__ import annotations
+
+from headrace.coordinator.core import status
+from headrace.coordinator.core.program import TASK
+from headrace.coordinator.core.state import Run
+from headrace.coordinator.core.tick import Tick
+
+
+def resume(tick: Tick) -> None:
+    """Derive all that a new owner needs. Dispatched steps are left alone: their leases decide."""
+    tick.ready.clear()
+    tick.timers.clear()
+    tick.posted.clear()
+    tick.state.agenda.clear()
+    tick.state.outbox_news = True
+    for run in tick.state.runs.values():
+        rebuild(tick, run)
+
+
+def rebuild(tick: Tick, run: Run) -> None:
+    """Put everything about one run on the agenda, the timers and the ready queue."""
+    agenda = tick.state.agenda
+    if status.is_final(run.state):
+        tick.ended.append(run)
+        return
+    for instance, when_ms in run.due.items():
+        tick.timers.push(when_ms, run.key, instance)
+    if run.state != status.RUNNING or run.quarantined:
+        return
+    for instance, value in enumerate(run.status):
+        if value == status.PENDING:
+            if not run.waiting[instance] and run.may_begin(instance):
+                agenda.append((run, instance))
+        elif value == status.RUNNING:
+            agenda.append((run, ~instance))
+    agenda.append((run, ~0))
+    if run.doomed:
+        tick.stop_doomed(run)
+
+
+def ready_tasks(tick: Tick, run: Run) -> list[int]:
+    """Return the run's tasks that are ready now (O(instances))."""
+    now_ms = tick.state.now_ms
+    kind = run.program.kind
+    return [
+        instance
+        for instance in range(len(run.status))
+        if kind[run.locate(instance)[0]] == TASK and run.is_ready(instance, now_ms)
+    ]

@@ -1,0 +1,130 @@
+"""What the deciding modules work on: the state, what a tick has stated, and what it wants done.
+
+A tick states facts (`emit`, `emit_shard`), which are applied at once and logged when it ends, and
+gathers effects, which leave after the append. This module decides nothing about runs and imports no
+module that does: they import this one, and `machine` puts them together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from headrace.coordinator.core import shard_events
+from headrace.coordinator.core.commands import Order, Outgoing
+from headrace.coordinator.core.evolve import evolve
+from headrace.coordinator.core.fold import WHILE_QUARANTINED
+from headrace.coordinator.core.limits import Limits
+from headrace.coordinator.core.ready import ReadyQueue, Timers
+from headrace.coordinator.core.state import Run, ShardState
+from headrace.events import PlanStored, RunEvent, RunEvicted, RunQuarantined, ShardEvent
+from headrace.messages import CancelStep
+
+
+class Tick:
+    """One shard's working state, led by this process, from one append to the next."""
+
+    def __init__(
+        self,
+        state: ShardState,
+        *,
+        chance: Callable[[], float],
+        home: Callable[[str], int],
+        limits: Limits | None = None,
+    ) -> None:
+        """Lead *state*. *chance* gives numbers in [0, 1); *home* the shard of an entity's key."""
+        self.state = state
+        self.chance = chance
+        self.home = home
+        self.limits = limits or Limits()
+        # Indexes that can be derived from the state.
+        self.ready = ReadyQueue()
+        self.timers = Timers()
+        # Effects.
+        self.ended: list[Run] = []
+        self.orders: list[Order] = []
+        self.outgoing: list[Outgoing] = []
+        self.posted: set[str] = set()
+        """Outbox messages that were handed out by this owner."""
+        self.overgrown: list[Run] = []
+        """Runs that have reached their limit of events: they are to fail."""
+        # What is to be logged.
+        self._chunks: dict[str, tuple[Run, int, list[RunEvent]]] = {}
+        self._before: list[ShardEvent] = []
+        self._after: list[ShardEvent] = []
+        self._opened = False
+        self._evicted: set[str] = set()
+        state.leading = True
+
+    def begin(self, now_ms: int) -> None:
+        """Begin a tick; logged time never goes back.
+
+        A tick has one time: while there are events to append, it goes on under its own.
+        """
+        if self.dirty:
+            return
+        state = self.state
+        if now_ms > state.now_ms:
+            state.now_ms = now_ms
+        self._opened = False
+
+    @property
+    def dirty(self) -> bool:
+        """Tell whether the tick has events to append."""
+        return bool(self._chunks or self._before or self._after)
+
+    # -- facts --------------------------------------------------------------------------------
+
+    def _open(self) -> None:
+        """The tick has its first event: do what every batch begins with (see the fold)."""
+        self._opened = True
+        shard_events.forget_expired(self.state)
+
+    def emit(self, run: Run, event: RunEvent) -> None:
+        """State a fact about *run* and apply it. Of a quarantined run only its end is one."""
+        if run.quarantined and not isinstance(event, WHILE_QUARANTINED):
+            return
+        chunk = self._chunks.get(run.key)
+        if chunk is None:
+            if not self._opened:
+                self._open()
+            if run.events >= self.limits.events and not run.cancelling:
+                self.overgrown.append(run)
+            self._chunks[run.key] = (run, run.events + 1, [event])
+        else:
+            chunk[2].append(event)
+        try:
+            evolve(self.state, run, event)
+        except Exception as error:
+            # Followers fail at the very same place, with the same state; then all hear why.
+            run.events = self._chunks[run.key][1] + len(self._chunks[run.key][2]) - 1
+            self.quarantine(run, error)
+
+    def emit_shard(self, event: ShardEvent) -> None:
+        """State a fact about the shard and apply it."""
+        if not self._opened:
+            self._open()
+        (self._before if isinstance(event, PlanStored) else self._after).append(event)
+        shard_events.evolve_shard(self.state, event)
+        if isinstance(event, RunEvicted):
+            self._evicted.add(event.run)
+
+    def is_evicted(self, key: str) -> bool:
+        """Tell whether this tick evicted the run: its id is not free before the next one."""
+        return key in self._evicted
+
+    def quarantine(self, run: Run, error: Exception) -> None:
+        """A fault that only this run has met: block it."""
+        self.emit(run, RunQuarantined(f"{type(error).__name__}: {error}"[:1_000]))
+
+    # -- effects ------------------------------------------------------------------------------
+
+    def stop_doomed(self, run: Run) -> None:
+        """Order the workers to stop what nobody wants any more."""
+        for step in sorted(run.doomed):
+            self.orders.append(
+                Order(
+                    run.program.namespace,
+                    "",
+                    CancelStep(run.key, step, run.attempt[step], run.cancel_reason),
+                )
+            )
