@@ -189,7 +189,7 @@ def scenario() -> Kit:
     kit.complete("j/a", {"n": 1}, run="one", extra=extra)
     kit.complete("d/x", run="one")
     kit.fail("r", run="one")
-    kit.lose("l[v,1]/x", run="one")
+    kit.lose("l[1,v]/x", run="one")
     assert kit.claim("p", run="one").granted
     kit.signal("later", {"x": 1}, "one")
     kit.cancel("two")
