@@ -293,5 +293,5 @@ def serve(bus: Bus, cluster: FakeCluster) -> None:
         if answer is not None:
             bus.respond(message, answer)
 
-    for subject in ("headrace.cmd.*.*", subjects.INFO, subjects.ARCHIVE):
+    for subject in ("headrace.cmd.*.*", *subjects.EVERYBODY, *subjects.EVERYBODY.values()):
         bus.subscribe(subject, on_message)

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 import msgspec
 
+from headrace.client._group import ask_group
 from headrace.client._routes import Routes
 from headrace.client._transport import Transport
 from headrace.errors import Busy, HeadraceError, LimitExceeded, Unavailable, Unreachable, from_wire
@@ -93,7 +94,11 @@ class Calls:
     ) -> list[ClientReply]:
         """Send once; return one reply for each request. Raises `Unreachable`."""
         batch = ClientBatch(PROTOCOL, self.namespace, list(requests))
-        answer = await self.transport.request(subject, encode(batch), timeout_s=timeout_s)
+        data = encode(batch)
+        if subject in subjects.EVERYBODY:
+            answer = await ask_group(self.transport, subject, data, timeout_s=timeout_s)
+        else:
+            answer = await self.transport.request(subject, data, timeout_s=timeout_s)
         answered = decode(ReplyBatch, answer)
         if answered.parts is not None:
             whole = await self._collect(answered.parts, timeout_s=timeout_s)

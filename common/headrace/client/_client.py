@@ -43,6 +43,8 @@ from headrace.messages import (
 from headrace.plan import Plan, decode_plan
 
 OPEN_STATES = frozenset(("PENDING", "RUNNING", "PAUSED", "WAITING", "BLOCKED"))
+GATHER_S = 1.5
+"""A coordinator waits so long for the others when it is asked about the whole cluster."""
 HISTORY_PAGE = 10_000
 HISTORY_PAGES_MAX = 10_000
 LIST_MAX = 10_000
@@ -255,12 +257,12 @@ class Client:
             request = msgspec.structs.replace(query, cursor=page)
             return result_of(RunPage, await self._calls.ask(lambda: source, request))
 
-        names = [
+        shards = [
             subjects.command(self.namespace, shard) for shard in self._calls.routes.all_shards()
         ]
-        if not states or not OPEN_STATES.issuperset(states):
-            names.append(subjects.ARCHIVE)
-        return await _pages.merge_pages(names, fetch, limit=limit, cursor=cursor)
+        closed = not states or not OPEN_STATES.issuperset(states)
+        archives = [subjects.ARCHIVE] if closed else []
+        return await _pages.merge_pages(shards, archives, fetch, limit=limit, cursor=cursor)
 
     async def history(self, run: str) -> Sequence[HistoryEntry]:
         """Return all events of a run in order. Raises `NotFound`."""
@@ -306,7 +308,10 @@ class Client:
     async def info(self, *, workers: bool = False) -> ServerInfo:
         """Return the state of the cluster; with *workers* also the registry of workers."""
         request = GetInfo(workers=workers)
-        return result_of(ServerInfo, await self._calls.ask(lambda: subjects.INFO, request))
+        # With workers it is gathered from all coordinators, one of which may not answer.
+        wait_s = GATHER_S if workers else 0.0
+        raw = await self._calls.ask(lambda: subjects.INFO, request, wait_s=wait_s)
+        return result_of(ServerInfo, raw)
 
     # -- changing ------------------------------------------------------------------------------
 

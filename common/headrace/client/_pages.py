@@ -4,6 +4,10 @@ Every source lists its runs newest first, by (created_ms, id). The combined curs
 source, the cursor of the page that was last read from it, and the key of the last run handed out.
 A source's page is read again and what was handed out already is dropped by its key: so a run that
 moves from a shard to the archive between two pages is neither lost nor shown twice.
+
+Nor is one that moves *while* a page is put together. A run is in the archive before it leaves its
+shard, so the archive is always asked last: whatever a shard did not show any more, it has. When a
+shard's next page is read in the middle of the work, the archive's page in hand is read again.
 """
 
 from __future__ import annotations
@@ -11,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 
@@ -53,25 +57,36 @@ def _key(run: RunView) -> tuple[int, str]:
 class _Source:
     """The runs of one source, newest first, read page by page as they are needed."""
 
-    def __init__(self, name: str, cursor: str, after: tuple[int, str] | None) -> None:
+    def __init__(self, name: str, cursor: str) -> None:
         self.name = name
-        self._after = after
         self._start = cursor
         """Where the page in hand begins."""
         self._next: str | None = cursor
         """Where the following page begins; None: there is none."""
         self._runs: list[RunView] = []
 
-    async def fill(self, fetch: Fetch) -> None:
-        """Have a run in hand, unless the source has no more."""
+    async def fill(self, fetch: Fetch, after: tuple[int, str] | None) -> None:
+        """Have a run in hand, unless the source has no more. *after*: all up to it is done."""
         for _ in range(ROUNDS_MAX):
-            if self._runs or self._next is None:
+            if not self.empty:
                 return
+            assert self._next is not None
             self._start = self._next
             page = await fetch(self.name, self._start)
-            fresh = [run for run in page.runs if self._after is None or _key(run) < self._after]
+            fresh = [run for run in page.runs if after is None or _key(run) < after]
             self._runs = fresh[::-1]
             self._next = page.cursor or None
+        if not self._runs:
+            self._next = None
+
+    def forget(self) -> None:
+        """Read the page in hand again when it is next needed."""
+        self._runs, self._next = [], self._start
+
+    @property
+    def empty(self) -> bool:
+        """Whether a page must be read to know the newest run."""
+        return not self._runs and self._next is not None
 
     @property
     def head(self) -> RunView | None:
@@ -93,7 +108,9 @@ class _Source:
         return self._start if self._runs or self._next is None else self._next
 
 
-async def merge_pages(names: list[str], fetch: Fetch, *, limit: int, cursor: str = "") -> RunPage:
+async def merge_pages(
+    shards: Sequence[str], archives: Sequence[str], fetch: Fetch, *, limit: int, cursor: str = ""
+) -> RunPage:
     """Return at most *limit* runs of all sources, newest first, and the cursor of the rest.
 
     Of two views of one run (it has just moved to the archive) the finished one is shown.
@@ -101,11 +118,17 @@ async def merge_pages(names: list[str], fetch: Fetch, *, limit: int, cursor: str
     """
     state = decode_cursor(cursor) if cursor else None
     after = (state.created_ms, state.run) if state else None
-    sources = [_Source(name, state.sources.get(name, "") if state else "", after) for name in names]
-    await asyncio.gather(*(source.fill(fetch) for source in sources))
+    places = state.sources if state else {}
+    opened = [_Source(name, places.get(name, "")) for name in shards]
+    closed = [_Source(name, places.get(name, "")) for name in archives]
+    sources = [*opened, *closed]
     runs: list[RunView] = []
-    while len(runs) < limit or _repeats(runs, sources):
+    while True:
+        await _fill(opened, closed, fetch, after)
         ready = [source for source in sources if source.head is not None]
+        if len(runs) >= limit:
+            # Some source may show the last run once more.
+            ready = [source for source in ready if source.head and source.head.id == runs[-1].id]
         if not ready:
             break
         source = max(ready, key=lambda s: _key(s.head) if s.head else (0, ""))
@@ -114,13 +137,20 @@ async def merge_pages(names: list[str], fetch: Fetch, *, limit: int, cursor: str
             runs.append(run)
         elif run.finished_ms:
             runs[-1] = run
-        await source.fill(fetch)
+        after = _key(run)
     if not runs or not any(source.more for source in sources):
         return RunPage(runs=runs)
-    places = {source.name: source.cursor for source in sources if source.cursor}
-    return RunPage(runs=runs, cursor=encode_cursor(runs[-1].created_ms, runs[-1].id, places))
+    next_places = {source.name: source.cursor for source in sources if source.cursor}
+    return RunPage(runs=runs, cursor=encode_cursor(runs[-1].created_ms, runs[-1].id, next_places))
 
 
-def _repeats(runs: list[RunView], sources: list[_Source]) -> bool:
-    """Tell whether some source would show the last run once more."""
-    return bool(runs) and any(s.head is not None and s.head.id == runs[-1].id for s in sources)
+async def _fill(
+    opened: list[_Source], closed: list[_Source], fetch: Fetch, after: tuple[int, str] | None
+) -> None:
+    """Have the newest run of each source in hand, the archive's answer last."""
+    stale = [source for source in opened if source.empty]
+    if stale:
+        await asyncio.gather(*(source.fill(fetch, after) for source in stale))
+        for source in closed:
+            source.forget()
+    await asyncio.gather(*(source.fill(fetch, after) for source in closed))

@@ -22,9 +22,12 @@ SNAPSHOT_BUCKET = "headrace-snapshots"
 BLOB_BUCKET = "headrace-blobs"
 
 INFO = "headrace.info"
-"""Any coordinator answers: `GetInfo` -> `ServerInfo`."""
+"""Any coordinator answers (queue group): `GetInfo` -> `ServerInfo`."""
 ARCHIVE = "headrace.archive"
 """Any coordinator answers (queue group): queries about closed runs."""
+EVERYBODY = {INFO: "headrace.info.all", ARCHIVE: "headrace.archive.all"}
+"""Subjects of a queue group -> where the same question reaches every coordinator: for when the
+one that the broker chose does not answer."""
 
 
 def valid_name(name: str) -> bool:

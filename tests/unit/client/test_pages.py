@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from headrace.client._pages import decode_cursor, merge_pages
@@ -19,9 +19,11 @@ class Sources:
     """Sources that page by the key of the last run, as the servers do."""
 
     def __init__(self, runs, size):
-        self.runs, self.size = runs, size
+        self.runs, self.size = {"archive": [], **runs}, size
+        self.before_fetch = lambda source: None
 
     async def fetch(self, source, cursor):
+        self.before_fetch(source)
         found = sorted(self.runs[source], key=lambda r: (r.created_ms, r.id), reverse=True)
         if cursor:
             created, name = cursor.split(":")
@@ -31,11 +33,16 @@ class Sources:
         return RunPage(runs=page, cursor=f"{page[-1].created_ms}:{page[-1].id}" if more else "")
 
 
+async def merged(sources, **options):
+    names = [name for name in sources.runs if name != "archive"]
+    return await merge_pages(names, ["archive"], sources.fetch, **options)
+
+
 def read_all(sources, limit, between=lambda page: None):
     async def read():
         pages, cursor = [], ""
         while True:
-            page = await merge_pages(list(sources.runs), sources.fetch, limit=limit, cursor=cursor)
+            page = await merged(sources, limit=limit, cursor=cursor)
             pages.append([r.id for r in page.runs])
             cursor = page.cursor
             if not cursor:
@@ -84,11 +91,56 @@ def test_a_run_that_is_archived_between_pages_is_neither_lost_nor_doubled(ages, 
     )
 
 
+@given(
+    ages=st.lists(st.tuples(st.integers(1, 5), st.integers(0, 2)), min_size=3, max_size=15),
+    moves=st.lists(st.sets(st.integers(0, 14), max_size=4), max_size=12),
+    size=st.integers(1, 4),
+    limit=st.integers(1, 8),
+)
+@example(
+    ages=[(5, 0), (3, 0), (1, 2)], moves=[set(), set(), set(), {1}], size=1, limit=3
+).via("the archive had answered when the second page of a shard was read")
+@example(ages=[(5, 0), (3, 0), (1, 2)], moves=[set(), {0}], size=5, limit=3).via(
+    "the run leaves its shard while the first pages are read"
+)
+def test_a_run_that_is_archived_between_two_answers_is_shown_once(ages, moves, size, limit):
+    """Before any answer of any source, in the middle of a page, runs may leave their shard."""
+    runs = {"1": [], "2": [], "archive": []}
+    for number, (created, place) in enumerate(ages):
+        runs[list(runs)[place]].append(run(created, f"r{number:02}"))
+    sources = Sources(runs, size)
+    coming = iter(moves)
+
+    def move(_):
+        for number in next(coming, ()):
+            for shard in ("1", "2"):
+                for moved in [r for r in sources.runs[shard] if r.id == f"r{number:02}"]:
+                    sources.runs[shard].remove(moved)
+                    sources.runs["archive"].append(moved)
+
+    sources.before_fetch = move
+    pages = read_all(sources, limit)
+    assert sorted(name for page in pages for name in page) == [f"r{n:02}" for n in range(len(ages))]
+
+
+async def test_the_archive_is_asked_when_every_shard_has_answered():
+    order = []
+
+    async def fetch(source, cursor):
+        order.append(f"ask {source}")
+        await asyncio.sleep(0)
+        order.append(f"answer {source}")
+        return RunPage(runs=[])
+
+    await merge_pages(["1", "2"], ["archive"], fetch, limit=5)
+    assert order[-2:] == ["ask archive", "answer archive"]
+    assert set(order[:-2]) == {"ask 1", "answer 1", "ask 2", "answer 2"}
+
+
 async def test_the_finished_one_of_two_views_is_shown():
     sources = Sources({"1": [run(5, "a")], "archive": [run(5, "a", finished_ms=9)]}, 5)
-    for names in (["1", "archive"], ["archive", "1"]):
-        page = await merge_pages(names, sources.fetch, limit=1)
-        assert [r.finished_ms for r in page.runs] == [9]
+    page = await merged(sources, limit=1)
+    assert [r.finished_ms for r in page.runs] == [9]
 
 
 async def test_half_a_list_is_an_error():
@@ -98,7 +150,7 @@ async def test_half_a_list_is_an_error():
         return RunPage(runs=[])
 
     with pytest.raises(Unreachable):
-        await merge_pages(["1", "2"], fetch, limit=5)
+        await merge_pages(["1", "2"], ["archive"], fetch, limit=5)
 
 
 @pytest.mark.parametrize("text", ["x", "!!!!", "gaNh"])

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 SHARDS = "headrace.shards"
 """Every coordinator answers with what it knows of the shards that it leads."""
 GATHER_S = 0.5
+COMPARE_S = 1.0
+"""For a standby to say its hash; with `GATHER_S` less than a client gives one try."""
 HASH_RUNS_MAX = 20_000
 """Above this many live runs a hash would hold the shard up; it is left out."""
 
@@ -174,9 +176,10 @@ class Census:
             if assignment is not None:
                 shard.owner = shard.owner or assignment.owner
                 shard.standby = assignment.standby if shard.level == "journal" else ""
-            if shard.standby and shard.state_hash:
-                await self._compare(shard)
             info.shards.append(shard)
+        # All at once: a standby that is frozen costs its wait once, not once a shard.
+        compared = (shard for shard in info.shards if shard.standby and shard.state_hash)
+        await asyncio.gather(*map(self._compare, compared))
         info.workers = self._workers()
         return info
 
@@ -188,7 +191,7 @@ class Census:
             answer = await self._server.bus.request(
                 f"headrace.check.{shard.standby}",
                 encode(_HashAt(shard.shard, shard.position)),
-                timeout_s=GATHER_S * 4,
+                timeout_s=COMPARE_S,
             )
         except Unreachable:
             return

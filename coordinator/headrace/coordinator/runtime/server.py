@@ -131,7 +131,9 @@ class CoordinatorServer:
         around = await self._start()
         subscriptions = [
             self.bus.subscribe(subjects.INFO, self._on_info, queue="info"),
+            self.bus.subscribe(subjects.EVERYBODY[subjects.INFO], self._on_info),
             self.bus.subscribe(subjects.ARCHIVE, self._on_archive, queue="archive"),
+            self.bus.subscribe(subjects.EVERYBODY[subjects.ARCHIVE], self._on_archive),
             *self.census.subscribe(),
         ]
         self.replies.start()
