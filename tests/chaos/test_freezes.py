@@ -149,7 +149,9 @@ async def test_frozen_one_of_three_coordinators_does_not_keep_clients_waiting(tm
             (frozen, *_) = cluster.coordinators
             frozen.freeze()
             await cluster.info_when(
-                lambda info: all(shard.owner != frozen.name and shard.epoch for shard in info.shards),
+                lambda info: all(
+                    shard.owner != frozen.name and shard.epoch for shard in info.shards
+                ),
                 within_s=30,
                 what="the others to own its shards",
             )

@@ -15,6 +15,7 @@ from headrace.bus._client import DirectSubscription, OnMessage, WireClient
 from headrace.bus._errors import Disconnected, NoResponders, TimedOut
 from headrace.bus._facts import ServerFacts, server_facts
 from headrace.bus._wire import Message, check_subject, encode_headers
+from headrace.config import shown_address
 from headrace.errors import Busy, LimitExceeded
 
 if TYPE_CHECKING:
@@ -57,7 +58,8 @@ class Bus:
     def __init__(
         self, servers: Sequence[str], name: str, *, api_timeout_s: float = API_TIMEOUT_S
     ) -> None:
-        self.servers = tuple(servers)
+        self.servers = tuple(shown_address(server) for server in servers)
+        """Addresses of the broker, without logins: they stand in messages, logs and answers."""
         self.name = name
         self.api_timeout_s = api_timeout_s
         """Longest wait for an answer of the broker's own API."""
@@ -303,7 +305,7 @@ class Bus:
 
 def _time_out(future: asyncio.Future[Message], subject: str, timeout_s: float) -> None:
     if not future.done():
-        future.set_exception(TimedOut(f"no answer on {subject} in {timeout_s} s"))
+        future.set_exception(TimedOut(f"no answer on {subject} in {timeout_s:.3g} s"))
 
 
 def _remove(callbacks: list[Any], callback: object) -> None:

@@ -12,11 +12,16 @@ from typing import Any
 import msgspec
 
 from headrace.bus._bus import API_TIMEOUT_S, Bus
+from headrace.config import shown_address
 from headrace.errors import InvalidConfig, Unreachable
 
 log = logging.getLogger(__name__)
 
 FIRST_PAUSE_S = 0.25
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_ADDRESS = re.compile(
+    r"([a-z]+://)?([^\s/?#\[\]@]*@)?(\[[0-9A-Fa-f:.%]+\]|[^\s/:@?#\[\]]+)(:\d{1,5})?/?"
+)
 
 
 class Timings(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,9 +70,7 @@ async def connect(
     """
     addresses = [servers] if isinstance(servers, str) else list(servers)
     for address in addresses:
-        scheme, separator, _ = address.partition("://")
-        if separator and scheme not in ("nats", "tls"):
-            raise InvalidConfig("servers", f"{address}: only nats:// and tls:// are known")
+        _check(address)
     timings = timings or Timings()
     login = _login(credentials)
     bus = Bus(addresses, name, api_timeout_s=timings.request_s)
@@ -79,7 +82,7 @@ async def connect(
         if not first_error and wait_s is None and not client.is_closed:
             log.warning(
                 "broker does not answer, trying on",
-                extra={"bus": name, "servers": _without_logins(addresses), "error": text},
+                extra={"bus": name, "servers": bus._address(), "error": text},
             )
         first_error[:] = [text]
         await bus._trouble(error)
@@ -101,15 +104,27 @@ async def connect(
     except TimeoutError:
         await bus.close()
         reason = f": {first_error[0]}" if first_error else ""
-        raise Unreachable(
-            f"no broker at {', '.join(addresses)} within {wait_s} s{reason}"
-        ) from None
+        raise Unreachable(f"no broker at {bus._address()} within {wait_s:.3g} s{reason}") from None
     except BaseException:
         await bus.close()
         raise
     client.options["reconnect_time_wait"] = timings.reconnect_s
     bus._started()
     return bus
+
+
+def _check(address: str) -> None:
+    """Raise `InvalidConfig`, which shows nothing that may be a login, for what is no address."""
+    scheme = _SCHEME.match(address)
+    if scheme is not None and scheme[1] not in ("nats", "tls"):
+        reason = f"{shown_address(address)}: only nats:// and tls:// are known"
+    elif _ADDRESS.fullmatch(address) is None:
+        reason = f"{shown_address(address)}: nats://host:port is expected"
+        if "@" in address:
+            reason += " (a login with / ? # [ ] or @ in it does not fit into an address)"
+    else:
+        return
+    raise InvalidConfig("broker.servers", reason)
 
 
 def _login(credentials: Credentials | None) -> dict[str, Any]:
@@ -140,8 +155,3 @@ def _tls(credentials: Credentials) -> ssl.SSLContext:
         except (OSError, ssl.SSLError) as error:
             raise InvalidConfig("broker.tls_cert_file", str(error)) from error
     return context
-
-
-def _without_logins(addresses: Sequence[str]) -> str:
-    """Return the addresses for a log: without user names and passwords."""
-    return ", ".join(re.sub(r"//[^@/]*@", "//", address) for address in addresses)

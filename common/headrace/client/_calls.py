@@ -186,7 +186,7 @@ class Calls:
         if isinstance(trouble, Busy):
             return trouble
         return Unreachable(
-            f"no answer from {self.transport.address} within {total_s:g} s ({trouble})"
+            f"no answer from {self.transport.address} within {total_s:.3g} s ({trouble})"
         )
 
 

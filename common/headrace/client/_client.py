@@ -81,7 +81,8 @@ class Client:
         """
         from headrace.client._nats import NatsTransport
 
-        addresses = servers.split(",") if isinstance(servers, str) else list(servers)
+        listed = servers.split(",") if isinstance(servers, str) else servers
+        addresses = [address.strip() for address in listed]
         begun = time.monotonic()
         transport = await NatsTransport.connect(addresses, timeout_s=timeout_s)
         client = cls(transport, namespace=namespace, timeout_s=timeout_s)
@@ -101,7 +102,7 @@ class Client:
 
     @property
     def address(self) -> str:
-        """The servers as named by the user."""
+        """The servers as named by the user, without logins."""
         return self._transport.address
 
     async def close(self) -> None:

@@ -37,9 +37,7 @@ async def ask_group(transport: Transport, subject: str, data: bytes, *, timeout_
         await asyncio.gather(*asked, return_exceptions=True)
 
 
-def _send(
-    transport: Transport, subject: str, data: bytes, timeout_s: float
-) -> asyncio.Task[bytes]:
+def _send(transport: Transport, subject: str, data: bytes, timeout_s: float) -> asyncio.Task[bytes]:
     async def send() -> bytes:
         return await transport.request(subject, data, timeout_s=timeout_s)
 

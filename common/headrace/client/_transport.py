@@ -15,7 +15,7 @@ class Transport(Protocol):
 
     @property
     def address(self) -> str:
-        """The servers as the user named them, for messages."""
+        """The servers as the user named them but for logins, for messages."""
         ...
 
     async def request(self, subject: str, data: bytes, *, timeout_s: float) -> bytes:

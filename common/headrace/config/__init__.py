@@ -4,6 +4,7 @@ Order: defaults, `headrace.toml`, variables ``HEADRACE_CFG_<SECTION>__<KEY>``, f
 are refused. ``python -m headrace.config`` prints the reference page.
 """
 
+from headrace.config._addresses import shown_address, shown_addresses
 from headrace.config._load import DEFAULT_FILE, PREFIX, load
 from headrace.config._reference import describe
 from headrace.config._schema import (
@@ -30,4 +31,6 @@ __all__ = [
     "Worker",
     "describe",
     "load",
+    "shown_address",
+    "shown_addresses",
 ]

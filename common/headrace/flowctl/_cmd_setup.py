@@ -73,12 +73,15 @@ def context(context: click.Context) -> None:
 @pass_settings
 def list_contexts(settings: Settings) -> None:
     """List the contexts; the current one bears a star."""
+    from headrace.config import shown_addresses
+
     config = read_config()
     entries = [
         {
             "name": name,
             "current": name == config.current,
-            "server": entry.get("server", ""),
+            # Logins stay in the file.
+            "server": shown_addresses(entry["server"]) if entry.get("server") else "",
             "namespace": entry.get("namespace", ""),
         }
         for name, entry in sorted(config.contexts.items())

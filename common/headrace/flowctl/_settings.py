@@ -43,6 +43,13 @@ class Target:
     found: str
     """How the server was found, for messages."""
 
+    @property
+    def shown(self) -> str:
+        """The server for messages: without a login."""
+        from headrace.config import shown_addresses
+
+        return shown_addresses(self.server)
+
 
 def find_target(settings: Settings) -> Target:
     """Return where to go. Raises `NotFound` for an unknown context, `InvalidConfig`."""

@@ -103,7 +103,7 @@ async def _connected(settings: Settings, action: Callable[[Client], Awaitable[T]
         )
     except Unreachable as error:
         raise Unreachable(
-            f"cannot reach the cluster at {target.server} ({target.found}): {error}\n"
+            f"cannot reach the cluster at {target.shown} ({target.found}): {error}\n"
             "start one with `flowctl dev`, or name one with --server"
         ) from error
     async with client:

@@ -97,9 +97,9 @@ def test_a_run_that_is_archived_between_pages_is_neither_lost_nor_doubled(ages, 
     size=st.integers(1, 4),
     limit=st.integers(1, 8),
 )
-@example(
-    ages=[(5, 0), (3, 0), (1, 2)], moves=[set(), set(), set(), {1}], size=1, limit=3
-).via("the archive had answered when the second page of a shard was read")
+@example(ages=[(5, 0), (3, 0), (1, 2)], moves=[set(), set(), set(), {1}], size=1, limit=3).via(
+    "the archive had answered when the second page of a shard was read"
+)
 @example(ages=[(5, 0), (3, 0), (1, 2)], moves=[set(), {0}], size=5, limit=3).via(
     "the run leaves its shard while the first pages are read"
 )

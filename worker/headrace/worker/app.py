@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.metadata
 import logging
 import os
 import platform
@@ -38,7 +37,7 @@ from headrace.worker.deferred import EnvironmentSecrets
 from headrace.worker.executor import Executor
 from headrace.worker.handlers import Registry
 from headrace.worker.heartbeats import Heartbeats
-from headrace.worker.identity import DataDirLock, new_incarnation, stable_id
+from headrace.worker.identity import DataDirLock, new_incarnation, release, stable_id
 from headrace.worker.payloads import Payloads
 from headrace.worker.ports import SecretSource
 from headrace.worker.reporter import Reporter
@@ -103,16 +102,12 @@ class Worker:
 
     def _identify(self) -> Identity:
         settings = self._config.worker
-        try:
-            release = importlib.metadata.version("headrace")
-        except importlib.metadata.PackageNotFoundError:
-            release = ""
         return Identity(
             id=stable_id(settings.id, self.data_dir),
             incarnation=new_incarnation(),
             namespace=settings.namespace,
             capabilities=settings.capabilities,
-            release=release,
+            release=release(),
             host=socket.gethostname() or platform.node(),
             pid=os.getpid(),
             started_ms=self._clock.now_ms(),

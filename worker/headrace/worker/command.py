@@ -26,6 +26,7 @@ from headrace.telemetry import (
 )
 from headrace.worker.app import Worker
 from headrace.worker.builtin import builtin_registry
+from headrace.worker.identity import release
 from headrace.worker.orphans import kill_orphans, mark
 
 
@@ -81,7 +82,7 @@ async def serve(config: Config) -> None:
     handlers.add_entry_points()
     for app in config.worker.apps:
         handlers.add_app(app)
-    registry = new_registry(role="worker")
+    registry = new_registry(release=release(), role="worker")
     async with await dial(config.broker, name="headrace-worker") as bus:
         bus.count_in(BusMetrics(registry))
         # Takes the lock of the data folder.

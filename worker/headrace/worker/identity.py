@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import importlib.metadata
 import os
 import re
 import secrets
@@ -15,6 +16,14 @@ from headrace.messages import subjects
 
 _FOREIGN: Final = re.compile(r"[^A-Za-z0-9-]+")
 _FILE: Final = "worker-id"
+
+
+def release() -> str:
+    """Return the version of the installed distribution."""
+    try:
+        return importlib.metadata.version("headrace")
+    except importlib.metadata.PackageNotFoundError:
+        return ""
 
 
 def new_incarnation() -> str:

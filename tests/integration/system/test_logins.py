@@ -1,0 +1,99 @@
+"""A login in the broker's address is used, and never shown: greps of everything that is said."""
+
+import subprocess
+
+import pytest
+
+from headrace.bus import find_server, free_port
+from headrace.client import Client
+from headrace.errors import Unreachable
+from support.cluster import Machine, http_get, logs_shown, wait_for
+
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.timeout(90),
+    pytest.mark.xdist_group("system"),
+]
+
+SECRET = "hunter2-of-the-broker"
+
+
+@pytest.fixture
+async def machine(tmp_path):
+    made = Machine(tmp_path)
+    with logs_shown(made):
+        try:
+            yield made
+        finally:
+            for program in made.programs.values():
+                program.kill()
+            made.sweep()
+
+
+@pytest.fixture
+def server(machine):
+    """Address, with its login, of a broker that wants one."""
+    port = free_port()
+    command = [find_server(), "-a", "127.0.0.1", "-p", str(port), "-js"]
+    command += ["-sd", str(machine.folder / "nats"), "--user", "ada", "--pass", SECRET]
+    with (machine.folder / "nats.out").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+    yield f"nats://ada:{SECRET}@127.0.0.1:{port}"
+    process.kill()
+    process.wait()
+
+
+async def test_a_login_is_never_printed_logged_or_sent(machine, server):
+    machine.env["FLOWCTL_SERVER"] = server
+    ports = {"coordinator": free_port(), "worker": free_port()}
+    common = ("--server", server, "--data-dir", str(machine.folder / "data"), "--metrics-port")
+    for role, port in ports.items():
+        machine.add(role, role, *common, str(port)).start()
+
+    said = []
+
+    async def works():
+        try:
+            async with await Client.connect(server, timeout_s=1.0) as client:
+                return (await client.info(workers=True)).workers
+        except Unreachable as error:
+            said.append(str(error))
+            return []
+
+    await wait_for(works, within_s=30, what="the worker")
+    for arguments, code in (
+        (("cluster", "status"), 0),
+        (("cluster", "status", "-o", "json"), 0),
+        (("workers", "-o", "yaml"), 0),
+        (("get", "nobody"), 4),
+        (("context", "set", "prod", "--server", server), 0),
+        (("context", "list"), 0),
+        (("context", "list", "-o", "json"), 0),
+        (("list", "--server", f"nats://ada:{SECRET}@127.0.0.1:{free_port()}"), 5),
+        (("list", "--server", f"nats://ada:{SECRET}/@127.0.0.1:1"), 3),
+        (("list", "--server", f"nats://ada:{SECRET},x@127.0.0.1:1"), 3),
+        (("list", "--server", f"http://ada:{SECRET}@127.0.0.1:1"), 3),
+        (("list", "--server", server.replace("ada:", "eve:")), 5),
+    ):
+        ran = await machine.flowctl(*arguments)
+        assert ran.code == code, (arguments, ran)
+        said.append(ran.out + ran.err)
+    assert any(f"nats://127.0.0.1:{server.rpartition(':')[2]}" in text for text in said)
+    # A server that waits for its broker says where; one with a wrong address says that it is.
+    waiting = machine.add("waiting", "worker", "--server", f"nats://a:{SECRET}@127.0.0.1:1")
+    waiting.start()
+    await wait_for(lambda: told(waiting, "broker does not answer"), within_s=20, what="its log")
+    wrong = machine.add("wrong", "worker", "--server", f"http://a:{SECRET}@127.0.0.1:1")
+    wrong.start()
+    assert await wrong.ended() == 3
+    said += [http_get(port, "/metrics")[1] for port in ports.values()]
+    said += [program.said() for program in machine.programs.values()]
+    assert [text for text in said if SECRET in text] == []
+    facts = [line for text in said for line in text.splitlines() if "build_info{" in line]
+    assert len(facts) == 2
+    assert not [line for line in facts if 'release=""' in line], facts
+
+
+async def told(program, text):
+    """Tell whether *program* has written *text*."""
+    return text in program.said()
