@@ -131,6 +131,9 @@ def setup_logging(
     root.setLevel(level.upper())
     # The broker's client logs each reconnect itself; ours says it once, with the address.
     logging.getLogger("nats").setLevel(logging.ERROR)
+    # These write addresses and headers of requests: a step's secret may stand in them.
+    for name in ("httpx", "httpcore"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     logging.captureWarnings(True)
     return handler
 

@@ -1,8 +1,10 @@
+import asyncio
 import io
 import json
 import logging
 import sys
 
+import httpx
 import pytest
 
 from headrace.telemetry import JsonFormatter, TextFormatter, setup_logging
@@ -82,11 +84,12 @@ def test_text_message_and_fields_cannot_forge_a_line():
 def root():
     logger = logging.getLogger()
     handlers, level = list(logger.handlers), logger.level
-    nats = logging.getLogger("nats").level
+    others = {name: logging.getLogger(name).level for name in ("nats", "httpx", "httpcore")}
     yield logger
     logger.handlers[:] = handlers
     logger.setLevel(level)
-    logging.getLogger("nats").setLevel(nats)
+    for name, before in others.items():
+        logging.getLogger(name).setLevel(before)
     logging.captureWarnings(False)
 
 
@@ -102,3 +105,17 @@ def test_setup_twice_leaves_one_handler_and_spares_others(root):
     assert first.getvalue() == ""
     (line,) = second.getvalue().splitlines()
     assert json.loads(line) == json.loads(line) | {"message": "loud", "n": 1, "role": "x"}
+
+
+def test_addresses_of_http_requests_are_not_logged(root):
+    """They may carry a secret; the level `debug` changes nothing about it."""
+    stream = io.StringIO()
+    setup_logging(stream=stream, level="debug")
+
+    async def get() -> None:
+        transport = httpx.MockTransport(lambda request: httpx.Response(200))
+        async with httpx.AsyncClient(transport=transport) as client:
+            await client.get("http://host/?token=hunter2")
+
+    asyncio.run(get())
+    assert "hunter2" not in stream.getvalue()
