@@ -16,7 +16,7 @@ import msgspec
 
 from headrace.bus import BrokerProcess, free_port
 from headrace.client import DevServer, clear_dev, write_dev
-from headrace.errors import HeadraceError, Unavailable
+from headrace.errors import HeadraceError, InvalidConfig, Unavailable
 from headrace.local.once import submit_and_watch, until_ready
 from headrace.local.processes import start, stop
 
@@ -26,6 +26,8 @@ RESTART_PAUSE_S = 0.5
 RESTART_PAUSE_S_MAX = 10.0
 BLOCK_TRIES = 20
 EXIT_INTERRUPTED = 130
+EXIT_REFUSED = InvalidConfig.exit_code
+"""A process that ends so at its first start would end so for ever."""
 DEV_DEFAULTS = {
     "HEADRACE_CFG_WORKER__GRACE_MS": "2000",
     "HEADRACE_CFG_WORKER__KILL_MS": "2000",
@@ -146,6 +148,7 @@ class _Dev:
             directory / "nats", port=self._ports.nats, monitor_port=self._ports.monitor
         )
         self._stopping = asyncio.Event()
+        self._refused = 0
         self._environment = {**DEV_DEFAULTS, **os.environ}
 
     def _choose_ports(self) -> _Ports:
@@ -235,7 +238,7 @@ class _Dev:
                         child.cancel()
                     if ending:
                         await asyncio.wait(ending)
-                return code
+                return self._refused or code
         finally:
             await self._broker.stop()
             clear_dev(os.getpid())
@@ -317,7 +320,7 @@ class _Dev:
 
     async def _keep(self, number: int, name: str, arguments: Sequence[str]) -> None:
         """Run one process, again when it dies, with growing pauses; end it when cancelled."""
-        pause_s = RESTART_PAUSE_S
+        pause_s, first = RESTART_PAUSE_S, True
         while True:
             started = time.monotonic()
             # Its own session: a Ctrl-C on the terminal reaches `dev`, which stops in order.
@@ -330,6 +333,12 @@ class _Dev:
             except asyncio.CancelledError:
                 await stop(process)
                 raise
+            if code == EXIT_REFUSED and first:
+                _say(f"{name} refuses to start, see above")
+                self._refused = code
+                self._stopping.set()
+                return
+            first = False
             if time.monotonic() - started > 10 * RESTART_PAUSE_S_MAX:
                 pause_s = RESTART_PAUSE_S
             _say(f"{name} ended with {code}; starting it again in {pause_s:.1f} s")

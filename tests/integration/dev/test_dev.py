@@ -214,6 +214,23 @@ async def test_taken_port_is_named(tmp_path):
             await made.close()
 
 
+@pytest.mark.parametrize("once", [False, True])
+async def test_what_can_never_start_ends_dev(tmp_path, once):
+    """A wrong setting is said once, and is not tried again for ever."""
+    options = ("--run", str(EXAMPLES / "hello.yaml")) if once else ()
+    other = Dev(tmp_path / "other", "--app", "no_such_module:app", *options)
+    with logs_shown(other):
+        try:
+            other.program.start()
+            assert await other.program.ended(within_s=30) == 3
+            said = other.program.said()
+            assert said.count("no_such_module:app") == 1
+            assert "worker dev-0 refuses to start" in said
+            assert other.marked() == {}
+        finally:
+            await other.close()
+
+
 async def test_two_devs_side_by_side_take_free_ports(dev, tmp_path):
     """Without ports of its own, the second one takes what is free."""
     other = Dev(tmp_path / "other")
