@@ -28,9 +28,12 @@ class Problem:
     """The offending line as it stands in the file."""
     hint: str = ""
     """What to do, for instance ``did you mean 'needs'?``."""
+    file: str = ""
+    """Where it stands, if that is another file than the one at hand."""
 
     def render(self, file: str) -> str:
         """Return ``file:line:column: message`` with the line, a caret, and the hint below it."""
+        file = self.file or file
         place = f"{file}:{self.line}:{self.column}: " if self.line else f"{file}: "
         text = f"{place}{self.message}"
         if self.source:

@@ -86,16 +86,37 @@ class Expression:
             for name, count in uses.items()
         }
 
-    def references(self) -> set[tuple[str, str]]:
-        """Return (context, property) for each ``context.property`` written out, context lowered."""
-        return {
-            (node.target.name.lower(), node.key.value)
-            for node in self._node.walk()
-            if isinstance(node, Index)
-            and isinstance(node.target, Name)
-            and isinstance(node.key, Literal)
-            and isinstance(node.key.value, str)
-        }
+    def paths(self) -> set[tuple[str, ...]]:
+        """Return what is read, as far as it is written out: ``("steps", "a", "outputs")``.
+
+        The context's name is lowered; a path ends before the first key that is computed or ``*``.
+        """
+        found: set[tuple[str, ...]] = set()
+        inner: set[int] = set()
+        for node in self._node.walk():
+            # Outer nodes come first, so the longest path of each chain does.
+            if id(node) not in inner and isinstance(node, (Name, Index)):
+                found.add(_path(node, inner))
+        found.discard(())
+        return found
+
+
+def _path(node: Name | Index, inner: set[int]) -> tuple[str, ...]:
+    """Return the path that ends in *node*; notes the nodes that it leads through in *inner*."""
+    keys: list[Node | None] = []
+    at: Node = node
+    while isinstance(at, Index):
+        keys.append(at.key)
+        at = at.target
+        inner.add(id(at))
+    if not isinstance(at, Name):
+        return ()
+    path = [at.name.lower()]
+    for key in reversed(keys):
+        if not (isinstance(key, Literal) and isinstance(key.value, str)):
+            break
+        path.append(key.value)
+    return tuple(path)
 
 
 def parse(

@@ -7,16 +7,21 @@ from collections.abc import Mapping
 from typing import Any
 
 from headrace.language import _limits, _yaml
+from headrace.language._calls import Load, Source, Sources
+from headrace.language._contexts import CALL_OUTPUTS, RUN, RUN_DEFAULTS, RUN_ENV, STEP_WORK
 from headrace.language._draft import Draft, number
 from headrace.language._handlers import BUILTIN_HANDLERS, HandlerSpec
 from headrace.language._jobs import Jobs, read_defaults, read_runs_on
-from headrace.language._parts import Handlers, read_concurrency, read_inputs
-from headrace.language._reader import CONTEXTS, Known, Reader, Scope, shape
+from headrace.language._parts import Handlers, read_concurrency
+from headrace.language._reader import Reader, shape
 from headrace.language._report import Report, did_you_mean
+from headrace.language._scope import Known, Scope
 from headrace.language._tasks import Tasks
+from headrace.language._triggers import Triggers, read_call_outputs, read_triggers
+from headrace.language._uses import Called
 from headrace.language._yaml import Mapping as MappingNode
-from headrace.language._yaml import Scalar, Sequence, Tree
-from headrace.plan import Group, InputSpec, Plan
+from headrace.language._yaml import Tree
+from headrace.plan import Group, Plan
 
 _ROOT_KEYS = (
     "name", "run-name", "description", "version", "on", "env", "vars", "labels", "concurrency",
@@ -27,8 +32,10 @@ _TASKS_KEYS = (*_ROOT_KEYS, "inputs", "tasks", "timeout", "runs-on")
 _ROOT_UNSUPPORTED = {
     "permissions": "tokens of GitHub have no meaning here; remove it",
     "steps": "put the steps into a job: 'jobs: {main: {steps: …}}'",
+    "runs": "actions of GitHub do not run here; write a workflow with 'jobs:'",
 }
-_EVENTS_LATER = ("schedule", "event")
+_IN_TASKS = frozenset(("tasks", "needs", "steps", "loop"))
+"""Contexts that the whole `tasks:` dialect has."""
 _NAME_LENGTH_MAX = 128
 _TIMEOUT_MINUTES_MAX = 60 * 24 * 366 * 100
 
@@ -39,60 +46,132 @@ def compile_workflow(
     file: str = "<workflow>",
     handlers: Mapping[str, HandlerSpec] | None = None,
     allow_unknown: bool = False,
+    load: Load | None = None,
 ) -> Plan:
     """Return the plan of the workflow in *text*, of either dialect.
 
-    *file* is for messages, and names a workflow that does not name itself. *handlers* are known
-    beside the built-in ones and replace those of the same name. With *allow_unknown* a step may
-    use any other name too: whoever knows the workers checks it again. Raises `InvalidDefinition`
-    with all problems at once, each with its line, column and, where there is one, a suggestion.
+    *file* is for messages, names a workflow that does not name itself, and is what the paths of
+    called workflows are relative to; *load* returns their texts. *handlers* are known beside the
+    built-in ones and replace those of the same name. With *allow_unknown* a step may use any
+    other name too: whoever knows the workers checks it again. Raises `InvalidDefinition` with all
+    problems at once, each with its file, line, column and, where there is one, a suggestion.
     """
     report = Report(text, file)
     root = _yaml.load(text, report)
     if not isinstance(root, MappingNode):
         report.fatal(f"a workflow must be a mapping, not {shape(root)}", root.line, root.column)
     specs = {**BUILTIN_HANDLERS, **handlers} if handlers else BUILTIN_HANDLERS
-    compiler = _Compiler(report, Handlers(specs, allow_unknown=allow_unknown), file)
+    source = Source(file, root, report)
+    known = Handlers(specs, allow_unknown=allow_unknown)
     try:
-        return compiler.compile(root)
+        return _Workflow(source, known, Sources(source, load), (file,)).plan()
     except RecursionError:
         # The caller's own stack was nearly full: the depth of files is bounded well below.
         report.fatal(f"nested too deeply: YAML_DEPTH_MAX = {_limits.YAML_DEPTH_MAX}")
 
 
-class _Compiler:
-    def __init__(self, report: Report, handlers: Handlers, file: str) -> None:
-        self._report = report
-        self._reader = Reader(report)
-        self._handlers = handlers
-        self._file = file
+class _Workflow:
+    """Reads one file: as the workflow itself, or as one that it calls."""
 
-    def compile(self, root: MappingNode) -> Plan:
-        reader, report = self._reader, self._report
+    def __init__(
+        self, source: Source, handlers: Handlers, sources: Sources, chain: tuple[str, ...]
+    ) -> None:
+        self._report = source.report
+        self._reader = Reader(source.report)
+        self._source = source
+        self._handlers = handlers
+        self._sources = sources
+        self._chain = chain
+
+    def plan(self) -> Plan:
+        """Return the plan; raises `InvalidDefinition`."""
+        reader, report, root = self._reader, self._report, self._source.root
         dialect = self._dialect(root)
+        if dialect is None:
+            report.finish()
+            raise AssertionError("unreachable")
         keys = _JOBS_KEYS if dialect == "jobs" else _TASKS_KEYS
         entries = reader.mapping(root, "the workflow", keys, _ROOT_UNSUPPORTED)
-        inputs = self._inputs(entries)
-        known = {"inputs": {name.lower(): name for name in inputs}} if inputs else {}
-        scope = Scope(CONTEXTS, known)
+        triggers = read_triggers(reader, entries.get("on"), entries.get("inputs"))
+        scope = self._scope(triggers)
         fields = self._fields(entries, scope)
-        name = fields["name"]
-        top = Draft(Group, name, root, kind="graph")
+        top = Draft(Group, fields["name"], root, kind="graph")
         if dialect == "jobs":
-            defaults = read_defaults(reader, entries.get("defaults"), "defaults", scope)
-            top.children = Jobs(reader, self._handlers, defaults).read(entries["jobs"], scope)
+            top.children = self._jobs(entries, scope)
+            outputs = self._outputs(triggers, scope, top)
+            if outputs:
+                top.fields["outputs"] = outputs
         else:
             tasks: Known = {}
             reading = Tasks(reader, self._handlers, tasks)
+            place = Scope(STEP_WORK, scope.known, _IN_TASKS)
             if "runs-on" in entries:
-                top.fields["runs_on"] = read_runs_on(reader, entries["runs-on"], "runs-on", scope)
-            top.children = reading.read(entries["tasks"], "tasks", scope.with_known(tasks=tasks))
-        reader.check_references()
+                top.fields["runs_on"] = read_runs_on(
+                    reader, entries["runs-on"], "runs-on", scope.at(RUN)
+                )
+            top.children = reading.read(entries["tasks"], "tasks", place.with_known(tasks=tasks))
+        reader.names.finish()
         nodes = number(top, report)
         report.finish()
-        return Plan(nodes=nodes, dialect=dialect, inputs=inputs, **fields)
+        return Plan(
+            nodes=nodes,
+            dialect=dialect,
+            inputs=triggers.inputs,
+            schedules=triggers.schedules,
+            events=triggers.events,
+            secrets=triggers.secrets,
+            **fields,
+        )
+
+    def called(self) -> Called | None:
+        """Return the workflow as what a job calls; None: what is wrong is noted."""
+        reader, report, root = self._reader, self._report, self._source.root
+        dialect = self._dialect(root)
+        if dialect != "jobs":
+            if dialect is not None:
+                report.add("a workflow that is called has 'jobs:'", root.keys["tasks"])
+            return None
+        entries = reader.mapping(root, "the workflow", _JOBS_KEYS, _ROOT_UNSUPPORTED)
+        triggers = read_triggers(reader, entries.get("on"), None)
+        if not triggers.callable:
+            hint = "write 'on: workflow_call', with its inputs, secrets and outputs"
+            report.add("this workflow cannot be called", root.keys.get("on", root), hint)
+        scope = self._scope(triggers)
+        fields = self._fields(entries, scope)
+        body = Draft(Group, fields["name"], root, kind="graph")
+        body.children = self._jobs(entries, scope)
+        outputs = self._outputs(triggers, scope, body)
+        reader.names.finish()
+        return Called(self._source.file, body, triggers.inputs, triggers.secrets, outputs, fields)
+
+    def _scope(self, triggers: Triggers) -> Scope:
+        names = {name.lower(): name for name in triggers.inputs}
+        return Scope(RUN, {"inputs": names} if names else {})
+
+    def _jobs(self, entries: Mapping[str, Tree], scope: Scope) -> list[Draft]:
+        what = "defaults"
+        defaults = read_defaults(self._reader, entries.get(what), what, scope.at(RUN_DEFAULTS))
+        jobs = Jobs(self._reader, self._handlers, defaults, self._call)
+        return jobs.read(entries["jobs"], scope)
+
+    def _outputs(self, triggers: Triggers, scope: Scope, top: Draft) -> dict[str, Any]:
+        known = {job.name.lower(): job.name for job in top.children}
+        place = scope.at(CALL_OUTPUTS).with_known(jobs=known)
+        return read_call_outputs(self._reader, triggers.outputs, place)
+
+    def _call(self, uses: str, at: Any) -> Called | None:
+        """Read the workflow that a job of this one calls."""
+        source = self._sources.called(uses, at, self._source, self._chain)
+        if source is None:
+            return None
+        chain = (*self._chain, source.file)
+        found = _Workflow(source, self._handlers, self._sources, chain).called()
+        if found is not None:
+            self._sources.grew(found.body, at, self._report)
+        return found
 
     def _dialect(self, root: MappingNode) -> Any:
+        """Return `jobs` or `tasks`; None: what is wrong is noted."""
         found = [key for key in ("jobs", "tasks") if key in root.entries]
         if len(found) == 1:
             return found[0]
@@ -104,12 +183,11 @@ class _Compiler:
                 "",
             )
             self._report.add("a workflow needs 'jobs:' or 'tasks:'", root, hint)
-        self._report.finish()
-        raise AssertionError("unreachable")
+        return None
 
     def _fields(self, entries: Mapping[str, Tree], scope: Scope) -> dict[str, Any]:
         reader = self._reader
-        name = reader.text(entries.get("name"), "name") or _stem(self._file)
+        name = reader.text(entries.get("name"), "name") or _stem(self._source.file)
         if len(name) > _NAME_LENGTH_MAX:
             self._report.add(f"name is over {_NAME_LENGTH_MAX} characters", entries.get("name"))
         timeout_ms = None
@@ -128,14 +206,14 @@ class _Compiler:
             "run_name": reader.text(entries.get("run-name"), "run-name", scope),
             "description": reader.text(entries.get("description"), "description"),
             "version": reader.text(entries.get("version"), "version"),
-            "env": reader.environment(entries.get("env"), "env", scope),
+            "env": reader.environment(entries.get("env"), "env", scope.at(RUN_ENV)),
             "vars": self._variables(variables),
             "labels": labels,
             "timeout_ms": timeout_ms,
             "concurrency": read_concurrency(
                 reader, entries.get("concurrency"), "concurrency", scope
             ),
-            "file": re.split(r"[/\\]", self._file)[-1],
+            "file": re.split(r"[/\\]", self._source.file)[-1],
         }
 
     def _variables(self, node: Tree | None) -> dict[str, Any]:
@@ -143,47 +221,6 @@ class _Compiler:
         return {
             name: self._reader.json(value, f"vars.{name}", None) for name, value in entries.items()
         }
-
-    def _inputs(self, entries: Mapping[str, Tree]) -> dict[str, InputSpec]:
-        """Return the inputs that `on:` declares (or `inputs:` beside tasks); checks `on:`."""
-        reader = self._reader
-        node = entries.get("on")
-        declared = read_inputs(reader, entries.get("inputs"), "inputs")
-        if node is None or (isinstance(node, Scalar) and node.value is None):
-            return declared
-        if isinstance(node, (Scalar, Sequence)):
-            for event, place in reader.placed_texts(node, "on"):
-                self._event(event, place)
-            return declared
-        for event, body in node.entries.items():
-            self._event(event, node.keys[event])
-            if event in ("workflow_dispatch", "workflow_call"):
-                what = f"on.{event}"
-                keys = ("inputs",) if event == "workflow_dispatch" else ("inputs", "outputs")
-                fields = reader.mapping(body, what, (*keys, "secrets"))
-                declared.update(read_inputs(reader, fields.get("inputs"), f"{what}.inputs"))
-        return declared
-
-    def _event(self, event: str, place: Any) -> None:
-        """Check the name of a trigger. GitHub's own events are let through: they never fire."""
-        if event in _EVENTS_LATER:
-            hint = "it is planned; in this version runs begin with 'flowctl submit'"
-            self._report.add(f"'on.{event}' is not supported", place, hint)
-        elif event not in _GITHUB_EVENTS:
-            hint = did_you_mean(event, ("workflow_dispatch", "workflow_call", *_GITHUB_EVENTS))
-            self._report.add(f"unknown event '{event}'", place, hint)
-
-
-_GITHUB_EVENTS = frozenset(
-    (
-        "workflow_dispatch", "workflow_call", "push", "pull_request", "pull_request_target",
-        "release", "issues", "issue_comment", "create", "delete", "fork", "label", "milestone",
-        "page_build", "public", "pull_request_review", "pull_request_review_comment",
-        "registry_package", "repository_dispatch", "status", "watch", "workflow_run", "check_run",
-        "check_suite", "deployment", "deployment_status", "discussion", "discussion_comment",
-        "gollum", "merge_group", "branch_protection_rule",
-    )
-)  # fmt: skip
 
 
 def _stem(file: str) -> str:

@@ -6,9 +6,11 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
+from headrace.language._contexts import ALL
 from headrace.language._draft import Draft
 from headrace.language._parts import read_join
-from headrace.language._reader import CONTEXTS, Reader, Scope, shape
+from headrace.language._reader import Reader, shape
+from headrace.language._scope import Scope
 from headrace.language._values import is_identifier
 from headrace.language._yaml import Mapping as MappingNode
 from headrace.language._yaml import Scalar, Sequence, Tree
@@ -59,7 +61,7 @@ class Control:
         reader = self._reader
         entries = reader.mapping(node, what, (*LOOP_KEYS, *_BODY_KEYS), _LATER)
         variable = reader.text(entries.get("as"), f"{what}.as") or "item"
-        if not is_identifier(variable) or variable.lower() in CONTEXTS:
+        if not is_identifier(variable) or variable.lower() in ALL:
             reader.report.add(f"'{variable}' cannot be the name of a variable", entries.get("as"))
             variable = "item"
         draft = Draft(

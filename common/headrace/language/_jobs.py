@@ -10,11 +10,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from headrace.language._contexts import (
+    JOB,
+    JOB_DEFAULTS,
+    JOB_ENV,
+    JOB_IF,
+    JOB_OUTPUTS,
+    STEP_WORK,
+)
 from headrace.language._draft import Draft
 from headrace.language._parts import Handlers, read_concurrency, read_retry
-from headrace.language._reader import Known, Reader, Scope, shape
-from headrace.language._report import Place
+from headrace.language._reader import Reader, shape
+from headrace.language._report import Place, did_you_mean
+from headrace.language._scope import Known, Scope
 from headrace.language._steps import StepDefaults, Steps
+from headrace.language._uses import FindCalled, new_call, read_call
 from headrace.language._values import is_identifier
 from headrace.language._yaml import Mapping as MappingNode
 from headrace.language._yaml import Scalar, Sequence, Tree
@@ -22,19 +32,22 @@ from headrace.plan import Group, Loop
 
 _JOB_KEYS = (
     "needs", "if", "name", "runs-on", "strategy", "env", "defaults", "outputs", "timeout-minutes",
-    "continue-on-error", "concurrency", "on-worker-loss", "retry", "steps",
+    "cancel-timeout-minutes", "continue-on-error", "concurrency", "on-worker-loss", "retry",
+    "steps",
 )  # fmt: skip
-_LATER = "it is planned; not in this version"
+_CALL_KEYS = (
+    "needs", "if", "name", "strategy", "uses", "with", "secrets", "concurrency",
+    "timeout-minutes", "continue-on-error",
+)  # fmt: skip
+_KEYS = frozenset((*_JOB_KEYS, *_CALL_KEYS))
 _JOB_UNSUPPORTED = {
     "container": "use a step with 'uses: docker/run'",
     "services": "use steps with 'uses: docker/compose-up' and 'docker/compose-down'",
     "permissions": "tokens of GitHub have no meaning here; remove it",
     "snapshot": "images of GitHub's runners have no meaning here; remove it",
     "environment": "use 'approval:' and 'concurrency:'",
-    "uses": "reusable workflows are planned; not in this version",
-    "with": "reusable workflows are planned; not in this version",
-    "secrets": "reusable workflows are planned; not in this version",
-    "cancel-timeout-minutes": _LATER,
+    "depends-on": "write 'needs'",
+    "depends_on": "write 'needs'",
 }
 
 
@@ -62,10 +75,13 @@ def read_runs_on(reader: Reader, node: Tree | None, what: str, scope: Scope) -> 
 class Jobs:
     """Reads the jobs of one workflow."""
 
-    def __init__(self, reader: Reader, handlers: Handlers, defaults: StepDefaults) -> None:
+    def __init__(
+        self, reader: Reader, handlers: Handlers, defaults: StepDefaults, find: FindCalled
+    ) -> None:
         self._reader = reader
         self._handlers = handlers
         self._defaults = defaults
+        self._find = find
 
     def read(self, node: Tree, scope: Scope) -> list[Draft]:
         """Return the drafts of all jobs."""
@@ -89,23 +105,17 @@ class Jobs:
 
     def _job(self, name: str, key: Place, node: Tree, outer: Scope) -> Draft:
         reader, what = self._reader, f"jobs.{name}"
-        entries = reader.mapping(node, what, _JOB_KEYS, _JOB_UNSUPPORTED)
-        if isinstance(node, Scalar):
-            if node.value is None:
-                reader.report.add(f"{what} is empty", key, "a job has 'steps:'")
-        elif "steps" not in entries and not (
-            isinstance(node, MappingNode) and "uses" in node.entries
-        ):
-            reader.report.add(f"{what} needs 'steps'", key)
+        entries = self._entries(node, key, what)
         needs = reader.placed_texts(entries.get("needs"), f"{what}.needs")
-        steps: Known = {}
-        scope = outer.with_known(needs={need.lower(): need for need, _ in needs}, steps=steps)
-        job = Draft(
-            Group, name, key, kind="job", affinity=True, **self._fields(entries, what, scope)
-        )
-        job.children = self._steps(entries, what, scope, steps)
-        condition = reader.condition(entries.get("if"), f"{what}.if", scope)
-        matrix = self._matrix(entries.get("strategy"), name, key, what, scope)
+        scope = outer.with_known(needs={need.lower(): need for need, _ in needs})
+        condition = reader.condition(entries.get("if"), f"{what}.if", scope.at(JOB_IF))
+        matrix = self._matrix(entries.get("strategy"), name, key, what, scope.at(JOB_IF))
+        if matrix is not None:
+            scope = _with_axes(scope, matrix.fields["items"])
+        if "uses" in entries:
+            job = self._caller(name, key, entries, what, scope)
+        else:
+            job = self._own(name, key, entries, what, scope)
         top = job
         if matrix is not None:
             top = matrix
@@ -115,11 +125,54 @@ class Jobs:
             top.fields["condition"] = condition
         return top
 
+    def _entries(self, node: Tree, key: Place, what: str) -> dict[str, Tree]:
+        """Return a job's entries; those that do not go together are noted."""
+        reader = self._reader
+        entries = reader.mapping(node, what, _KEYS, _JOB_UNSUPPORTED)
+        if isinstance(node, Scalar) and node.value is None:
+            reader.report.add(f"{what} is empty", key, "a job has 'steps:', or 'uses:'")
+        if not isinstance(node, MappingNode):
+            return entries
+        action = "uses" if "uses" in node.entries else "steps"
+        allowed = frozenset(_CALL_KEYS if action == "uses" else _JOB_KEYS)
+        if action == "steps" and "steps" not in entries:
+            reader.report.add(f"{what} needs 'steps' (or 'uses')", key)
+        for name in entries.keys() - allowed:
+            hint = "what is called has its own" if action == "uses" else "it belongs to 'uses:'"
+            text = f"'{name}' does not go with '{action}' in {what}"
+            reader.report.add(text, node.keys[name], hint)
+        return {name: value for name, value in entries.items() if name in allowed}
+
+    def _own(
+        self, name: str, key: Place, entries: Mapping[str, Tree], what: str, scope: Scope
+    ) -> Draft:
+        """Return a job with steps of its own."""
+        steps: Known = {}
+        scope = scope.with_known(steps=steps)
+        fields = self._common(entries, what, scope) | self._fields(entries, what, scope)
+        job = Draft(Group, name, key, kind="job", affinity=True, **fields)
+        job.children = self._steps(entries, what, scope.at(STEP_WORK), steps)
+        declared = {output.lower(): output for output in fields["outputs"]}
+        self._reader.names.job_outputs[name.lower()] = declared
+        return job
+
+    def _caller(
+        self, name: str, key: Place, entries: Mapping[str, Tree], what: str, scope: Scope
+    ) -> Draft:
+        """Return a job that calls a workflow."""
+        job = new_call(name, key, **self._common(entries, what, scope))
+        called = read_call(self._reader, self._find, entries, job, what, scope)
+        if called is not None:
+            declared = {output.lower(): output for output in called.outputs}
+            self._reader.names.job_outputs[name.lower()] = declared
+        return job
+
     def _steps(
         self, entries: Mapping[str, Tree], what: str, scope: Scope, known: Known
     ) -> list[Draft]:
         reader = self._reader
-        own = read_defaults(reader, entries.get("defaults"), f"{what}.defaults", scope)
+        place = f"{what}.defaults"
+        own = read_defaults(reader, entries.get("defaults"), place, scope.at(JOB_DEFAULTS))
         defaults = StepDefaults(
             shell=own.shell or self._defaults.shell,
             working_directory=own.working_directory or self._defaults.working_directory,
@@ -128,13 +181,11 @@ class Jobs:
         steps = Steps(reader, self._handlers, defaults, known)
         return steps.read(entries.get("steps"), f"{what}.steps", scope)
 
-    def _fields(self, entries: Mapping[str, Tree], what: str, scope: Scope) -> dict[str, Any]:
-        reader = self._reader
-        fields: dict[str, Any] = {
+    def _common(self, entries: Mapping[str, Tree], what: str, scope: Scope) -> dict[str, Any]:
+        """Return the fields of jobs with steps and of those that call."""
+        reader, scope = self._reader, scope.at(JOB)
+        return {
             "title": reader.text(entries.get("name"), f"{what}.name", scope),
-            "runs_on": read_runs_on(reader, entries.get("runs-on"), f"{what}.runs-on", scope),
-            "env": reader.environment(entries.get("env"), f"{what}.env", scope),
-            "outputs": reader.environment(entries.get("outputs"), f"{what}.outputs", scope),
             "concurrency": read_concurrency(
                 reader, entries.get("concurrency"), f"{what}.concurrency", scope
             ),
@@ -143,6 +194,22 @@ class Jobs:
             ),
             "timeout_ms": reader.minutes(
                 entries.get("timeout-minutes"), f"{what}.timeout-minutes", scope
+            ),
+        }
+
+    def _fields(self, entries: Mapping[str, Tree], what: str, scope: Scope) -> dict[str, Any]:
+        reader = self._reader
+        outputs = scope.at(JOB_OUTPUTS)
+        fields: dict[str, Any] = {
+            "runs_on": read_runs_on(
+                reader, entries.get("runs-on"), f"{what}.runs-on", scope.at(JOB)
+            ),
+            "env": reader.environment(entries.get("env"), f"{what}.env", scope.at(JOB_ENV)),
+            "outputs": reader.environment(entries.get("outputs"), f"{what}.outputs", outputs),
+            "cancel_timeout_ms": reader.minutes(
+                entries.get("cancel-timeout-minutes"),
+                f"{what}.cancel-timeout-minutes",
+                scope.at(JOB),
             ),
         }
         loss = reader.choice(
@@ -161,8 +228,7 @@ class Jobs:
         entries = reader.mapping(node, what, ("matrix", "fail-fast", "max-parallel"))
         matrix = entries.get("matrix")
         if matrix is None:
-            if entries:
-                reader.report.add(f"{what} needs a 'matrix'", node)
+            # Without a matrix there is one leg, and nothing to limit.
             return None
         loop = Draft(
             Loop,
@@ -197,8 +263,37 @@ class Jobs:
                 reader.report.add(f"{place} must be a list of at least one value", values)
             elif axis in ("include", "exclude"):
                 for index, item in enumerate(values.items):
+                    if isinstance(item, Scalar) and "${{" in item.text:
+                        continue
                     if not isinstance(item, MappingNode):
                         reader.report.add(
                             f"{place}[{index}] must be a mapping, not {shape(item)}", item
                         )
+        self._check_exclude(entries, what)
         return reader.json(node, what, scope)
+
+    def _check_exclude(self, entries: Mapping[str, Tree], what: str) -> None:
+        """Note the keys of `exclude` that are no axes: GitHub refuses them, too."""
+        exclude = entries.get("exclude")
+        axes = [axis for axis in entries if axis not in ("include", "exclude")]
+        for item in exclude.items if isinstance(exclude, Sequence) else ():
+            for axis in item.entries if isinstance(item, MappingNode) else ():
+                if axis not in axes and "${{" not in axis:
+                    assert isinstance(item, MappingNode)
+                    hint = did_you_mean(axis, axes) or "axes: " + ", ".join(axes)
+                    self._reader.report.add(f"{what} has no axis '{axis}'", item.keys[axis], hint)
+
+
+def _with_axes(scope: Scope, matrix: Any) -> Scope:
+    """Return *scope* with the names in `matrix` known, if they stand in the file."""
+    if not isinstance(matrix, dict):
+        return scope
+    names = {axis.lower(): axis for axis in matrix if axis not in ("include", "exclude")}
+    include = matrix.get("include", [])
+    if not isinstance(include, list):
+        return scope
+    for item in include:
+        if not isinstance(item, dict):
+            return scope
+        names.update({name.lower(): name for name in item})
+    return scope.with_known(matrix=names)

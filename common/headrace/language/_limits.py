@@ -12,3 +12,9 @@ NAME_LENGTH_MAX = 128
 """Characters of an id or of a path segment."""
 DURATION_MS_MAX = 100 * 366 * 86_400_000
 """A hundred years."""
+CALL_DEPTH_MAX = 10
+"""Workflows that call each other, one inside the other, the first included; GitHub's own limit."""
+CALLS_MAX = 1_000
+"""Calls of workflows in one plan."""
+FILES_MAX = 50
+"""Different files of one plan; GitHub's own limit."""

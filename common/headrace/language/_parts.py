@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from headrace.language._handlers import INPUT_ALIASES, HandlerSpec, InputField
-from headrace.language._reader import Reader, Scope, shape
+from headrace.language._reader import Reader, shape
 from headrace.language._report import Place, did_you_mean
+from headrace.language._scope import Scope
 from headrace.language._values import duration_ms, is_identifier
 from headrace.language._yaml import Mapping as MappingNode
 from headrace.language._yaml import Scalar, Sequence, Tree, to_json
@@ -20,7 +21,7 @@ _RETRY_KEYS = (
 )  # fmt: skip
 _CONCURRENCY_KEYS = ("group", "cancel-in-progress", "queue", "limit")
 _INPUT_KEYS = ("description", "type", "required", "default", "options", "deprecationMessage")
-_INPUT_TYPES = ("string", "number", "boolean", "choice", "json", "environment")
+_INPUT_TYPES = ("string", "number", "boolean", "choice", "json")
 _ATTEMPTS_MAX = 1_000_000
 
 
@@ -82,20 +83,24 @@ def read_concurrency(
     if node is None or (isinstance(node, Scalar) and node.value is None):
         return None
     if isinstance(node, Scalar):
-        return Concurrency(group=reader.text(node, what, scope))
+        return Concurrency(group=reader.text(node, what, scope), queue="single")
     entries = reader.mapping(node, what, _CONCURRENCY_KEYS)
     group = reader.text(entries.get("group"), f"{what}.group", scope)
     if not group:
         reader.report.add(f"{what} needs a 'group'", node)
-    fields: dict[str, Any] = {
-        "cancel_in_progress": reader.boolean(
-            entries.get("cancel-in-progress"), f"{what}.cancel-in-progress"
-        ),
-        "queue": reader.choice(entries.get("queue"), f"{what}.queue", ("single", "max")),
-        "limit": reader.integer(entries.get("limit"), f"{what}.limit", 1, 1_000_000),
-    }
+    cancel = reader.flag(entries.get("cancel-in-progress"), f"{what}.cancel-in-progress", scope)
+    queue = reader.choice(entries.get("queue"), f"{what}.queue", ("single", "max"))
+    if queue == "max" and cancel is True:
+        hint = "what is cancelled never waits; remove one of the two"
+        text = f"{what}: 'queue: max' does not go with 'cancel-in-progress: true'"
+        reader.report.add(text, entries["queue"], hint)
+    limit = reader.integer(entries.get("limit"), f"{what}.limit", 1, 1_000_000)
     return Concurrency(
-        group=group, **{key: value for key, value in fields.items() if value is not None}
+        group=group,
+        cancel_in_progress=cancel,
+        # Without a word, one waits and a newer one takes its place, as on GitHub.
+        queue="max" if queue == "max" else "single",
+        limit=limit or 1,
     )
 
 
@@ -108,18 +113,26 @@ def read_inputs(reader: Reader, node: Tree | None, what: str) -> dict[str, Input
         if not is_identifier(name):
             reader.report.add(f"'{name}' cannot be the name of an input", keys[name])
         entries = reader.mapping(body, place, _INPUT_KEYS)
-        kind = reader.choice(entries.get("type"), f"{place}.type", _INPUT_TYPES) or "string"
+        kind = _input_type(reader, entries.get("type"), f"{place}.type")
         options = tuple(reader.texts(entries.get("options"), f"{place}.options"))
         if kind == "choice" and not options:
             reader.report.add(f"{place} needs 'options'", keys[name])
         spec = InputSpec(
-            type="string" if kind == "environment" else kind,  # type: ignore[arg-type]
+            type=kind,
             description=reader.text(entries.get("description"), f"{place}.description"),
             required=reader.boolean(entries.get("required"), f"{place}.required"),
             options=options,
         )
         declared[name] = _with_default(reader, spec, entries.get("default"), place)
     return declared
+
+
+def _input_type(reader: Reader, node: Tree | None, what: str) -> Any:
+    if isinstance(node, Scalar) and node.text == "environment":
+        hint = "there are no environments of GitHub; write 'type: choice' with 'options:'"
+        reader.report.add(f"{what}: 'environment' is not supported", node, hint)
+        return "string"
+    return reader.choice(node, what, _INPUT_TYPES) or "string"
 
 
 def _with_default(reader: Reader, spec: InputSpec, node: Tree | None, what: str) -> InputSpec:
@@ -181,8 +194,25 @@ class Handlers:
                 reader.report.add(f"'{name}' needs the input '{key}'", at, field.description)
 
 
+_ACTIONS = {
+    "actions/checkout": "write 'run: git clone …'",
+    "actions/upload-artifact": "write a file to shared storage with 'uses: file/transfer'",
+    "actions/download-artifact": "read a file from shared storage with 'uses: file/transfer'",
+    "actions/cache": "keep files in shared storage with 'uses: file/transfer'",
+    "actions/github-script": "use 'uses: script'",
+}
+"""By action of GitHub's, what to use instead."""
+
+
 def _handler_hint(name: str, specs: Mapping[str, HandlerSpec]) -> str:
-    if "@" in name or name.startswith(("./", "docker://")):
+    instead = _ACTIONS.get(name.partition("@")[0])
+    if instead is not None:
+        return f"actions of GitHub do not run here: {instead}"
+    if name.startswith("docker://"):
+        return f"use 'uses: docker/run' with 'image: {name.removeprefix('docker://')}'"
+    if name.startswith(("./", "../")) and name.endswith((".yaml", ".yml")):
+        return f"a workflow is called by a job: 'jobs: {{name: {{uses: {name}}}}}'"
+    if "@" in name or name.startswith(("./", "../")):
         return "actions of GitHub do not run here: use 'run:', or a handler"
     return did_you_mean(name, specs) or "handlers: " + ", ".join(sorted(specs))
 

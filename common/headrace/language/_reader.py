@@ -7,10 +7,9 @@ noted in the report and some harmless value returned, so that one reading finds 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from headrace.expressions import (
-    STATUS_FUNCTIONS,
     Expression,
     ExpressionError,
     parse,
@@ -19,46 +18,9 @@ from headrace.expressions import (
 )
 from headrace.language import _yaml
 from headrace.language._report import Place, Report, did_you_mean
+from headrace.language._scope import Names, Scope
 from headrace.language._values import duration_ms
 from headrace.language._yaml import Scalar, Sequence, Tree, to_json
-
-CONTEXTS = frozenset(
-    (
-        "inputs", "env", "vars", "secrets", "needs", "strategy", "matrix", "job", "steps",
-        "tasks", "runner", "run", "github", "loop",
-    )
-)  # fmt: skip
-"""Contexts that expressions may name; the variables of loops come on top."""
-
-Known = dict[str, str]
-"""Names that a context has: in lower case, and as they are written."""
-
-
-class Scope:
-    """What expressions in one place of the file may name."""
-
-    __slots__ = ("contexts", "known")
-
-    def __init__(self, contexts: frozenset[str], known: Mapping[str, Known]) -> None:
-        self.contexts = contexts
-        self.known = known
-        """By context, the names that it has; a context that is not in here is not checked."""
-
-    def with_known(self, **known: Known) -> Scope:
-        """Return this scope, with the names of further contexts known."""
-        return Scope(self.contexts, {**self.known, **known})
-
-    def with_variable(self, name: str) -> Scope:
-        """Return this scope inside a loop over *name*."""
-        return Scope(self.contexts | {name.lower()}, self.known)
-
-
-class _Reference(NamedTuple):
-    known: Known
-    context: str
-    name: str
-    expression: Expression
-    node: Scalar
 
 
 class Reader:
@@ -66,7 +28,7 @@ class Reader:
 
     def __init__(self, report: Report) -> None:
         self.report = report
-        self._references: list[_Reference] = []
+        self.names = Names(report)
 
     # -- shapes -----------------------------------------------------------------------------
 
@@ -281,7 +243,7 @@ class Reader:
             return
         for part in parts:
             if isinstance(part, Expression):
-                self._check(part, node, scope, condition=False)
+                self.names.check(part, node, what, scope, condition=False)
 
     def is_expression(self, node: Scalar, what: str, scope: Scope) -> bool:
         """Tell whether a scalar is text with an expression in it; checks the expression."""
@@ -307,7 +269,7 @@ class Reader:
         except ExpressionError as error:
             self._bad_condition(error, source, node)
             return ""
-        self._check(expression, node, scope, condition=True)
+        self.names.check(expression, node, what, scope, condition=True)
         return source
 
     def _bad_condition(self, error: ExpressionError, source: str, node: Scalar) -> None:
@@ -329,36 +291,6 @@ class Reader:
             "put the whole condition inside one ${{ }}, or leave ${{ }} out",
         )
         return ""
-
-    def _check(
-        self, expression: Expression, node: Scalar, scope: Scope, *, condition: bool
-    ) -> None:
-        for name in expression.names() - scope.contexts:
-            self.report.add(
-                f"unrecognized name '{name}' in expression: {expression.source}",
-                self._place_of(expression, node),
-                did_you_mean(name, scope.contexts),
-            )
-        if not condition and expression.functions() & STATUS_FUNCTIONS:
-            names = ", ".join(sorted(expression.functions() & STATUS_FUNCTIONS))
-            place = self._place_of(expression, node)
-            self.report.add(f"'{names}' is only for conditions ('if:')", place)
-        if expression.names() & scope.known.keys():
-            for context, name in expression.references():
-                known = scope.known.get(context)
-                if known is not None:
-                    self._references.append(_Reference(known, context, name, expression, node))
-
-    def _place_of(self, expression: Expression, node: Scalar) -> Place:
-        return self.report.inside(node, max(node.text.find(expression.source), 0))
-
-    def check_references(self) -> None:
-        """Note the references to names that do not exist; to be called when all names are known."""
-        for known, context, name, expression, node in self._references:
-            if name.lower() not in known:
-                place = self._place_of(expression, node)
-                hint = did_you_mean(name, known.values())
-                self.report.add(f"'{context}.{name}' does not exist", place, hint)
 
 
 def shape(node: Tree | None) -> str:

@@ -48,13 +48,20 @@ class Text(Place, Protocol):
 
 
 class Report:
-    """The problems of one file."""
+    """The problems of one file, and of the files that it calls: their reports are made by `of`."""
 
     def __init__(self, text: str, file: str) -> None:
         self.file = file
         self._text = text
         self._lines: list[str] | None = None
-        self._problems: list[Problem] = []
+        self._main = self
+        self._problems: dict[Problem, None] = {}
+
+    def of(self, text: str, file: str) -> Report:
+        """Return the report of another file, whose problems are told together with these."""
+        report = Report(text, file)
+        report._main, report._problems = self._main, self._problems
+        return report
 
     def add(self, message: str, at: Place | None = None, hint: str = "") -> None:
         """Note a problem; raises `InvalidDefinition` at once when there are `PROBLEMS_MAX`."""
@@ -72,10 +79,10 @@ class Report:
         raise AssertionError("unreachable")  # pragma: no cover
 
     def finish(self) -> None:
-        """Raise `InvalidDefinition` with all problems in the file's order, if there are any."""
+        """Raise `InvalidDefinition` with all problems in their files' order, if there are any."""
         if self._problems:
-            ordered = sorted(self._problems, key=lambda problem: (problem.line, problem.column))
-            raise InvalidDefinition(ordered, file=self.file)
+            ordered = sorted(self._problems, key=lambda p: (p.file, p.line, p.column))
+            raise InvalidDefinition(ordered, file=self._main.file)
 
     def inside(self, node: Text, index: int) -> Place:
         """Return where character *index* of the text *node* stands, its own place if in doubt."""
@@ -90,13 +97,14 @@ class Report:
         return Spot(line, at + 1 + len(before) - (before.rfind("\n") + 1))
 
     def _note(self, message: str, line: int, column: int, hint: str) -> None:
-        self._problems.append(
-            Problem(message, line=line, column=column, source=self._shown(line), hint=hint)
-        )
+        file = "" if self is self._main else self.file
+        if len(self._problems) < PROBLEMS_MAX:
+            source = self._shown(line)
+            # A file that is called twice has its problems once.
+            self._problems[Problem(message, line, column, source, hint, file)] = None
         if len(self._problems) >= PROBLEMS_MAX:
-            self._problems.append(
-                Problem(f"too many problems: PROBLEMS_MAX = {PROBLEMS_MAX} are shown", line=1 << 31)
-            )
+            text = f"too many problems: PROBLEMS_MAX = {PROBLEMS_MAX} are shown"
+            self._problems[Problem(text, line=1 << 31)] = None
             self.finish()
 
     def _shown(self, line: int) -> str:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from headrace.language._contexts import STEP, STEP_IF, STEP_NAME, STEP_WORK
 from headrace.language._control import Control
 from headrace.language._draft import Draft
 from headrace.language._handlers import INPUT_ALIASES
 from headrace.language._parts import Handlers, read_retry
-from headrace.language._reader import Known, Reader, Scope, shape
+from headrace.language._reader import Reader, shape
+from headrace.language._scope import Known, Scope
 from headrace.language._values import Names, is_identifier, slug
 from headrace.language._yaml import Mapping as MappingNode
 from headrace.language._yaml import Scalar, Tree
@@ -64,7 +66,7 @@ def task_fields(
     if own is not None:
         fields["retry"] = own
     if "env" in entries:
-        fields["env"] = reader.environment(entries["env"], f"{what}.env", scope)
+        fields["env"] = reader.environment(entries["env"], f"{what}.env", scope.at(STEP_WORK))
     for key, field in (
         ("attempt-timeout", "attempt_timeout_ms"),
         ("heartbeat-timeout", "heartbeat_timeout_ms"),
@@ -154,17 +156,20 @@ class Steps:
         draft = self._act(action, node, entries, segment, what, scope)
         draft.place = node
         fields = draft.fields
-        title = reader.text(entries.get("name"), f"{what}.name", scope)
+        title = reader.text(entries.get("name"), f"{what}.name", scope.at(STEP_NAME))
         if title:
             fields["title"] = title
-        condition = reader.condition(entries.get("if"), f"{what}.if", scope)
+        place = scope.at(STEP_IF if action in ("uses", "run") else STEP)
+        condition = reader.condition(entries.get("if"), f"{what}.if", place)
         if condition:
             fields["condition"] = condition
         if "continue-on-error" in entries:
             fields["continue_on_error"] = reader.flag(
-                entries["continue-on-error"], f"{what}.continue-on-error", scope
+                entries["continue-on-error"], f"{what}.continue-on-error", scope.at(STEP)
             )
-        timeout = reader.minutes(entries.get("timeout-minutes"), f"{what}.timeout-minutes", scope)
+        timeout = reader.minutes(
+            entries.get("timeout-minutes"), f"{what}.timeout-minutes", scope.at(STEP)
+        )
         if timeout is not None:
             fields["timeout_ms"] = timeout
         return draft
@@ -188,9 +193,13 @@ class Steps:
             if action == "parallel":
                 draft.fields["join"] = self._control.join(entries, what)
             if "env" in entries:
-                draft.fields["env"] = self._reader.environment(entries["env"], f"{what}.env", scope)
+                draft.fields["env"] = self._reader.environment(
+                    entries["env"], f"{what}.env", scope.at(STEP_WORK)
+                )
             return draft
-        return self._control.read(action, entries[action], segment, f"{what}.{action}", scope)
+        return self._control.read(
+            action, entries[action], segment, f"{what}.{action}", scope.at(STEP)
+        )
 
     def _uses(
         self,
@@ -200,7 +209,7 @@ class Steps:
         what: str,
         scope: Scope,
     ) -> Draft:
-        reader = self._reader
+        reader, scope = self._reader, scope.at(STEP_WORK)
         uses = reader.text(entries["uses"], f"{what}.uses")
         given = entries.get("with")
         inputs: dict[str, Any] = {}
@@ -225,7 +234,7 @@ class Steps:
         what: str,
         scope: Scope,
     ) -> Draft:
-        reader = self._reader
+        reader, scope = self._reader, scope.at(STEP_WORK)
         inputs = {"run": reader.text(entries["run"], f"{what}.run", scope)}
         if not inputs["run"].strip():
             reader.report.add(f"{what}.run is empty", entries["run"])

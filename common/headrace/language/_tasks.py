@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from headrace.language._contexts import STEP, STEP_IF, STEP_NAME, STEP_WORK
 from headrace.language._control import (
     APPROVAL_KEYS,
     LOOP_KEYS,
@@ -16,8 +17,9 @@ from headrace.language._draft import Draft
 from headrace.language._handlers import INPUT_ALIASES, TASK_TYPE_ALIASES
 from headrace.language._jobs import read_runs_on
 from headrace.language._parts import Handlers
-from headrace.language._reader import Known, Reader, Scope, shape
+from headrace.language._reader import Reader, shape
 from headrace.language._report import Place, did_you_mean
+from headrace.language._scope import Known, Scope
 from headrace.language._steps import task_fields
 from headrace.language._values import Names, is_identifier, slug
 from headrace.language._yaml import Mapping as MappingNode
@@ -165,11 +167,13 @@ class Tasks:
 
     def _common(self, draft: Draft, entries: Mapping[str, Tree], what: str, scope: Scope) -> None:
         reader, fields = self._reader, draft.fields
-        title = reader.text(entries.get("title"), f"{what}: title", scope)
+        title = reader.text(entries.get("title"), f"{what}: title", scope.at(STEP_NAME))
         if title:
             fields["title"] = title
         reader.text(entries.get("description"), f"{what}: description")
-        condition = reader.condition(entries.get("if"), f"{what}: if", scope)
+        place = scope.at(STEP_IF if draft.struct is Task else STEP)
+        condition = reader.condition(entries.get("if"), f"{what}: if", place)
+        scope = scope.at(STEP)
         if condition:
             fields["condition"] = condition
         if "continue-on-error" in entries:
@@ -193,7 +197,7 @@ class Tasks:
         what: str,
         scope: Scope,
     ) -> Draft:
-        reader = self._reader
+        reader, scope = self._reader, scope.at(STEP_WORK)
         uses = kind if kind in self._handlers else TASK_TYPE_ALIASES.get(kind, kind)
         aliases = INPUT_ALIASES.get(uses, {})
         config = entries.get("config") or entries.get("with")
@@ -272,6 +276,6 @@ class Tasks:
                 self._reader.report.add(f"{what} needs 'branches'", node)
                 return Draft(Group, name, node)
             body = found
-        draft = self._control.read(action, body, name, what, scope)
+        draft = self._control.read(action, body, name, what, scope.at(STEP))
         draft.place = node
         return draft

@@ -6,8 +6,10 @@ other values are plain JSON. Nothing here reads a file, a clock or a network.
 """
 
 from headrace.plan._graph import (
+    Call,
     Choice,
     Concurrency,
+    EventTrigger,
     Group,
     InputSpec,
     Join,
@@ -15,6 +17,8 @@ from headrace.plan._graph import (
     Node,
     Plan,
     Position,
+    Schedule,
+    SecretSpec,
     Sleep,
     Task,
     Wait,
@@ -27,8 +31,10 @@ from headrace.plan._inputs import check_inputs
 from headrace.plan._validate import validate_plan
 
 __all__ = [
+    "Call",
     "Choice",
     "Concurrency",
+    "EventTrigger",
     "Group",
     "InputSpec",
     "Join",
@@ -36,6 +42,8 @@ __all__ = [
     "Node",
     "Plan",
     "Position",
+    "Schedule",
+    "SecretSpec",
     "Sleep",
     "Task",
     "Wait",

@@ -33,9 +33,53 @@ class Concurrency(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     group: str
     """May hold expressions."""
     limit: int = 1
-    cancel_in_progress: bool = False
+    cancel_in_progress: bool | str = False
+    """May be an expression."""
     queue: Literal["single", "max"] = "max"
     """`single` keeps only the newest waiter, as GitHub does."""
+
+
+class SecretSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One secret that a workflow wants of its caller (`on.workflow_call.secrets.<name>`)."""
+
+    description: str = ""
+    required: bool = False
+
+
+class Schedule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Times at which runs begin by themselves (`on.schedule`)."""
+
+    cron: str
+    """Five fields: minute, hour, day of the month, month, day of the week; checked."""
+    timezone: str = "UTC"
+    """A name of the tz database."""
+
+
+class EventTrigger(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Events that begin a run (`on.event`)."""
+
+    subject: str
+    """Of the event; tokens between dots, `*` for one token, `>` for the rest."""
+    filter: str = ""
+    """Expression without ``${{ }}`` over `event` and `vars`; empty: every event."""
+
+
+class Call(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What makes a group a called workflow: expressions inside see none of the contexts outside.
+
+    They see `inputs` from here, `env` from here on inwards, needs and jobs inside, and `vars`.
+    """
+
+    file: str
+    """The workflow as its caller names it; positions inside are those of that file."""
+    name: str = ""
+    inputs: dict[str, InputSpec] = {}
+    given: dict[str, Any] = {}
+    """`with`: evaluated where the call stands."""
+    secrets: dict[str, str] | None = None
+    """By the name inside, an expression over the caller's secrets; None: all of them."""
+    env: dict[str, Any] = {}
+    vars: dict[str, Any] = {}
 
 
 class Join(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -113,6 +157,9 @@ class Group(_Base, frozen=True, kw_only=True, omit_defaults=True, tag="group"):
     outputs: dict[str, Any] = {}
     """Evaluated when the group ends; `needs.<job>.outputs.<name>`."""
     concurrency: Concurrency | None = None
+    call: Call | None = None
+    cancel_timeout_ms: int | str | None = None
+    """How long steps of a job may still run after a cancel; None: the default."""
 
 
 class Loop(_Base, frozen=True, kw_only=True, omit_defaults=True, tag="loop"):
@@ -174,6 +221,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     labels: dict[str, str] = {}
     file: str = ""
     """The file's base name, for messages; part of no digest."""
+    schedules: tuple[Schedule, ...] = ()
+    events: tuple[EventTrigger, ...] = ()
+    secrets: dict[str, SecretSpec] = {}
+    """That a caller gives; a run of its own takes what the worker has."""
 
 
 # Maps keep the order in which they were written: it shows (the legs of a matrix, `toJSON(env)`).

@@ -52,9 +52,10 @@ def test_comparisons_are_booleans_and_consistent(operator, left, right):
     assert there == back
 
 
-def compiles(text):
+def compiles(text, called=None):
+    load = None if called is None else lambda name: called
     try:
-        plan = compile_workflow(text, file="w.yaml")
+        plan = compile_workflow(text, file="w.yaml", load=load)
     except InvalidDefinition:
         return
     # What compiles is sound, survives the wire and can be drawn.
@@ -84,6 +85,8 @@ WORDS = [
     "max-attempts", "strategy", "matrix", "include", "exclude", "fail-fast", "max-parallel",
     "runs-on", "runs_on", "outputs", "concurrency", "group", "timeout-minutes", "id", "a", "b",
     "continue-on-error", "continue_on-error", "workflow_dispatch", "options", "choice", "title",
+    "schedule", "cron", "timezone", "event", "subject", "filter", "workflow_call", "secrets",
+    "uses", "./c.yaml", "cancel-timeout-minutes", "cancel-in-progress", "queue", "value",
     "defaults", "labels", "vars", "http", "script", "command", "code", "script", "priority",
 ]  # fmt: skip
 words = st.sampled_from(WORDS)
@@ -118,6 +121,17 @@ def test_any_steps_and_tasks_of_known_words(items):
     compiles("jobs: {j: {steps: [" + ", ".join(body) + "]}}")
     compiles("tasks: [" + ", ".join(body) + "]")
     compiles("jobs: {j: " + body[0] + "}")
+
+
+@given(st.lists(st.tuples(words, flow), max_size=5), st.lists(st.tuples(words, flow), max_size=4))
+@settings(max_examples=200, deadline=None)
+def test_any_called_workflow_of_known_words(pairs, job):
+    body = ", ".join(f"{key}: {value}" for key, value in job)
+    called = "\n".join(
+        ["jobs: {x: {steps: [{run: y}]}}", *(f"{key}: {value}" for key, value in pairs)]
+    )
+    compiles(f"jobs: {{j: {{uses: ./c.yaml, {body}}}}}", called)
+    compiles("jobs: {j: {uses: ./c.yaml}}", f"on: workflow_call\n{called}")
 
 
 @st.composite

@@ -200,11 +200,22 @@ def test_limits_are_named(source, limit):
         value(source, contexts)
 
 
-def test_names_functions_and_references():
+def test_names_functions_and_paths():
     expression = parse("Steps.a.b && needs['Job'].x[matrix.i] || always() && inputs")
     assert expression.names() == {"steps", "needs", "matrix", "inputs"}
     assert expression.functions() == {"always"}
-    assert expression.references() == {("steps", "a"), ("needs", "Job"), ("matrix", "i")}
+    assert expression.paths() == {
+        ("steps", "a", "b"),
+        ("needs", "Job", "x"),
+        ("matrix", "i"),
+        ("inputs",),
+    }
+    assert parse("steps.*.outputs || fromJSON(x).y || a[b].c").paths() == {
+        ("steps",),
+        ("x",),
+        ("a",),
+        ("b",),
+    }
 
 
 def test_parsing_is_cached():

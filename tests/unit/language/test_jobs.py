@@ -127,7 +127,7 @@ def test_jobs_and_matrix():
     assert job.outputs == {"v": "${{ steps.one.outputs.v }}"}
     assert job.timeout_ms == 300_000
     assert job.continue_on_error == "${{ matrix.os == 'a' }}"
-    assert job.concurrency == Concurrency(group="lock")
+    assert job.concurrency == Concurrency(group="lock", queue="single")
     assert job.on_worker_loss == "continue"
     assert one.retry == RetryPolicy(max_attempts=2)
     assert one.inputs == {"run": "a", "working-directory": "src"}
@@ -253,7 +253,7 @@ JOB = "jobs:\n  j:\n    runs-on: x\n    steps:\n      - run: x\n"
         ("jobs:\n  j: {runs-on: x}", "jobs.j needs 'steps'", 2, 3, ""),
         (JOB + "nam: x", "unknown key 'nam' in the workflow", 6, 1, "did you mean 'name'?"),
         (JOB + "permissions: x", "'permissions' is not supported", 6, 1, "remove it"),
-        (JOB + "on: {schedule: []}", "'on.schedule' is not supported", 6, 6, "planned"),
+        (JOB + "on: {schedule: []}", "on.schedule needs at least one 'cron'", 6, 16, ""),
         (JOB + "on: pushh", "unknown event 'pushh'", 6, 5, "did you mean 'push'?"),
         (JOB + "    services: {}", "'services' is not supported", 6, 5, "compose-up"),
         (JOB + "    need: k", "unknown key 'need' in jobs.j", 6, 5, "did you mean 'needs'?"),
@@ -301,7 +301,7 @@ JOB = "jobs:\n  j:\n    runs-on: x\n    steps:\n      - run: x\n"
         (JOB + "      - {sleep: {until: now}}", "must be a time, not 'now'", 6, 25, ""),
         (JOB + "    strategy: {matrix: {a: x}}", "a must be a list, not 'x'", 6, 28, ""),
         (JOB + "    strategy: {matrix: {include: [x]}}", "must be a mapping", 6, 35, ""),
-        (JOB + "    strategy: {fail-fast: true}", "needs a 'matrix'", 6, 15, ""),
+        (JOB + "    strategy: {matrix: {a: [1], exclude: [{b: 1}]}}", "no axis 'b'", 6, 44, "a"),
         (JOB + "    runs-on: {group: g}", "duplicate key 'runs-on'", 6, 5, "line 3"),
     ],
 )  # fmt: skip
