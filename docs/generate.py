@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ import click
 from headrace.config import describe as describe_settings
 from headrace.coordinator.core import status
 from headrace.flowctl._app import COMMANDS, ROLES, cli
+from headrace.language import BUILTIN_HANDLERS, NODE_TYPES, TASK_TYPE_ALIASES, HandlerSpec
 from headrace.telemetry import describe as describe_metrics
 
 DOCS = Path(__file__).parent
@@ -173,9 +175,97 @@ def states_page() -> str:
     return "\n".join(lines) + "\n"
 
 
+# -- docs/handlers.md ------------------------------------------------------------------------------
+
+
+def handlers_page() -> str:
+    """Return the reference of the handlers that every worker has."""
+    lines = [
+        "# Handlers",
+        "",
+        "Written by `python docs/generate.py` from `common/headrace/language/_handlers`;",
+        "`flowctl handlers [NAME]` prints the same. A test runs every example.",
+        "",
+        "A step says `uses: NAME` and gives inputs under `with:`; a task says `type: NAME` and",
+        "gives them under `config:`. Inputs without `${{ }}` are checked before anything runs, and",
+        "all of them again by the worker. A failed step names the type of its error, which the",
+        "policy under `retry:` can refer to.",
+        "",
+        "| handler | does |",
+        "|---|---|",
+    ]
+    lines += [
+        f"| [`{name}`](#{_anchor(name)}) | {_sentence(spec.description)} |"
+        for name, spec in BUILTIN_HANDLERS.items()
+    ]
+    lines += [
+        "",
+        "Types of tasks that the engine carries out itself, without a worker:",
+        "",
+        "| `type:` | does | step of `jobs:` |",
+        "|---|---|---|",
+    ]
+    for name, node in NODE_TYPES.items():
+        step = f"`{node.step}:`" if node.step else "-"
+        lines.append(f"| [`{name}`](#type-{name}) | {node.description} | {step} |")
+    for spec in BUILTIN_HANDLERS.values():
+        lines += _handler(spec)
+    for node in NODE_TYPES.values():
+        lines += ["", f"## type: {node.name}", "", node.description, ""]
+        lines += ["```yaml", *node.example.splitlines(), "```"]
+    return "\n".join(lines) + "\n"
+
+
+def _handler(spec: HandlerSpec) -> Iterator[str]:
+    yield from ("", f"## {spec.name}", "", spec.description)
+    aliases = [alias for alias, name in TASK_TYPE_ALIASES.items() if name == spec.name]
+    if aliases:
+        names = " or ".join(f"`type: {alias}`" for alias in aliases)
+        yield from ("", f"In the `tasks:` dialect also {names}.")
+    if spec.extra:
+        yield from ("", f"A worker needs `headrace[{spec.extra}]` for it.")
+    if spec.inputs:
+        yield from ("", "| input | type | default | meaning |", "|---|---|---|---|")
+    for name, given in spec.inputs.items():
+        default = "required" if given.required else _default(given.default)
+        options = ", ".join(f"`{option}`" for option in given.options if option)
+        text = given.description + (f" One of {options}." if options else "")
+        yield f"| `{name}` | {given.type} | {default} | {_cell(text)} |"
+    for names in spec.exactly_one:
+        yield from ("", f"Exactly one of {', '.join(f'`{name}`' for name in names)} must be given.")
+    for names in spec.at_most_one:
+        yield from ("", f"At most one of {', '.join(f'`{name}`' for name in names)} may be given.")
+    if spec.open:
+        yield from ("", "Any input is taken.")
+    if spec.outputs:
+        yield from ("", "| output | type | meaning |", "|---|---|---|")
+    for name, made in spec.outputs.items():
+        yield f"| `{name}` | {made.type} | {_cell(made.description)} |"
+    if spec.open_outputs:
+        yield from ("", "Other outputs are the step's own.")
+    yield from ("", "```yaml", *spec.example.splitlines(), "```")
+
+
+def _default(value: object) -> str:
+    return "-" if value in (None, "", [], {}) else f"`{json.dumps(value)}`"
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def _sentence(text: str) -> str:
+    return _cell(text.partition(". ")[0].removesuffix(".") + ".")
+
+
+def _anchor(name: str) -> str:
+    return name.replace("/", "")
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "cli.md": cli_page,
     "configuration.md": describe_settings,
+    "handlers.md": handlers_page,
     "metrics.md": describe_metrics,
     "states.md": states_page,
 }

@@ -41,6 +41,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "init": ("_cmd_files:init", "Write a small project to start from."),
         "validate": ("_cmd_files:validate", "Check workflow files."),
         "graph": ("_cmd_files:graph", "Draw a workflow file or a run."),
+        "handlers": ("_cmd_handlers:handlers", "List what steps can use."),
     },
     "Look after the cluster": {
         "workers": ("_cmd_cluster:workers", "List the workers."),

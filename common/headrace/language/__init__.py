@@ -4,17 +4,31 @@ Pure: texts come in, plans and `headrace.errors.InvalidDefinition` go out.
 """
 
 from headrace.language._compile import compile_workflow
-from headrace.language._handlers import BUILTIN_HANDLERS, HandlerSpec, InputField
+from headrace.language._handlers import (
+    BUILTIN_HANDLERS,
+    NODE_TYPES,
+    TASK_TYPE_ALIASES,
+    HandlerSpec,
+    InputField,
+    NodeSpec,
+    OutputField,
+    json_schema,
+)
 from headrace.language._render import GraphNode, PlanGraph, graph, node_paths, render_graph
 
 __all__ = [
     "BUILTIN_HANDLERS",
+    "NODE_TYPES",
+    "TASK_TYPE_ALIASES",
     "GraphNode",
     "HandlerSpec",
     "InputField",
+    "NodeSpec",
+    "OutputField",
     "PlanGraph",
     "compile_workflow",
     "graph",
+    "json_schema",
     "node_paths",
     "render_graph",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from headrace.language._handlers import INPUT_ALIASES, HandlerSpec, InputField
@@ -192,6 +192,24 @@ class Handlers:
         for key, field in spec.inputs.items():
             if field.required and key not in names:
                 reader.report.add(f"'{name}' needs the input '{key}'", at, field.description)
+        _check_groups(reader, name, spec, names, at)
+
+
+def _check_groups(
+    reader: Reader, name: str, spec: HandlerSpec, given: Collection[str], at: Place
+) -> None:
+    """Check which inputs go together."""
+    for group in spec.exactly_one:
+        if not any(key in given for key in group):
+            reader.report.add(f"'{name}' needs one of the inputs {_listed(group)}", at)
+    for group in (*spec.exactly_one, *spec.at_most_one):
+        both = [key for key in group if key in given]
+        if len(both) > 1:
+            reader.report.add(f"'{name}' takes only one of the inputs {_listed(both)}", at)
+
+
+def _listed(names: Collection[str]) -> str:
+    return ", ".join(f"'{name}'" for name in names)
 
 
 _ACTIONS = {
@@ -217,7 +235,13 @@ def _handler_hint(name: str, specs: Mapping[str, HandlerSpec]) -> str:
     return did_you_mean(name, specs) or "handlers: " + ", ".join(sorted(specs))
 
 
-_SHAPES: dict[str, str] = {"list": "a list", "object": "a mapping", "boolean": "true or false"}
+_SHAPES: dict[str, str] = {
+    "list": "a list",
+    "object": "a mapping",
+    "boolean": "true or false",
+    "integer": "a whole number",
+    "texts": "a text or a list of them",
+}
 
 
 def _check_type(reader: Reader, what: str, field: InputField, node: Tree) -> None:
@@ -226,7 +250,7 @@ def _check_type(reader: Reader, what: str, field: InputField, node: Tree) -> Non
             return
         fits = _scalar_fits(field, node)
     elif isinstance(node, Sequence):
-        fits = field.type in ("list", "any")
+        fits = field.type in ("list", "texts", "any")
     else:
         fits = field.type in ("object", "any")
     if not fits:
@@ -240,10 +264,12 @@ def _scalar_fits(field: InputField, node: Scalar) -> bool:
     value = node.value
     if field.options and node.text not in field.options:
         return False
-    if field.type in ("string", "any"):
+    if field.type in ("string", "texts", "any"):
         return True
     if field.type == "boolean":
         return isinstance(value, bool)
+    if field.type == "integer":
+        return isinstance(value, int) and not isinstance(value, bool)
     if field.type == "number":
         return isinstance(value, (int, float)) and not isinstance(value, bool)
     if field.type == "duration":

@@ -42,6 +42,7 @@ _CONTROL: Mapping[str, frozenset[str]] = {
     "group": _GROUP,
     "loop": _COMMON | _BODY | set(LOOP_KEYS),
     "choose": _COMMON | {"choose", "branches"},
+    "condition": _COMMON | {"then", "else"},
     "wait": _COMMON | set(WAIT_KEYS),
     "wait-for": _COMMON | set(WAIT_KEYS),
     "approval": _COMMON | set(APPROVAL_KEYS) - {"name"},
@@ -244,6 +245,29 @@ class Tasks:
             for _, place in child.needs:
                 self._reader.report.add(f"tasks in a {kind} run in order: no 'depends_on'", place)
 
+    def _branches(self, settings: MappingNode, node: MappingNode, what: str) -> Sequence:
+        """Return `if`, `then` and `else` of a condition as the branches of a `choose`."""
+        self._reader.mapping(settings, what, ("if", "then", "else"))
+        branches = Sequence(node.line, node.column)
+        for key, body in (("if", "then"), ("else", "else")):
+            tasks = settings.entries.get(body)
+            head = settings.entries.get(key)
+            if body == "then" and (tasks is None or head is None):
+                self._reader.report.add(
+                    f"{what} needs 'config' with 'if' and 'then'", node, "else: [...] may follow"
+                )
+            if tasks is None or head is None:
+                continue
+            branch = MappingNode(tasks.line, tasks.column)
+            branch.entries = {"tasks": tasks}
+            branch.entries[key] = head if key == "if" else Scalar("true", True, tasks.line, 1)
+            branch.keys = {
+                name: Scalar(name, name, value.line, value.column)
+                for name, value in branch.entries.items()
+            }
+            branches.items.append(branch)
+        return branches
+
     def _controlled(
         self,
         kind: str,
@@ -270,6 +294,8 @@ class Tasks:
             self._reader.mapping(config, f"{what}: config")
         action = _ACTIONS.get(kind, kind)
         body: Tree = settings
+        if kind == "condition":
+            action, body = "choose", self._branches(settings, node, what)
         if kind == "choose":
             found = settings.entries.get("choose") or settings.entries.get("branches")
             if found is None:

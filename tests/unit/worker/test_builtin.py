@@ -19,13 +19,62 @@ language = pytest.importorskip("headrace.language._handlers")
 
 
 @pytest.mark.parametrize("name", sorted(language.BUILTIN_HANDLERS))
-def test_every_declared_input_is_known(name: str) -> None:
+def test_the_language_says_what_the_worker_takes_and_gives(name: str) -> None:
     handler = builtin_registry().lookup(name)
     assert handler is not None
+    spec = language.BUILTIN_HANDLERS[name]
     if handler.input_type is msgspec.Raw:
+        assert (spec.open, spec.open_outputs) == (True, True)
         return
-    known = {field.encode_name for field in msgspec.structs.fields(handler.input_type)}
-    assert set(language.BUILTIN_HANDLERS[name].inputs) <= known
+    aliases = language.INPUT_ALIASES.get(name, {})
+    fields = {field.encode_name: field for field in msgspec.structs.fields(handler.input_type)}
+    assert set(spec.inputs) == set(fields) - set(aliases)
+    for key, given in spec.inputs.items():
+        field = fields[key]
+        # Of inputs with two names the worker cannot say that it needs one.
+        needed = field.required or key in aliases.values()
+        assert (key, given.required) == (key, needed)
+        if given.default is not None and not needed:
+            default = field.default
+            if default is msgspec.NODEFAULT:
+                default = field.default_factory()
+            assert (key, default) == (key, given.default)
+    made = {field.encode_name: field for field in msgspec.structs.fields(handler.output_type)}
+    assert set(spec.outputs) == set(made)
+    for key, told in spec.outputs.items():
+        assert (key, told.always) == (key, made[key].required)
+
+
+def test_every_handler_of_the_worker_is_described() -> None:
+    names = {name for name in language.BUILTIN_HANDLERS if name in builtin_registry()}
+    assert names == set(language.BUILTIN_HANDLERS)
+    assert len(builtin_registry()) == len(names)
+
+
+@pytest.mark.parametrize("name", sorted(language.BUILTIN_HANDLERS))
+def test_types_agree(name: str) -> None:
+    """The schema of the worker's struct allows what the language's type allows."""
+    handler = builtin_registry().lookup(name)
+    spec = language.BUILTIN_HANDLERS[name]
+    if handler is None or handler.input_type is msgspec.Raw:
+        return
+    samples: dict[str, list[object]] = {
+        "string": ["x"],
+        "integer": [3],
+        "number": [1.5],
+        "boolean": [True],
+        "list": [[]],
+        "object": [{}],
+        "any": ["x", 1, [], {}],
+        "duration": [5, "90s"],
+        "texts": ["x", ["x"]],
+    }
+    types = {field.encode_name: field.type for field in msgspec.structs.fields(handler.input_type)}
+    for key, given in spec.inputs.items():
+        if key == "expect-status":
+            continue  # numbers, texts and lists of them
+        for sample in given.options or samples[given.type]:
+            msgspec.convert(sample, types[key])
 
 
 async def run(bench, uses: str, run_id: str = "default/r1", **inputs):
@@ -110,6 +159,34 @@ async def test_write_read_append_copy(bench, tmp_path: Path) -> None:
     assert sorted(p.name for p in target.parent.iterdir()) == ["file.txt"]
 
 
+async def test_move(bench, tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("x")
+    (tmp_path / "old").write_text("y")
+    moved = await run(
+        bench, "file/move", "d/1", source=str(tmp_path / "a"), destination=f"{tmp_path}/in/"
+    )
+    assert output_of(moved) == {"path": str(tmp_path / "in" / "a"), "size": 1}
+    assert not (tmp_path / "a").exists()
+    target = str(tmp_path / "old")
+    kept = await run(
+        bench,
+        "file/move",
+        "d/2",
+        source=str(tmp_path / "in/a"),
+        destination=target,
+        overwrite=False,
+    )
+    assert (kept.error.type, Path(target).read_text()) == ("exists", "y")
+    folder = await run(bench, "file/move", "d/3", source=f"{tmp_path}/in", destination=target + "2")
+    assert output_of(folder) == {"path": target + "2"}
+    inside = await run(
+        bench, "file/move", "d/4", source=target + "2", destination=target + "2/deeper/x"
+    )
+    assert inside.error.type == "invalid-input"
+    missing = await run(bench, "file/move", "d/5", source="none", destination="x")
+    assert (missing.error.type, missing.error.retryable) == ("not-found", False)
+
+
 async def test_json_and_base64(bench, tmp_path: Path) -> None:
     path = str(tmp_path / "x")
     await run(bench, "file/write", "d/1", path=path, content={"a": [1]})
@@ -137,7 +214,7 @@ async def test_transfer_fills_the_date_and_names_what_it_cannot(bench, tmp_path:
     days = {today, today - datetime.timedelta(days=1)}
     assert name in {f"b-{day}-1.sql" for day in days}
     result = await run(
-        bench, "file/transfer", "d/2", source="x", destination="s3://backups/a-{date}.sql"
+        bench, "file/transfer", "d/2", source="x", destination="gs://backups/a-{date}.sql"
     )
     assert (result.error.type, result.error.retryable) == ("unsupported-scheme", False)
 
@@ -181,6 +258,7 @@ async def test_sleep_and_noop(bench) -> None:
     ("uses", "inputs"),
     [
         ("docker/run", {"image": "x"}),
+        ("docker/pull", {"image": "x"}),
         ("docker/exec", {"command": "docker pull myapp:latest"}),
         ("docker/compose-up", {"file": "docker-compose.yml"}),
         ("docker/compose-down", {}),
@@ -219,6 +297,16 @@ async def test_docker_command_lines(bench, tmp_path: Path, monkeypatch: pytest.M
     assert await words("docker/exec", 2, container="c", command="ls | wc", user="u") == [
         *("exec", "--user", "u", "c", "sh", "-c", "ls | wc")
     ]
+    pulled = await run(bench, "docker/pull", "d/9", image="busybox:1", platform="linux/arm64")
+    assert bench.text("stdout")[-9:-3] == [
+        "pull",
+        "--platform",
+        "linux/arm64",
+        "busybox:1",
+        "image",
+        "inspect",
+    ]
+    assert output_of(pulled) == {"image": "busybox:1", "digest": "image"}
     assert await words("docker/exec", 3, command="docker pull myapp:latest") == [
         *("pull", "myapp:latest")
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from headrace.worker.builtin import docker, file, http
+from headrace.worker.builtin import docker, file, http, notify, transfer
 from headrace.worker.builtin.basic import noop, sleep
 from headrace.worker.builtin.script import script
 from headrace.worker.builtin.shell import shell
@@ -17,9 +17,14 @@ _FUNCTIONS = (
     file.read,
     file.write,
     file.copy,
-    file.transfer,
+    file.move,
+    file.archive,
+    file.extract,
+    transfer.transfer,
+    notify.webhook,
     docker.run,
     docker.execute,
+    docker.pull,
     docker.compose_up,
     docker.compose_down,
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -28,8 +28,14 @@ class SleepInputs(msgspec.Struct, forbid_unknown_fields=True):
     """`90s`, `1m30s`, `250ms`; a bare number counts seconds."""
 
 
+class SleepOutputs(msgspec.Struct):
+    """How long it was."""
+
+    seconds: float
+
+
 @handler("sleep")
-async def sleep(_ctx: Context, inputs: SleepInputs) -> dict[str, Any]:
+async def sleep(_ctx: Context, inputs: SleepInputs) -> SleepOutputs:
     """Hold a slot for a time; a `sleep` node of a workflow holds none and survives restarts."""
     if (inputs.seconds is None) == (inputs.duration is None):
         raise HandlerError("invalid-input", "sleep: give either seconds or duration", False)
@@ -37,7 +43,7 @@ async def sleep(_ctx: Context, inputs: SleepInputs) -> dict[str, Any]:
     assert wanted is not None
     seconds = parse_duration_s(wanted)
     await asyncio.sleep(seconds)
-    return {"seconds": seconds}
+    return SleepOutputs(seconds)
 
 
 def parse_duration_s(text: str | float) -> float:

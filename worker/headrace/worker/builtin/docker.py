@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from headrace.worker.builtin.process import run_process
-from headrace.worker.builtin.shell import run_command, run_script, text_of
+from headrace.worker.builtin.shell import CommandOutputs, run_command, run_script, text_of
 from headrace.worker.handlers import Context, HandlerError, handler
 
 PROBE_S: Final = 10.0
@@ -48,6 +48,20 @@ class ExecInputs(msgspec.Struct, forbid_unknown_fields=True, rename="kebab"):
     user: str = ""
 
 
+class PullInputs(msgspec.Struct, forbid_unknown_fields=True, rename="kebab"):
+    """An image."""
+
+    image: str
+    platform: str = ""
+
+
+class PullOutputs(msgspec.Struct):
+    """What was fetched."""
+
+    image: str
+    digest: str
+
+
 class ProjectInputs(msgspec.Struct, forbid_unknown_fields=True, rename="kebab"):
     """A Compose project; its files are relative to `directory`, and that to the workspace."""
 
@@ -73,7 +87,7 @@ class DownInputs(ProjectInputs, forbid_unknown_fields=True, rename="kebab"):
     """Remove them, too."""
 
 
-@handler("docker/run")
+@handler("docker/run", outputs=CommandOutputs)
 async def run(ctx: Context, inputs: RunInputs) -> dict[str, Any]:
     """Run a container to its end; it is removed however the step ends."""
     await _engine(ctx)
@@ -112,7 +126,7 @@ async def run(ctx: Context, inputs: RunInputs) -> dict[str, Any]:
         raise
 
 
-@handler("docker/exec")
+@handler("docker/exec", outputs=CommandOutputs)
 async def execute(ctx: Context, inputs: ExecInputs) -> dict[str, Any]:
     """Run a command in a container."""
     await _engine(ctx)
@@ -135,7 +149,21 @@ async def execute(ctx: Context, inputs: ExecInputs) -> dict[str, Any]:
     return await _docker(ctx, words)
 
 
-@handler("docker/compose-up")
+@handler("docker/pull")
+async def pull(ctx: Context, inputs: PullInputs) -> PullOutputs:
+    """Fetch an image; its layers show in the log."""
+    await _engine(ctx)
+    if inputs.image.startswith("-"):
+        raise HandlerError("invalid-input", f"docker/pull: image {inputs.image!r}", False)
+    platform = ["--platform", inputs.platform] if inputs.platform else []
+    await _docker(ctx, ["docker", "pull", *platform, inputs.image])
+    digests = "{{range .RepoDigests}}{{println .}}{{end}}"
+    found = await _docker(ctx, ["docker", "image", "inspect", "--format", digests, inputs.image])
+    lines = found["stdout"].split()
+    return PullOutputs(inputs.image, lines[0].rpartition("@")[2] if lines else "")
+
+
+@handler("docker/compose-up", outputs=CommandOutputs)
 async def compose_up(ctx: Context, inputs: UpInputs) -> dict[str, Any]:
     """Start services in the background."""
     await _engine(ctx)
@@ -145,7 +173,7 @@ async def compose_up(ctx: Context, inputs: UpInputs) -> dict[str, Any]:
     return await _docker(ctx, [*words, *inputs.services], inputs.directory)
 
 
-@handler("docker/compose-down")
+@handler("docker/compose-down", outputs=CommandOutputs)
 async def compose_down(ctx: Context, inputs: DownInputs) -> dict[str, Any]:
     """Stop services and remove their containers."""
     await _engine(ctx)

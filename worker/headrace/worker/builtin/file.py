@@ -1,12 +1,13 @@
-"""`file/read`, `file/write`, `file/copy`, `file/transfer`; relative paths lie in the workspace."""
+"""`file/read`, `file/write`, `file/copy`, `file/move`, `file/archive`, `file/extract`.
+
+Relative paths lie in the workspace.
+"""
 
 from __future__ import annotations
 
 import base64
-import datetime
 import json
 import os
-import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -14,11 +15,18 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from headrace.messages import subjects
+from headrace.worker.builtin.archives import (
+    BYTES_MAX,
+    FILES_MAX,
+    format_of,
+    matching,
+    pack,
+    unpack,
+)
+from headrace.worker.builtin.paths import trouble, workspace_path
 from headrace.worker.handlers import Context, HandlerError, handler
 
 READ_BYTES_MAX: Final = 64 * 1024 * 1024
-_SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
 
 class ReadInputs(msgspec.Struct, forbid_unknown_fields=True):
@@ -31,13 +39,22 @@ class ReadInputs(msgspec.Struct, forbid_unknown_fields=True):
     """`json`: output `result` is the parsed value."""
 
 
+class ReadOutputs(msgspec.Struct):
+    """What was read."""
+
+    content: str
+    size: int
+    path: str
+    result: Any
+
+
 class WriteInputs(
     msgspec.Struct, forbid_unknown_fields=True, rename={"make_folders": "make-folders"}
 ):
     """What to write."""
 
     path: str
-    content: Any = ""
+    content: Any
     """Text; anything else is written as JSON."""
     encoding: str = "utf-8"
     """Of the text, or `base64`."""
@@ -47,8 +64,15 @@ class WriteInputs(
     make_folders: bool = True
 
 
+class Written(msgspec.Struct):
+    """Where it is."""
+
+    path: str
+    size: int
+
+
 class CopyInputs(msgspec.Struct, forbid_unknown_fields=True):
-    """From where to where; `file/transfer` fills ``{date}``, ``{datetime}`` and ``{run}`` in."""
+    """From where to where."""
 
     source: str
     destination: str
@@ -56,26 +80,57 @@ class CopyInputs(msgspec.Struct, forbid_unknown_fields=True):
     """Replace what is there."""
 
 
-class TransferInputs(msgspec.Struct, forbid_unknown_fields=True, rename="kebab"):
-    """Places, and how to reach a storage."""
+class Copied(msgspec.Struct, omit_defaults=True):
+    """Where it is now; a folder has no size."""
+
+    path: str
+    size: int | msgspec.UnsetType = msgspec.UNSET
+
+
+class ArchiveInputs(msgspec.Struct, forbid_unknown_fields=True):
+    """What to pack."""
+
+    source: str | list[str]
+    destination: str
+    format: Literal["", "tar.gz", "tar", "zip"] = ""
+    base: str = ""
+
+
+class ArchiveOutputs(msgspec.Struct):
+    """The archive."""
+
+    path: str
+    size: int
+    files: int
+
+
+class ExtractInputs(msgspec.Struct, forbid_unknown_fields=True, rename="kebab"):
+    """What to unpack."""
 
     source: str
-    destination: str
-    endpoint: str = ""
-    region: str = ""
-    access_key: str = ""
-    secret_key: str = ""
+    destination: str = "."
+    format: Literal["", "tar.gz", "tar", "zip"] = ""
+    max_bytes: int = BYTES_MAX
+    max_files: int = FILES_MAX
+
+
+class ExtractOutputs(msgspec.Struct):
+    """What came out."""
+
+    path: str
+    size: int
+    files: int
 
 
 @handler("file/read")
-def read(ctx: Context, inputs: ReadInputs) -> dict[str, Any]:
+def read(ctx: Context, inputs: ReadInputs) -> ReadOutputs:
     """Return `content`, `result` (the same, or the parsed JSON), `size` and `path`."""
-    path = _at(ctx, inputs.path)
+    path = workspace_path(ctx, inputs.path)
     try:
         with path.open("rb") as file:
             data = file.read(READ_BYTES_MAX + 1)
     except OSError as error:
-        raise _trouble(error) from error
+        raise trouble(error) from error
     if len(data) > READ_BYTES_MAX:
         raise HandlerError("result-too-large", f"{path} is over {READ_BYTES_MAX} bytes", False)
     if inputs.encoding == "base64":
@@ -92,13 +147,13 @@ def read(ctx: Context, inputs: ReadInputs) -> dict[str, Any]:
             result = json.loads(content)
         except (ValueError, RecursionError) as error:
             raise HandlerError("invalid-input", f"{path} is no JSON: {error}", False) from error
-    return {"content": content, "size": len(data), "path": str(path), "result": result}
+    return ReadOutputs(content, len(data), str(path), result)
 
 
 @handler("file/write")
-def write(ctx: Context, inputs: WriteInputs) -> dict[str, Any]:
+def write(ctx: Context, inputs: WriteInputs) -> Written:
     """Write whole or not at all (unless it appends); return `path` and `size`."""
-    path = _at(ctx, inputs.path)
+    path = workspace_path(ctx, inputs.path)
     try:
         mode = int(inputs.mode, 8) if inputs.mode else None
         content = inputs.content
@@ -121,76 +176,105 @@ def write(ctx: Context, inputs: WriteInputs) -> dict[str, Any]:
                 path.chmod(mode)
         else:
             _replace(path, data, mode)
-        return {"path": str(path), "size": path.stat().st_size}
+        return Written(str(path), path.stat().st_size)
     except OSError as error:
-        raise _trouble(error) from error
+        raise trouble(error) from error
 
 
 @handler("file/copy")
-def copy(ctx: Context, inputs: CopyInputs) -> dict[str, Any]:
+def copy(ctx: Context, inputs: CopyInputs) -> Copied:
     """Copy a file or a folder; return `path` and `size` (of a file)."""
-    source, destination = _at(ctx, inputs.source), _at(ctx, inputs.destination)
-    return _copy(source, destination, inputs.destination, overwrite=inputs.overwrite)
-
-
-@handler("file/transfer")
-def transfer(ctx: Context, inputs: TransferInputs) -> dict[str, Any]:
-    """Copy between places named by paths or URLs; only local ones so far."""
-    source, destination = _filled(ctx, inputs.source), _filled(ctx, inputs.destination)
-    return _copy(_at(ctx, _local(source)), _at(ctx, _local(destination)), destination)
-
-
-def _filled(ctx: Context, template: str) -> str:
-    now = datetime.datetime.now(tz=datetime.UTC)
-    values = {
-        "{date}": now.strftime("%Y-%m-%d"),
-        "{datetime}": now.strftime("%Y%m%dT%H%M%SZ"),
-        "{run}": subjects.split_key(ctx.run)[1],
-    }
-    for name, value in values.items():
-        template = template.replace(name, value)
-    return template
-
-
-def _local(place: str) -> str:
-    found = _SCHEME.match(place)
-    if found is None:
-        return place
-    if found[1].lower() == "file":
-        return place[found.end() :]
-    text = f"file/transfer cannot reach {found[1]}:// yet: {place}"
-    raise HandlerError("unsupported-scheme", text, retryable=False)
-
-
-def _at(ctx: Context, path: str) -> Path:
-    if not path or "\x00" in path:
-        raise HandlerError("invalid-input", f"{path!r} is no path", False)
-    return ctx.workspace / Path(path).expanduser()
-
-
-def _copy(
-    source: Path, destination: Path, written: str, *, overwrite: bool = True
-) -> dict[str, Any]:
+    source = workspace_path(ctx, inputs.source)
+    destination = _into(source, workspace_path(ctx, inputs.destination), inputs.destination)
     try:
-        if destination.is_dir() or written.endswith("/"):
-            destination = destination / source.name
-        if not overwrite and destination.exists():
+        return copied(source, destination, overwrite=inputs.overwrite)
+    except OSError as error:
+        raise trouble(error) from error
+
+
+@handler("file/move")
+def move(ctx: Context, inputs: CopyInputs) -> Copied:
+    """Move a file or a folder; return `path` and `size` (of a file)."""
+    source = workspace_path(ctx, inputs.source)
+    destination = _into(source, workspace_path(ctx, inputs.destination), inputs.destination)
+    try:
+        if destination.is_dir() and not destination.is_symlink():
+            raise HandlerError("exists", f"{destination} is a folder already", retryable=False)
+        if not inputs.overwrite and os.path.lexists(destination):
             raise HandlerError("exists", f"{destination} is there already", retryable=False)
         destination.parent.mkdir(parents=True, exist_ok=True)
-        if source.is_dir():
-            shutil.copytree(source, destination, symlinks=True, dirs_exist_ok=True)
-            return {"path": str(destination)}
-        handle, scratch = tempfile.mkstemp(dir=destination.parent, prefix=".headrace-")
-        os.close(handle)
-        try:
-            shutil.copy2(source, scratch)
-            Path(scratch).replace(destination)
-        except BaseException:
-            Path(scratch).unlink(missing_ok=True)
-            raise
-        return {"path": str(destination), "size": destination.stat().st_size}
+        shutil.move(source, destination)
+        if destination.is_dir():
+            return Copied(str(destination))
+        return Copied(str(destination), destination.stat().st_size)
+    except shutil.Error as error:
+        raise HandlerError("invalid-input", f"file/move: {error}", False) from error
     except OSError as error:
-        raise _trouble(error) from error
+        raise trouble(error) from error
+
+
+@handler("file/archive")
+def archive(ctx: Context, inputs: ArchiveInputs) -> ArchiveOutputs:
+    """Pack files and folders; return `path`, `size` and `files`."""
+    target = workspace_path(ctx, inputs.destination)
+    form = format_of(inputs.destination, inputs.format)
+    base = workspace_path(ctx, inputs.base) if inputs.base else ctx.workspace
+    patterns = inputs.source.splitlines() if isinstance(inputs.source, str) else inputs.source
+    try:
+        wanted = [pattern for pattern in patterns if pattern.strip()]
+        files = [path for path in matching(base, wanted) if path != target]
+        if not files:
+            text = f"file/archive: nothing matches {', '.join(wanted)}"
+            raise HandlerError("not-found", text, False)
+        packed = pack(files, target, form, base=base, stop=lambda: ctx.cancelled)
+    except OSError as error:
+        raise trouble(error) from error
+    return ArchiveOutputs(str(target), packed.size, packed.files)
+
+
+@handler("file/extract")
+def extract(ctx: Context, inputs: ExtractInputs) -> ExtractOutputs:
+    """Unpack an archive; return `path`, `size` and `files`."""
+    source = workspace_path(ctx, inputs.source)
+    folder = workspace_path(ctx, inputs.destination)
+    form = format_of(inputs.source, inputs.format)
+    try:
+        unpacked = unpack(
+            source,
+            folder,
+            form,
+            bytes_max=inputs.max_bytes,
+            files_max=inputs.max_files,
+            stop=lambda: ctx.cancelled,
+        )
+    except OSError as error:
+        raise trouble(error) from error
+    return ExtractOutputs(str(folder), unpacked.size, unpacked.files)
+
+
+def copied(source: Path, destination: Path, *, overwrite: bool = True) -> Copied:
+    """Copy a file, whole or not at all, or a folder. Raises `HandlerError` and `OSError`."""
+    if not overwrite and destination.exists():
+        raise HandlerError("exists", f"{destination} is there already", retryable=False)
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    if source.is_dir():
+        shutil.copytree(source, destination, symlinks=True, dirs_exist_ok=True)
+        return Copied(str(destination))
+    handle, scratch = tempfile.mkstemp(dir=destination.parent, prefix=".headrace-")
+    os.close(handle)
+    try:
+        shutil.copy2(source, scratch)
+        Path(scratch).replace(destination)
+    finally:
+        Path(scratch).unlink(missing_ok=True)
+    return Copied(str(destination), destination.stat().st_size)
+
+
+def _into(source: Path, destination: Path, written: str) -> Path:
+    """Return where *source* goes: into *destination* if that is a folder, or written as one."""
+    if destination.is_dir() or written.endswith("/"):
+        return destination / source.name
+    return destination
 
 
 def _replace(path: Path, data: bytes, mode: int | None) -> None:
@@ -205,9 +289,3 @@ def _replace(path: Path, data: bytes, mode: int | None) -> None:
     except BaseException:
         Path(scratch).unlink(missing_ok=True)
         raise
-
-
-def _trouble(error: OSError) -> HandlerError:
-    missing = isinstance(error, FileNotFoundError | NotADirectoryError)
-    kind = "not-found" if missing else type(error).__name__
-    return HandlerError(kind, f"{error.filename or ''}: {error.strerror or error}", not missing)

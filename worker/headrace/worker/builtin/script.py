@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from headrace.worker.builtin.process import CAPTURE_TAIL_BYTES
-from headrace.worker.builtin.shell import command_line, run_command, text_of
+from headrace.worker.builtin.shell import CommandOutputs, command_line, run_command, text_of
 from headrace.worker.handlers import Context, HandlerError, handler
 
 RESULT_BYTES_MAX: Final = 64 * 1024 * 1024
@@ -57,7 +57,13 @@ class ScriptInputs(
     env: dict[str, str | int | float | bool | None] = {}
 
 
-@handler("script")
+class ScriptOutputs(CommandOutputs, omit_defaults=True, rename="kebab", kw_only=True):
+    """The same as of a command, and what it printed as a value."""
+
+    result: Any
+
+
+@handler("script", outputs=ScriptOutputs)
 async def script(ctx: Context, inputs: ScriptInputs) -> dict[str, Any]:
     """Run the code; output `result` is its stdout, parsed if that is JSON."""
     if bool(inputs.code) == bool(inputs.file):

@@ -43,7 +43,15 @@ class ShellInputs(
     env: dict[str, str | int | float | bool | None] = {}
 
 
-@handler("shell")
+class CommandOutputs(msgspec.Struct, omit_defaults=True, rename="kebab"):
+    """What every command gives; `$GITHUB_OUTPUT` adds to it."""
+
+    exit_code: int
+    stdout: str
+    stdout_truncated: bool = False
+
+
+@handler("shell", outputs=CommandOutputs)
 async def shell(ctx: Context, inputs: ShellInputs) -> dict[str, Any]:
     """Run the script; its outputs are those of `$GITHUB_OUTPUT`, `exit-code` and `stdout`."""
     script = inputs.run or inputs.command

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import inspect
 import typing
@@ -17,6 +18,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 EMPTY_MAP = b"\x80"
 _HANDLER = "__headrace_handler__"
+DESCRIPTION_CHARS_MAX = 300
 
 
 class Handler:
@@ -25,14 +27,31 @@ class Handler:
     A plain function runs in a thread, an async one on the event loop, where it must not block.
     """
 
-    __slots__ = ("_decoder", "builtin", "function", "input_type", "is_async", "name", "version")
+    __slots__ = (
+        "_decoder",
+        "builtin",
+        "function",
+        "input_type",
+        "is_async",
+        "name",
+        "output_type",
+        "version",
+    )
 
     def __init__(
-        self, name: str, function: Callable[..., Any], *, version: str = "", builtin: bool = False
+        self,
+        name: str,
+        function: Callable[..., Any],
+        *,
+        version: str = "",
+        builtin: bool = False,
+        outputs: type | None = None,
     ) -> None:
         self.name, self.function, self.version, self.builtin = name, function, version, builtin
         self.is_async = inspect.iscoroutinefunction(function)
         self.input_type = _input_type(name, function)
+        self.output_type: Any = outputs or _output_type(function)
+        """A type that describes the outputs, or None: nothing is known of them."""
         self._decoder: msgspec.msgpack.Decoder[Any] | None = None
         if self.input_type is not msgspec.Raw:
             # Not strict: values of expressions and of GitHub's `with:` are often text.
@@ -57,28 +76,31 @@ class Handler:
             raise self._invalid(error) from error
 
     def describe(self) -> dict[str, Any]:
-        """Return the inputs as JSON Schema, with the version."""
+        """Return inputs and, where they are declared, outputs as JSON Schema, with the version."""
         described: dict[str, Any] = {"version": self.version} if self.version else {}
-        try:
-            described["inputs"] = msgspec.json.schema(self.input_type)
-        except TypeError:
-            described["inputs"] = {"type": "object"}
+        text = inspect.getdoc(self.function)
+        if text:
+            described["description"] = text.partition("\n\n")[0][:DESCRIPTION_CHARS_MAX]
+        described["inputs"] = _schema(self.input_type)
+        if self.output_type is not None:
+            described["outputs"] = _schema(self.output_type)
         return described
 
     def _invalid(self, error: Exception) -> HandlerError:
         return HandlerError("invalid-input", f"{self.name}: {error}", retryable=False)
 
 
-def handler(name: str, *, version: str = "") -> Callable[[F], F]:
+def handler(name: str, *, version: str = "", outputs: type | None = None) -> Callable[[F], F]:
     """Make a function the handler *name*: ``@handler("crm/create-order")``.
 
     The function takes a `Context` and its inputs, annotated as a msgspec struct, a dataclass or
     ``dict``; it returns a struct, a dict or None, or raises `HandlerError`. It can still be
-    called as it is, in tests for instance.
+    called as it is, in tests for instance. *outputs* describes what it returns, where the
+    annotation of the return value does not.
     """
 
     def mark(function: F) -> F:
-        setattr(function, _HANDLER, Handler(name, function, version=version))
+        setattr(function, _HANDLER, Handler(name, function, version=version, outputs=outputs))
         return function
 
     return mark
@@ -146,3 +168,24 @@ def _input_type(name: str, function: Callable[..., Any]) -> Any:
     except TypeError as error:
         raise InvalidConfig(f"handler {name}", f"input type {kind!r}: {error}") from error
     return kind
+
+
+def _output_type(function: Callable[..., Any]) -> Any:
+    """Return the annotation of the return value if it is a struct or a dataclass, else None."""
+    try:
+        kind = typing.get_type_hints(function).get("return")
+    except Exception:
+        # A name that only type checkers know: a description is not worth a refusal.
+        return None
+    if isinstance(kind, type) and (
+        issubclass(kind, msgspec.Struct) or dataclasses.is_dataclass(kind)
+    ):
+        return kind
+    return None
+
+
+def _schema(kind: Any) -> dict[str, Any]:
+    try:
+        return msgspec.json.schema(kind)
+    except TypeError:
+        return {"type": "object"}
