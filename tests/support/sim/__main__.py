@@ -18,6 +18,7 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=1)
     parser.add_argument("--story", action="store_true")
     parser.add_argument("--profile", default="")
+    parser.add_argument("--first", action="store_true", help="stop at the first bad world")
     options = parser.parse_args()
     if os.environ.get("PYTHONHASHSEED") != "0":
         # The order of sets of names is part of what a seed decides.
@@ -35,6 +36,8 @@ def main() -> int:
         if violations:
             bad += 1
             print(f"seed {seed} ({world.profile}): {violations[0]}")
+            if options.first:
+                return 1
         elif options.count == 1:
             print(
                 f"seed {seed} ({world.profile}): fine, {world.loop.now_s:.1f} virtual seconds, "

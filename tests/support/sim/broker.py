@@ -173,6 +173,8 @@ class Consumer:
     unacked: dict[int, float] = field(default_factory=dict)
     """Sequence -> when it is delivered again."""
     pulls: list[SimPull] = field(default_factory=list)
+    deliveries: dict[int, int] = field(default_factory=dict)
+    """Sequence -> how often it was delivered, of what is not acknowledged."""
     delivered: int = 0
     """The highest sequence that was ever delivered."""
 
@@ -268,13 +270,14 @@ class Broker:
             pull.asked -= 1
             consumer.delivered = max(consumer.delivered, seq)
             consumer.unacked[seq] = world.loop.now_s + consumer.ack_wait_s
-            pull.send(seq, stored[0], stored[1])
-            if world.net.twice():
-                pull.send(seq, stored[0], stored[1])
+            times = consumer.deliveries[seq] = consumer.deliveries.get(seq, 0) + 1
+            for _ in range(2 if world.net.twice() else 1):
+                pull.send(seq, stored[0], stored[1], times)
 
     def ack(self, stream: str, consumer: Consumer, seq: int) -> None:
         """A message is done with."""
         consumer.unacked.pop(seq, None)
+        consumer.deliveries.pop(seq, None)
         source = self.streams.get(stream)
         if source is not None:
             source.stored.pop(seq, None)

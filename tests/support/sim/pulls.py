@@ -54,7 +54,7 @@ class SimPull:
 
     def ack(self, message: Message) -> bool:
         bus = self._bus
-        seq = int(message.reply)
+        seq = int(message.reply.split(".")[5])
         if not bus.connected or bus.world.net.lost():
             return False
         broker = bus.broker
@@ -72,12 +72,14 @@ class SimPull:
 
     # -- the broker's side ---------------------------------------------------------------------
 
-    def send(self, seq: int, subject: str, data: bytes) -> None:
+    def send(self, seq: int, subject: str, data: bytes, deliveries: int) -> None:
         """A message is on its way to us."""
         net = self._bus.world.net
         if net.lost():
             return
-        message = Message(subject, data, str(seq))
+        stream, consumer = subjects.TASK_STREAM, self._consumer
+        reply = f"$JS.ACK.{stream}.{consumer}.{deliveries}.{seq}.{seq}.0.0"
+        message = Message(subject, data, reply)
         self._bus.process.call_later(net.delay_s(), self._receive, self._generation, message)
 
     def _receive(self, generation: int, message: Message) -> None:

@@ -1,4 +1,4 @@
-"""A worker process: the real consumer, executor, reporter and heartbeats; steps that only wait."""
+"""A worker process: the real life of a worker, on a simulated broker; steps that only wait."""
 
 from __future__ import annotations
 
@@ -7,25 +7,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
-from headrace.messages import (
-    CancelStep,
-    Claim,
-    DrainWorker,
-    EpochNotice,
-    LaneOffer,
-    ResultBatch,
-    ResultReply,
-    WorkerHeartbeat,
-    WorkerOrder,
-    decode,
-    subjects,
-)
+from headrace.errors import HeadraceError
+from headrace.messages import Claim, ResultBatch, ResultReply, decode
 from headrace.worker.broker import BusRequests
-from headrace.worker.consumer import Consumer
-from headrace.worker.core import Assignments, Credit, Identity, Outbox, Stop, heartbeat
+from headrace.worker.core import Assignments, Identity
 from headrace.worker.executor import Executor
 from headrace.worker.handlers import Context, Handler, HandlerError, Registry
-from headrace.worker.heartbeats import Heartbeats
+from headrace.worker.life import Life, Terms
 from headrace.worker.payloads import Payloads
 from headrace.worker.reporter import Reporter
 from support.sim.bus import SimBus
@@ -37,9 +25,8 @@ if TYPE_CHECKING:
     from support.sim.world import World
 
 HEARTBEAT_S = 0.4
-QUEUE_WAIT_MS_MAX = 1_000
+RESTART_S = 0.5
 _worker_request = msgspec.msgpack.Decoder(ResultBatch | Claim)
-_orders: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(cast("Any", WorkerOrder))
 
 
 class Requests(BusRequests):
@@ -57,8 +44,15 @@ class Requests(BusRequests):
         return answer
 
 
+class NoFolders:
+    """In the place of `headrace.worker.workspaces.Workspaces`."""
+
+    def close(self) -> None:
+        pass
+
+
 class SimWorker:
-    """One life of a worker, as `headrace.worker.app.Worker` puts it together."""
+    """A worker's process: `headrace.worker.app.Worker` without files and metrics."""
 
     def __init__(
         self,
@@ -70,7 +64,7 @@ class SimWorker:
         slots: int,
         skew_ms: int,
     ) -> None:
-        self.world, self.name, self.life = world, name, life
+        self.world, self.name = world, name
         self.process = world.process(f"{name}.{life}")
         self.bus = SimBus(world, self.process)
         self.clock = SimClock(self.process)
@@ -86,46 +80,40 @@ class SimWorker:
         self.worker = f"{name}.{life:04d}"
         self.leaving = False
         """It was sent SIGTERM; a frozen process drains only once it is thawed."""
-        self.draining = False
         self.gone = False
-        self._stopped = False
-        self._build()
+        self.life = self._build()
         self.process.spawn(self._main())
 
-    def _build(self) -> None:
-        queue_max = 2 * self.slots + 8
-        self.assignments = Assignments(slots=self.slots, queue_max=queue_max)
-        self.outbox = Outbox(bytes_max=1 << 20, batch_bytes_max=1 << 18)
-        self.reporter = Reporter(
+    def _build(self) -> Life:
+        registry = Registry([Handler(HANDLER, self._run_step, builtin=True)])
+
+        def executor(assignments: Assignments, reporter: Reporter) -> Executor:
+            return Executor(
+                registry=registry,
+                results=reporter,
+                assignments=assignments,
+                workspaces=cast("Any", NoFolders()),
+                payloads=Payloads(None),
+                claims=reporter,
+                clock=self.clock,
+            )
+
+        return Life(
+            cast("Any", self.bus),
             Requests(self.bus),
-            self.outbox,
-            worker=self.identity.id,
-            incarnation=self.identity.incarnation,
-            on_room=self._made_room,
-        )
-        self.executor = Executor(
-            registry=Registry([Handler(HANDLER, self._run_step, builtin=True)]),
-            results=self.reporter,
-            assignments=self.assignments,
-            workspaces=cast("Any", None),
-            payloads=Payloads(None),
-            claims=self.reporter,
-            clock=self.clock,
-        )
-        self.consumer = Consumer(
-            identity=self.identity,
-            executor=self.executor,
-            outbox=self.outbox,
-            credit=Credit(slots=self.slots, queue_max=queue_max),
-            open_pull=lambda name, receive: SimPull(self.bus, name, receive),
-        )
-        self.heartbeats = Heartbeats(
-            make=lambda complete: self._heartbeat(complete=complete),
-            publish=lambda data: self.bus.publish(
-                subjects.heartbeat("worker", self.identity.id), data
+            self.identity,
+            Terms(
+                slots=self.slots,
+                queue_max=2 * self.slots + 8,
+                outbox_bytes_max=1 << 20,
+                heartbeat_s=HEARTBEAT_S,
+                grace_s=1.0,
+                kill_s=1.0,
             ),
-            interval_s=HEARTBEAT_S,
-            on_tick=self._tick,
+            make_executor=executor,
+            open_pull=lambda name, receive: SimPull(self.bus, name, receive),
+            handlers=registry.describe(),
+            clock=self.clock,
         )
 
     # -- what the world does -------------------------------------------------------------------
@@ -140,7 +128,7 @@ class SimWorker:
         """SIGTERM."""
         if not self.leaving:
             self.leaving = True
-            self.process.spawn(self._drain())
+            self.process.call_later(0.0, self.life.drain)
 
     # -- a step --------------------------------------------------------------------------------
 
@@ -166,74 +154,22 @@ class SimWorker:
     # -- its life ------------------------------------------------------------------------------
 
     async def _main(self) -> None:
-        self.bus.subscribe(
-            subjects.worker_orders(self.identity.id, self.identity.incarnation), self._order
-        )
-        self.bus.on_up(self._back)
-        await self.heartbeats.run()
-
-    async def _drain(self) -> None:
-        """As `Worker._drain` and `_stop` do."""
-        self.draining = True
-        self.consumer.stop()
-        self.executor.hand_back()
-        self.heartbeats.kick()
-        for grace_s in (1.0, 1.0):
-            try:
-                async with asyncio.timeout(grace_s):
-                    await self.executor.wait_idle()
-                break
-            except TimeoutError:
-                for assignment in list(self.assignments):
-                    self.executor.stop(assignment, Stop("shutdown", "the worker stops"))
+        """As `Worker.run` does."""
+        life = self.life
+        life.listen()
         try:
-            async with asyncio.timeout(2.0):
-                await self.reporter.drained()
-        except TimeoutError:
-            pass
-        self.consumer.close()
-        self._stopped = True
-        self.heartbeats.send(complete=True)
-        await asyncio.sleep(0.0)
+            await self.bus.flush()
+        except HeadraceError:
+            # A process ends then, and whoever watches it starts another one.
+            self.world.tell(f"{self.process.name} cannot begin")
+            self._restart()
+            return
+        heartbeats = self.process.spawn(life.heartbeats.run())
+        await life.drained()
+        heartbeats.cancel()
+        await life.stop()
         self.kill()
 
-    def _order(self, message: Any) -> None:
-        order = _orders.decode(message.data)
-        if isinstance(order, LaneOffer):
-            if self.consumer.offer(order):
-                self.heartbeats.kick()
-        elif isinstance(order, CancelStep):
-            self.executor.cancel(order.run, order.step, order.attempt, order.reason)
-        elif isinstance(order, DrainWorker):
-            self.drain()
-        else:
-            assert isinstance(order, EpochNotice)
-            self.assignments.note_epoch(order.shard, order.epoch)
-            self.heartbeats.kick()
-
-    def _back(self) -> None:
-        self.heartbeats.kick()
-        self.reporter.hurry()
-
-    def _made_room(self) -> None:
-        if not self.draining:
-            self.consumer.adjust()
-
-    def _tick(self) -> None:
-        if self.assignments.queued:
-            self.executor.hand_back_overdue(QUEUE_WAIT_MS_MAX)
-        if not self.draining:
-            self.consumer.adjust()
-
-    def _heartbeat(self, *, complete: bool) -> WorkerHeartbeat:
-        return heartbeat(
-            self.identity,
-            self.assignments,
-            self.outbox,
-            now_ms=self.clock.now_ms(),
-            lanes=self.consumer.lanes,
-            handlers={},
-            draining=self.draining,
-            stopped=self._stopped,
-            complete=complete,
-        )
+    def _restart(self) -> None:
+        self.kill()
+        self.world.later(RESTART_S, self.world.start_worker, self.name)

@@ -12,6 +12,7 @@ from headrace.coordinator.core import (
     BadSnapshot,
     BrokenLog,
     Folder,
+    Limits,
     ShardState,
     advance,
     batch_hash,
@@ -295,6 +296,58 @@ def test_quarantine_is_an_event() -> None:
 
 
 # --- logs that cannot be read ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("missing", [1, 2, 3])
+def test_a_hole_halts(missing: int) -> None:
+    kit = two_runs()
+    kit.complete("a", run="bad")
+    kit.complete("a", run="good")
+    folder = Folder(ShardState(1, BUILTIN))
+    for position, entry in kit.log[: missing - 1]:
+        folder.fold(position, entry)
+    with pytest.raises(BrokenLog, match=f"batch {missing + 1} does not follow batch {missing - 1}"):
+        folder.fold(*kit.log[missing])
+
+
+def test_an_entry_of_another_line_of_events_halts() -> None:
+    """The place fits, and what it builds on is not what we have."""
+    mine, other = two_runs(), two_runs()
+    mine.complete("a", run="bad")
+    other.complete("a", run="good")
+    other.complete("a", run="bad")
+    folder = Folder(ShardState(1, BUILTIN))
+    for position, entry in mine.log:
+        folder.fold(position, entry)
+    with pytest.raises(BrokenLog, match="does not follow"):
+        folder.fold(*other.log[-1])
+
+
+def test_a_tick_whose_last_part_never_came_does_not_count() -> None:
+    kit = Kit(limits=Limits(append_bytes=2_000))
+    digest = kit.store(plan(loop("each", task("a"), items=list(range(300)))))
+    folder = Folder(ShardState(1, BUILTIN))
+    for entry in kit.log:
+        folder.fold(*entry)
+    before = state_hash(folder.state)
+    machine = kit.machine
+    machine.begin(kit.now_ms)
+    machine.request("default", _submit(digest, kit))
+    machine.settle()
+    (lane,) = machine.ready.filled
+    machine.schedule(lane, 300, lane)
+    parts = machine.finish(batch_id="lost", epoch=1)
+    assert len(parts) > 2
+    for position, part in enumerate(parts[:-1], len(kit.log) + 1):
+        folder.fold(position, part)
+        assert state_hash(folder.state) == before
+    # The next owner never knew of it, and goes on from what counts.
+    known = len(kit.log)
+    kit.machine = kit._lead(kit.folded())
+    kit.start(digest)
+    for position, entry in kit.log[known:]:
+        folder.fold(position + len(parts), entry)
+    assert state_hash(folder.state) == state_hash(kit.machine.state)
 
 
 def test_a_chunk_of_a_run_that_is_not_there_halts() -> None:
