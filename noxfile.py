@@ -47,6 +47,12 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session
+def planted(session: nox.Session) -> None:
+    """Plant bugs, one at a time, in a copy of the tree: each must turn a layer of tests red."""
+    session.run("python", "tests/architecture/planted.py", *session.posargs)
+
+
+@nox.session
 def coverage(session: nox.Session) -> None:
     """Measure what the tests without processes cover."""
     session.run("coverage", "run", "-m", "pytest", "-q", "-m", "not integration and not chaos")
