@@ -105,6 +105,9 @@ class FakeBus:
             self.tell(message)
         return True
 
+    async def flush(self, *, timeout_s: float = 5.0) -> None:
+        pass
+
     def respond(self, message: Any, payload: bytes) -> bool:
         return self.publish(message.reply, payload)
 
