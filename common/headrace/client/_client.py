@@ -45,6 +45,8 @@ from headrace.plan import Plan, decode_plan
 OPEN_STATES = frozenset(("PENDING", "RUNNING", "PAUSED", "WAITING", "BLOCKED"))
 GATHER_S = 1.5
 """A coordinator waits so long for the others when it is asked about the whole cluster."""
+NAMED_MAX = 10
+"""Of the workers that there are, in a message."""
 HISTORY_PAGE = 10_000
 HISTORY_PAGES_MAX = 10_000
 LIST_MAX = 10_000
@@ -338,27 +340,37 @@ class Client:
         payload = await self._large.slim(run, payload, "payload")
         await self._change(run, SignalRun(run=run, name=name, payload=payload, **self._stamp()))
 
-    async def drain(self, worker: str, *, grace_ms: int = 0) -> WorkerView:
+    async def drain(self, worker: str, *, grace_ms: int | None = None) -> WorkerView:
         """Ask a worker to finish what it has, and stop; returns once it is draining or gone.
 
+        *worker* is its id, or `id.incarnation` for this life only. Without *grace_ms* its steps
+        have the time that the worker is configured with.
         The order is not kept by the cluster, so it is sent until its effect is seen. Raises
         `NotFound` for an unknown worker, `Unreachable` when it does not obey in time.
         """
         until = time.monotonic() + MUTATION_S
-        order = encode(DrainWorker(grace_ms))
+        # On the wire 0 stands for the worker's own grace.
+        order = encode(DrainWorker(0 if grace_ms is None else max(grace_ms, 1)))
+        name, _, incarnation = worker.partition(".")
         last: WorkerView | None = None
         while True:
             info = await self.info(workers=True)
-            found = [view for view in info.workers if view.id == worker]
+            found = [
+                view
+                for view in info.workers
+                if view.id == name and incarnation in ("", view.incarnation)
+            ]
             alive = [view for view in found if view.state != "Offline"]
             if not alive and last is None:
-                raise NotFound(f"no worker {worker} is online")
+                others = sorted(view.id for view in info.workers if view.state != "Offline")
+                known = ", ".join(others[:NAMED_MAX]) or "none"
+                raise NotFound(f"no worker {worker} is online (online: {known})")
             if not alive or alive[0].state == "Draining":
                 return alive[0] if alive else last or found[0]
             last = alive[0]
             if time.monotonic() >= until:
                 raise Unreachable(f"worker {worker} did not begin to drain in {MUTATION_S:g} s")
-            await self._transport.publish(subjects.worker_orders(worker, last.incarnation), order)
+            await self._transport.publish(subjects.worker_orders(name, last.incarnation), order)
             await asyncio.sleep(0.25)
 
     async def _change(

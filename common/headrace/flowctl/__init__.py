@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from headrace.flowctl._live import Progress
     from headrace.flowctl._output import emit, emit_run, exit_code_of
     from headrace.flowctl._settings import Settings
-    from headrace.flowctl._shared import pass_settings, shared_options
+    from headrace.flowctl._shared import pass_settings, shared_options, some_options
 
 __all__ = [
     "Progress",
@@ -33,6 +33,7 @@ __all__ = [
     "parse_labels",
     "pass_settings",
     "shared_options",
+    "some_options",
 ]
 
 _HOMES = {
@@ -48,6 +49,7 @@ _HOMES = {
     "parse_labels": "_inputs",
     "pass_settings": "_shared",
     "shared_options": "_shared",
+    "some_options": "_shared",
 }
 
 

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import click
 
 from headrace.errors import HeadraceError, InvalidRequest
-from headrace.flowctl._shared import settings_of, shared_options
+from headrace.flowctl._shared import refuse_others, settings_of, shared_options
 
 EXIT_USAGE = 3
 EXIT_UNAVAILABLE = 5
@@ -81,6 +81,23 @@ class Commands(click.Group):
                 assert isinstance(found, click.Command), cmd_name
                 return found
         return _role_command(cmd_name)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; refuse options before it that mean nothing to it."""
+        if args and not args[0].startswith("-") and not ctx.resilient_parsing:
+            known = self.list_commands(ctx)
+            if args[0] not in known:
+                from difflib import get_close_matches
+
+                close = get_close_matches(args[0], known, 1)
+                hint = f" (did you mean {close[0]!r}?)" if close else ""
+                ctx.fail(f"no command {args[0]!r}{hint}")
+        name, command, rest = super().resolve_command(ctx, args)
+        if name and command is not None and not ctx.resilient_parsing:
+            refuse_others(ctx, name, command)
+        return name, command, rest
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the sections of the help, without importing a single command."""
@@ -161,17 +178,27 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
 
 def run(args: Sequence[str] | None = None) -> int:
     """Run the program and return its exit code."""
+    code = _run(args)
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _forget_stdout()
+    return code
+
+
+def _run(args: Sequence[str] | None) -> int:
     try:
         code = cli.main(
             None if args is None else list(args), prog_name="flowctl", standalone_mode=False
         )
-        sys.stdout.flush()
     except SystemExit as error:
+        if isinstance(error.__context__, BrokenPipeError):
+            # click's way to say that the reader has gone (`| head`); 1 would be a failed run.
+            return 0
         return error.code if isinstance(error.code, int) else 0 if error.code is None else 1
     except (KeyboardInterrupt, click.exceptions.Abort):
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        _forget_stdout()
         return 0
     except BaseException as error:
         return _report(error)

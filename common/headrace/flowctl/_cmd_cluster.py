@@ -12,7 +12,7 @@ import click
 from headrace.flowctl._output import colourful, emit
 from headrace.flowctl._settings import Settings
 from headrace.flowctl._shared import note, pass_settings, run_client, settings_of, shared_options
-from headrace.flowctl._text import one_line, parse_duration, rfc3339, table
+from headrace.flowctl._text import duration, one_line, parse_duration, rfc3339, table
 
 if TYPE_CHECKING:
     from headrace.client import Client
@@ -53,6 +53,8 @@ def workers(settings: Settings) -> None:
         lines=lines,
         names=[worker.id for worker in found],
     )
+    if not found:
+        note("no workers")
 
 
 def _worker_row(worker: WorkerView, *, wide: bool) -> list[str]:
@@ -71,11 +73,19 @@ def _worker_row(worker: WorkerView, *, wide: bool) -> list[str]:
 
 @click.command()
 @click.argument("worker")
-@click.option("--grace", default="", metavar="TIME", help="Time for running steps: 30s, 5m.")
+@click.option(
+    "--grace",
+    default="",
+    metavar="TIME",
+    help="Time for running steps to finish: 30s, 5m, 0s (default: the worker's worker.grace_ms).",
+)
 @shared_options
 @pass_settings
 def drain(settings: Settings, worker: str, grace: str) -> None:
     """Let a worker finish what it has, take nothing new, and stop.
+
+    What still runs after the grace is killed and goes to another worker. WORKER is an id as
+    `flowctl workers` lists it, or `id.incarnation` as runs show it.
 
     \b
     Examples:
@@ -83,13 +93,14 @@ def drain(settings: Settings, worker: str, grace: str) -> None:
     """
     from headrace.flowctl._views import worker_json
 
-    grace_ms = parse_duration(grace) if grace else 0
+    grace_ms = parse_duration(grace) if grace else None
 
     async def action(client: Client) -> WorkerView:
         return await client.drain(worker, grace_ms=grace_ms)
 
     view = run_client(settings, action)
-    note(f"worker {worker}: {view.state.lower()}")
+    left = f", its steps have {duration(grace_ms)} to finish" if grace_ms is not None else ""
+    note(f"worker {view.id}: {view.state.lower()}{left}")
     if settings.format not in ("table", "wide"):
         emit(settings, worker_json(view), lines=lambda _: [], names=[view.id])
 
@@ -132,14 +143,13 @@ def _status_lines(info: ServerInfo, *, wide: bool) -> list[str]:
     online = sum(1 for worker in info.workers if worker.state in ("Online", "Busy"))
     lines = [
         f"release {info.release}, controller {info.controller or 'none'}",
-        f"{len(info.coordinators)} coordinators, {len(info.shards)} shards, "
-        f"{online} workers online",
+        f"{_many(len(info.coordinators), 'coordinator')}, {_many(len(info.shards), 'shard')}, "
+        f"{_many(online, 'worker')} online",
     ]
     if info.broker:
-        facts = ", ".join(f"{key} {value}" for key, value in info.broker.items())
-        lines.append(f"broker: {facts}")
+        lines.append(f"broker {info.broker.get('url', '')}, {_sync_text(info.broker)}")
     if info.coordinators:
-        lines += ["", *_coordinator_lines(info.coordinators)]
+        lines += ["", *_coordinator_lines(info.coordinators, wide=wide)]
     if info.shards:
         header = ["SHARD", "LEVEL", "OWNER", "STANDBY", "EPOCH", "RUNS", "READY", "POSITION"]
         header += ["LOG BYTES", "STATE HASH"] if wide else []
@@ -148,10 +158,26 @@ def _status_lines(info: ServerInfo, *, wide: bool) -> list[str]:
     return lines
 
 
-def _coordinator_lines(coordinators: list[dict[str, Any]]) -> list[str]:
-    keys = list(dict.fromkeys(key for entry in coordinators for key in entry))
-    rows = [[str(entry.get(key, "")) for key in keys] for entry in coordinators]
-    header = ["COORDINATOR" if key == "id" else key.upper() for key in keys]
+def _many(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
+def _sync_text(broker: dict[str, Any]) -> str:
+    return "synced to disk" if broker.get("synced") else "not known to sync to disk"
+
+
+def _coordinator_lines(coordinators: list[dict[str, Any]], *, wide: bool) -> list[str]:
+    """Return the coordinators; -o json has everything that they tell."""
+    header = ["COORDINATOR", "STATUS", "RELEASE", "BACKLOG", "SINCE"]
+    header += ["INCARNATION", "FEATURE LEVEL", "CLOCK SKEW"] if wide else []
+    rows = []
+    for entry in coordinators:
+        row = [str(entry.get(key, "")) for key in ("id", "status", "release", "backlog")]
+        row.append(rfc3339(entry.get("since_ms", 0)) or "")
+        if wide:
+            row += [str(entry.get("incarnation", "")), str(entry.get("feature_level", ""))]
+            row.append(f"{entry.get('skew_ms', 0)}ms")
+        rows.append(row)
     return table(header, rows, colour=colourful(sys.stdout))
 
 

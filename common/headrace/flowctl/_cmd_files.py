@@ -9,7 +9,7 @@ import click
 
 from headrace.flowctl._output import as_json, as_yaml, emit
 from headrace.flowctl._settings import Settings
-from headrace.flowctl._shared import note, pass_settings, run_client, shared_options
+from headrace.flowctl._shared import note, pass_settings, run_client, some_options
 
 if TYPE_CHECKING:
     from headrace.client import Client
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     "--handler", "handlers", multiple=True, metavar="NAME", help="A handler of your own workers."
 )
 @click.option("--allow-unknown", is_flag=True, help="Take every handler's name.")
-@shared_options
+@some_options("output")
 @pass_settings
 def validate(
     settings: Settings, files: tuple[str, ...], handlers: tuple[str, ...], allow_unknown: bool
@@ -71,7 +71,7 @@ def validate(
     default="mermaid",
     help="Default: mermaid.",
 )
-@shared_options
+@some_options("namespace", "context", "server")
 @pass_settings
 def graph(settings: Settings, target: str, form: str) -> None:
     """Draw the steps of a workflow file, or of a run with the states of its steps.

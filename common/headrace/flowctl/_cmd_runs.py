@@ -78,6 +78,8 @@ def list_runs(
         lines=lambda wide: table(*run_rows(page.runs, now_ms(), wide=wide), colour=colour),
         names=[run.id for run in page.runs],
     )
+    if not page.runs:
+        note("no runs" if not cursor else "no more runs")
     if page.cursor:
         note(f"there are more: --cursor {page.cursor}")
 
@@ -204,6 +206,8 @@ def logs(settings: Settings, run: str, step: str, follow: bool, timestamps: bool
       flowctl logs 01k3x… -f
       flowctl logs 01k3x… --step build/test
     """
+    if settings.output in ("yaml", "name"):
+        raise click.UsageError(f"`flowctl logs` prints lines or -o json, not {settings.output}")
     as_objects = settings.format == "json"
 
     async def action(client: Client) -> None:

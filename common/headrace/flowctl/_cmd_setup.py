@@ -16,12 +16,12 @@ from headrace.flowctl._settings import (
     valid_context_name,
     write_config,
 )
-from headrace.flowctl._shared import note, pass_settings, settings_of, shared_options
+from headrace.flowctl._shared import note, pass_settings, settings_of, some_options
 from headrace.flowctl._text import table
 
 
 @click.command()
-@shared_options
+@some_options("output")
 @pass_settings
 def version(settings: Settings) -> None:
     """Print the version of this program.
@@ -61,7 +61,7 @@ def completion(context: click.Context, shell: str) -> None:
 
 
 @click.group()
-@shared_options
+@some_options("output", "namespace", "server")
 @click.pass_context
 def context(context: click.Context) -> None:
     """Name the clusters that you work with; kept in ~/.config/flowctl/config.toml."""
@@ -69,7 +69,7 @@ def context(context: click.Context) -> None:
 
 
 @context.command(name="list")
-@shared_options
+@some_options("output")
 @pass_settings
 def list_contexts(settings: Settings) -> None:
     """List the contexts; the current one bears a star."""
@@ -115,7 +115,7 @@ def use_context(name: str) -> None:
 
 @context.command(name="set")
 @click.argument("name")
-@shared_options
+@some_options("namespace", "server")
 @pass_settings
 def set_context(settings: Settings, name: str) -> None:
     """Keep --server and --namespace under NAME; the first context becomes the current one.

@@ -50,10 +50,16 @@ async def followed(client: Client, run: RunView, *, wait: bool, watch: bool) -> 
 
 def finish(settings: Settings, run: RunView, *, followed: bool) -> None:
     """Print the run; a followed one decides the exit code."""
-    emit_run(settings, run)
-    if followed and exit_code_of(run.state):
+    code = exit_code_of(run.state) if followed else 0
+    try:
+        emit_run(settings, run)
         sys.stdout.flush()
-        raise click.exceptions.Exit(exit_code_of(run.state))
+    except BrokenPipeError:
+        # Nobody reads what the run was; how it ended is said all the same.
+        if not code:
+            raise
+    if code:
+        raise click.exceptions.Exit(code)
 
 
 @click.command()

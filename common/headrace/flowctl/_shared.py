@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-CONNECT_S = 4.5
-"""Within five seconds a user knows that the cluster cannot be reached."""
+CONNECT_S = 4.0
+"""Within five seconds a user knows that the cluster cannot be reached; starting takes some, too."""
 
 
 def settings_of(context: click.Context) -> Settings:
@@ -32,35 +32,57 @@ def _store(context: click.Context, parameter: click.Parameter, value: str | None
         setattr(settings_of(context), str(parameter.name), value)
 
 
+_OPTIONS = {
+    "output": click.option(
+        "--output",
+        "-o",
+        type=click.Choice(FORMATS),
+        expose_value=False,
+        callback=_store,
+        help="Output format (default: table).",
+    ),
+    "namespace": click.option(
+        "--namespace", "-n", expose_value=False, callback=_store, help="Namespace of the runs."
+    ),
+    "context": click.option(
+        "--context", expose_value=False, callback=_store, help="Named cluster, see `context`."
+    ),
+    "server": click.option(
+        "--server",
+        "-s",
+        expose_value=False,
+        callback=_store,
+        metavar="URL",
+        help="NATS address of the cluster (FLOWCTL_SERVER).",
+    ),
+}
+
+
+def some_options(*names: str) -> Callable[[Command], Command]:
+    """Add those of the shared options that mean something to a command."""
+
+    def add(function: Command) -> Command:
+        for name in names:
+            function = _OPTIONS[name](function)
+        return function
+
+    return add
+
+
 def shared_options(function: Command) -> Command:
     """Add `--server`, `--context`, `--namespace` and `--output`; read them by `pass_settings`."""
-    options = (
-        click.option(
-            "--output",
-            "-o",
-            type=click.Choice(FORMATS),
-            expose_value=False,
-            callback=_store,
-            help="Output format (default: table).",
-        ),
-        click.option(
-            "--namespace", "-n", expose_value=False, callback=_store, help="Namespace of the runs."
-        ),
-        click.option(
-            "--context", expose_value=False, callback=_store, help="Named cluster, see `context`."
-        ),
-        click.option(
-            "--server",
-            "-s",
-            expose_value=False,
-            callback=_store,
-            metavar="URL",
-            help="NATS address of the cluster (FLOWCTL_SERVER).",
-        ),
-    )
-    for option in options:
-        function = option(function)
-    return function
+    return some_options(*_OPTIONS)(function)
+
+
+def refuse_others(context: click.Context, name: str, command: click.Command) -> None:
+    """Raise `UsageError` for a shared option before the command that does not take it.
+
+    *context* is that of the group; what stood behind the command, click has refused by itself.
+    """
+    taken = {parameter.name for parameter in command.params}
+    for option in _OPTIONS:
+        if getattr(settings_of(context), option) and option not in taken:
+            raise click.UsageError(f"`flowctl {name}` takes no --{option}")
 
 
 def pass_settings(function: Callable[..., T]) -> Callable[..., T]:

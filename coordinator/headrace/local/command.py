@@ -27,7 +27,7 @@ from headrace.flowctl import (
     input_options,
     parse_labels,
     pass_settings,
-    shared_options,
+    some_options,
 )
 from headrace.language import BUILTIN_HANDLERS
 from headrace.local.engine import SLOTS, LocalEngine
@@ -109,7 +109,7 @@ class _Wanted(msgspec.Struct, frozen=True, kw_only=True):
 )
 @click.option("--app", "apps", multiple=True, help="Handlers to use, package.module:name.")
 @click.option("--quiet", "-q", is_flag=True, help="No progress and no output of steps on stderr.")
-@shared_options
+@some_options("output", "namespace")
 @pass_settings
 def run(
     settings: Settings,

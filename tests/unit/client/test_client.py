@@ -336,8 +336,14 @@ async def test_drain_is_ordered_until_it_is_seen(client, cluster):
     assert worker.state == "Draining"
     (order,) = client._transport.published
     assert order == ("headrace.worker.w1.a", encode(DrainWorker(5)))
-    with pytest.raises(NotFound):
+    with pytest.raises(NotFound, match=r"online: w1"):
         await client.drain("w2")
+
+
+@pytest.mark.parametrize(("grace_ms", "sent"), [(None, 0), (0, 1), (7, 7)])
+async def test_no_grace_is_not_the_workers_own_grace(client, cluster, grace_ms, sent):
+    await client.drain("w1.a", grace_ms=grace_ms)
+    assert client._transport.published == [("headrace.worker.w1.a", encode(DrainWorker(sent)))]
 
 
 async def test_no_coordinator_is_unreachable(cluster):
