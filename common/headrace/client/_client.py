@@ -365,9 +365,14 @@ class Client:
                 others = sorted(view.id for view in info.workers if view.state != "Offline")
                 known = ", ".join(others[:NAMED_MAX]) or "none"
                 raise NotFound(f"no worker {worker} is online (online: {known})")
-            if not alive or alive[0].state == "Draining":
-                return alive[0] if alive else last or found[0]
+            if not alive:
+                assert last is not None
+                return msgspec.structs.replace(last, state="Offline")
             last = alive[0]
+            if last.state == "Draining":
+                return last
+            # What is started in its place is not meant.
+            incarnation = last.incarnation
             if time.monotonic() >= until:
                 raise Unreachable(f"worker {worker} did not begin to drain in {MUTATION_S:g} s")
             await self._transport.publish(subjects.worker_orders(name, last.incarnation), order)

@@ -187,13 +187,16 @@ def run(args: Sequence[str] | None = None) -> int:
 
 
 def _run(args: Sequence[str] | None) -> int:
+    stdout, stderr = sys.stdout, sys.stderr
     try:
         code = cli.main(
             None if args is None else list(args), prog_name="flowctl", standalone_mode=False
         )
     except SystemExit as error:
-        if isinstance(error.__context__, BrokenPipeError):
-            # click's way to say that the reader has gone (`| head`); 1 would be a failed run.
+        if sys.stdout is not stdout:
+            # click has put its own in place and wants to exit with 1, since the reader has gone
+            # (`| head`); but 1 would be a failed run.
+            sys.stdout, sys.stderr = stdout, stderr
             return 0
         return error.code if isinstance(error.code, int) else 0 if error.code is None else 1
     except (KeyboardInterrupt, click.exceptions.Abort):

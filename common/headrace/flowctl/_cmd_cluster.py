@@ -99,8 +99,11 @@ def drain(settings: Settings, worker: str, grace: str) -> None:
         return await client.drain(worker, grace_ms=grace_ms)
 
     view = run_client(settings, action)
-    left = f", its steps have {duration(grace_ms)} to finish" if grace_ms is not None else ""
-    note(f"worker {view.id}: {view.state.lower()}{left}")
+    if view.state == "Offline":
+        note(f"worker {view.id}: stopped")
+    else:
+        left = f", its steps have {duration(grace_ms)} to finish" if grace_ms is not None else ""
+        note(f"worker {view.id}: {view.state.lower()}{left}")
     if settings.format not in ("table", "wide"):
         emit(settings, worker_json(view), lines=lambda _: [], names=[view.id])
 

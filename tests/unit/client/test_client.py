@@ -340,6 +340,21 @@ async def test_drain_is_ordered_until_it_is_seen(client, cluster):
         await client.drain("w2")
 
 
+async def test_the_worker_that_takes_the_place_is_not_drained(client, cluster):
+    """A supervisor may start the next life before the end of the drained one is seen."""
+    transport = client._transport
+    published = transport.published
+
+    async def publish(subject, data):
+        published.append((subject, data))
+        (cluster.info.workers[0].incarnation, cluster.info.workers[0].state) = ("b", "Online")
+
+    transport.publish = publish
+    worker = await client.drain("w1")
+    assert (worker.incarnation, worker.state) == ("a", "Offline")
+    assert [subject for subject, _ in published] == ["headrace.worker.w1.a"]
+
+
 @pytest.mark.parametrize(("grace_ms", "sent"), [(None, 0), (0, 1), (7, 7)])
 async def test_no_grace_is_not_the_workers_own_grace(client, cluster, grace_ms, sent):
     await client.drain("w1.a", grace_ms=grace_ms)
