@@ -68,6 +68,11 @@ class Calls:
         return self.routes.shard(key, level)
 
     @property
+    def release(self) -> str:
+        """Release of the coordinator that was asked last; empty: not said."""
+        return self._info.release if self._info else ""
+
+    @property
     def payload_max(self) -> int:
         """Largest input that the cluster takes, in bytes; 0: not said."""
         return self._info.payload_max if self._info else 0

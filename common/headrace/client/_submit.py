@@ -20,7 +20,7 @@ from headrace.client._calls import (
 )
 from headrace.client._ids import RequestIds, RunIds
 from headrace.client._large import LargeValues
-from headrace.errors import Busy, HeadraceError, InvalidRequest, Unreachable
+from headrace.errors import Busy, HeadraceError, InvalidRequest, Unavailable, Unreachable
 from headrace.messages import ClientReply, GetRun, RunView, StorePlan, SubmitRun, encode, subjects
 from headrace.plan import Plan, decode_plan, encode_plan, plan_digest
 
@@ -107,6 +107,12 @@ class Submitter:
             await self._store(item.shard, plan[2], until)
             left_s = max(until - _now(), PAUSE_S_MIN)
             reply = await self._calls.reply(subject, item.request, within_s=left_s)
+        if reply.code == UNKNOWN_PLAN:
+            # Stored, and by another digest: the coordinator leaves out what it does not know.
+            raise Unavailable(
+                "the coordinators do not know all that this workflow was compiled to: they are of "
+                f"release {self._calls.release or 'unknown'}, and this client is of another"
+            )
         if reply.code == ARCHIVED:
             return item.shard, await self._archived(item)
         if reply.code:

@@ -78,6 +78,12 @@ async def test_an_unknown_plan_is_stored_and_the_same_submit_sent_again(client, 
     assert len(cluster.sent(StorePlan)) <= 2
 
 
+async def test_a_cluster_that_drops_a_part_of_the_plan_is_named(client, cluster, monkeypatch):
+    monkeypatch.setattr("support.fake_server.plan_digest", lambda plan: "another")
+    with pytest.raises(Unavailable, match=r"release 0\.0\.test"):
+        await client.submit(PLAN)
+
+
 @pytest.mark.parametrize("fault", [LOST_REQUEST, LOST_REPLY, BUSY])
 async def test_a_fault_makes_the_client_send_the_same_request_again(client, cluster, fault):
     await client.submit(PLAN, run_id="warm")
