@@ -115,7 +115,7 @@ async def test_status_and_check(cluster):
     verdicts = await json_of(cluster, "cluster", "check")
     assert {verdict["verdict"] for verdict in verdicts} == {"no standby"}
     text = (await cluster.flowctl("cluster", "status")).out
-    assert "1 coordinators, 4 shards, 2 workers online" in text
+    assert "1 coordinator, 4 shards, 2 workers online" in text
 
 
 async def test_readiness_follows_the_broker(cluster):
