@@ -19,7 +19,7 @@ from headrace.language._contexts import (
     STEP_WORK,
 )
 from headrace.language._draft import Draft
-from headrace.language._parts import Handlers, read_concurrency, read_retry
+from headrace.language._parts import Handlers, read_concurrency, read_retry, read_shell
 from headrace.language._reader import Reader, shape
 from headrace.language._report import Place, did_you_mean
 from headrace.language._scope import Known, Scope
@@ -56,7 +56,7 @@ def read_defaults(reader: Reader, node: Tree | None, what: str, scope: Scope) ->
     entries = reader.mapping(node, what, ("run",))
     run = reader.mapping(entries.get("run"), f"{what}.run", ("shell", "working-directory"))
     return StepDefaults(
-        shell=reader.text(run.get("shell"), f"{what}.run.shell", scope),
+        shell=read_shell(reader, run.get("shell"), f"{what}.run.shell", scope),
         working_directory=reader.text(
             run.get("working-directory"), f"{what}.run.working-directory", scope
         ),

@@ -76,6 +76,20 @@ def read_join(reader: Reader, join: Tree | None, losers: Tree | None, what: str)
     return Join(**fields)
 
 
+_SHELLS = ("bash", "sh", "python", "pwsh")
+
+
+def read_shell(reader: Reader, node: Tree | None, what: str, scope: Scope) -> str:
+    """Return the name of a shell, or a command with ``{0}``; '' if absent."""
+    text = reader.text(node, what, scope)
+    if text and text not in _SHELLS and "{0}" not in text and "${{" not in text:
+        hint = did_you_mean(text, _SHELLS) or "write one of them, or a command with {0}"
+        text = f"{what} must be one of {', '.join(_SHELLS)}, not {shape(node)}"
+        reader.report.add(text, node, hint)
+        return ""
+    return text
+
+
 def read_concurrency(
     reader: Reader, node: Tree | None, what: str, scope: Scope
 ) -> Concurrency | None:

@@ -9,7 +9,7 @@ from headrace.language._contexts import STEP, STEP_IF, STEP_NAME, STEP_WORK
 from headrace.language._control import Control
 from headrace.language._draft import Draft
 from headrace.language._handlers import INPUT_ALIASES
-from headrace.language._parts import Handlers, read_retry
+from headrace.language._parts import Handlers, read_retry, read_shell
 from headrace.language._reader import Reader, shape
 from headrace.language._scope import Known, Scope
 from headrace.language._values import Names, is_identifier, slug
@@ -238,13 +238,21 @@ class Steps:
         inputs = {"run": reader.text(entries["run"], f"{what}.run", scope)}
         if not inputs["run"].strip():
             reader.report.add(f"{what}.run is empty", entries["run"])
-        for key, default in (
-            ("shell", self._defaults.shell),
-            ("working-directory", self._defaults.working_directory),
+        directory = "working-directory"
+        for key, value, default in (
+            (
+                "shell",
+                read_shell(reader, entries.get("shell"), f"{what}.shell", scope),
+                self._defaults.shell,
+            ),
+            (
+                directory,
+                reader.text(entries.get(directory), f"{what}.{directory}", scope),
+                self._defaults.working_directory,
+            ),
         ):
-            value = reader.text(entries.get(key), f"{what}.{key}", scope) or default
-            if value:
-                inputs[key] = value
+            if value or default:
+                inputs[key] = value or default
         fields = task_fields(reader, entries, what, scope, self._defaults.retry)
         return Draft(Task, segment, node, uses="shell", inputs=inputs, **fields)
 

@@ -265,6 +265,8 @@ JOB = "jobs:\n  j:\n    runs-on: x\n    steps:\n      - run: x\n"
         (JOB + "        background: true", "'background' is not supported", 6, 9, "parallel"),
         (JOB + "        id: a b", "'a b' cannot be an id", 6, 13, ""),
         (JOB + "        retry: {max: x}", "steps[0].retry.max must be a duration", 6, 22, "90s"),
+        (JOB + "        shell: bsh", "shell must be one of bash", 6, 16, "did you mean 'bash'?"),
+        (JOB + "    defaults: {run: {shell: cmd}}", "must be one of bash, sh", 6, 29, "{0}"),
         (JOB + "        retry: many", "retry must be a whole number, not 'many'", 6, 16, ""),
         (JOB + "        timeout-minutes: 0", "must be more than 0", 6, 26, ""),
         (JOB + "        timeout-minutes: soon", "must be a number, not 'soon'", 6, 26, ""),

@@ -45,6 +45,9 @@ def test_annotation_keeps_what_it_knows() -> None:
         "line": 3,
         "column": 7,
     }
+    other = parse_command("::notice ENDLINE=5, endColumn=٣,Title=x::")
+    assert other is not None
+    assert annotation(other) == {"level": "notice", "message": "", "title": "x", "end_line": 5}
     group = parse_command("::group::x")
     assert group is not None
     assert annotation(group) is None
@@ -63,13 +66,18 @@ def test_annotation_keeps_what_it_knows() -> None:
         ("a<<E=F\nx=1\nE=F\n", {"a": "x=1"}),
         ("a<<E\nE\n", {"a": ""}),
         ("my-name=1", {"my-name": "1"}),
+        ("\ufeffa=1", {"a": "1"}),
     ],
 )
 def test_assignments(text: str, values: dict[str, str]) -> None:
     assert parse_assignments(text) == values
 
 
-@pytest.mark.parametrize("text", ["just text", "a<<\nx", "a<<EOF\nno end", "1a=2", "=x"])
+@pytest.mark.parametrize("text", [
+        "just text", "a<<\nx", "a<<EOF\nno end", "1a=2", "=x", "a=\0", "a<<E\nx\0\nE",
+        "a" * 257 + "=1", "\n".join(f"a{n}=1" for n in range(1_001)), "a b=1", "ä=1",
+    ],
+)  # fmt: skip
 def test_no_assignments(text: str) -> None:
     with pytest.raises(BadFile):
         parse_assignments(text)

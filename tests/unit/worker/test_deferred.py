@@ -134,3 +134,18 @@ async def test_the_hard_limit_counts_for_expressions_too(make_bench) -> None:
     )
     result = await bench.run_one(task)
     assert (result.error.type, result.error.retryable) == ("input-too-large", False)
+
+
+@pytest.mark.parametrize("pattern", ["**a", "../x", "/"])
+def test_hash_files_refuses_strange_patterns(tmp_path: Path, pattern: str) -> None:
+    with pytest.raises(HandlerError) as caught:
+        hash_files(lambda: tmp_path)(pattern)
+    assert caught.value.type == "invalid-expression"
+
+
+def test_hash_files_takes_lines_and_the_option(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("1")
+    (tmp_path / "b").write_text("2")
+    function = hash_files(lambda: tmp_path)
+    assert function("a\nb") == function("a", "b") == function("--follow-symbolic-links", "*")
+    assert function("a\n!a") == ""

@@ -106,7 +106,16 @@ async def test_environment(bench, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     "line",
-    ["nonsense >> $GITHUB_OUTPUT", "HEADRACE_X=1 >> $GITHUB_ENV", "GITHUB_X=1 >> $GITHUB_ENV"],
+    [
+        "nonsense >> $GITHUB_OUTPUT",
+        "HEADRACE_X=1 >> $GITHUB_ENV",
+        "GITHUB_X=1 >> $GITHUB_ENV",
+        "RUNNER_X=1 >> $GITHUB_ENV",
+        "NODE_OPTIONS=x >> $GITHUB_ENV",
+        "/a:/b >> $GITHUB_PATH",
+        '"$(seq 200)" >> $GITHUB_PATH',
+        '"A=$(seq -s, 30000)" >> $GITHUB_ENV',
+    ],
 )
 async def test_bad_files_fail_the_step(bench, line: str) -> None:
     result = await bench.run_one(shell(f"echo {line}"))
@@ -125,6 +134,73 @@ async def test_stopped_commands_are_only_text(bench) -> None:
     script = "echo ::stop-commands::tok; echo ::error::no; echo ::tok::; echo ::error::yes"
     result = await bench.run_one(shell(script))
     assert [item["message"] for item in result.extra.annotations] == ["yes"]
+
+
+async def test_words_that_are_no_commands_are_only_text(bench) -> None:
+    result = await bench.run_one(shell("echo ::std::string; echo ::debug::x; echo ::group::y"))
+    assert bench.text() == ["::std::string", "::debug::x", "::group::y"]
+    assert result.extra.annotations == []
+
+
+async def test_old_commands(bench) -> None:
+    script = (
+        "echo ::set-output name=a::1%0A2; echo a=3 >> $GITHUB_OUTPUT; echo ::set-output name=b::4"
+    )
+    output = output_of(await bench.run_one(shell(script)))
+    assert (output["a"], output["b"]) == ("3", "4")
+    assert sum("deprecated" in line for line in bench.text()) == 2
+
+
+@pytest.mark.parametrize(
+    "line", ["::set-env name=A::b", "::add-path::/x", "::stop-commands::", "::stop-commands::error"]
+)
+async def test_commands_that_are_refused_fail_the_step(bench, line: str) -> None:
+    result = await bench.run_one(shell(f"echo '{line}'; echo a=1 >> $GITHUB_OUTPUT"))
+    assert (result.status, result.error.type) == (ResultStatus.FAILED, "refused-command")
+    assert result.extra.annotations == [{"level": "error", "message": result.error.message}]
+    assert output_of(result)["a"] == "1"
+    assert not result.extra.env
+    assert not result.extra.path
+
+
+async def test_a_failure_of_its_own_comes_before_a_refused_command(bench) -> None:
+    result = await bench.run_one(shell("echo ::add-path::/x; exit 3"))
+    assert result.error.type == "exit-code"
+
+
+async def test_annotations_are_bounded_and_say_so(bench) -> None:
+    result = await bench.run_one(shell("for i in $(seq 60); do echo ::notice::$i; done"))
+    assert len(result.extra.annotations) == 51
+    assert "the rest is in the log" in result.extra.annotations[-1]["message"]
+
+
+async def test_a_long_summary_is_cut_and_says_so(bench) -> None:
+    result = await bench.run_one(
+        shell("head -c 100000 /dev/zero | tr '\\0' x > $GITHUB_STEP_SUMMARY")
+    )
+    assert result.status == ResultStatus.COMPLETED
+    assert len(result.extra.summary) == 64 * 1024
+    assert any("$GITHUB_STEP_SUMMARY is over" in line for line in bench.text())
+
+
+async def test_a_secret_in_the_environment_file_is_told(make_bench) -> None:
+    bench = make_bench(secrets={"TOKEN": "hunter2hunter2"})
+    result = await bench.run_one(shell("echo A=hunter2hunter2 >> $GITHUB_ENV"))
+    assert result.extra.env == {"A": "***"}
+    assert "later steps see ***" in result.extra.annotations[0]["message"]
+
+
+async def test_variables_of_the_runner_and_the_job(bench) -> None:
+    task = shell("env", options={"workspace": "d/r/deploy/put[a/b]#0"})
+    env = dict(
+        line.split("=", 1)
+        for line in output_of(await bench.run_one(task))["stdout"].splitlines()
+        if "=" in line
+    )
+    assert (env["GITHUB_JOB"], env["HEADRACE_JOB"]) == ("put", "put")
+    assert env["RUNNER_OS"] in ("Linux", "macOS")
+    assert env["RUNNER_TEMP"]
+    assert env["RUNNER_ARCH"]
 
 
 async def test_output_that_is_no_text_and_long(bench) -> None:

@@ -125,33 +125,45 @@ def hash_files(workspace: Callable[[], Path]) -> Callable[..., str]:
     def function(*patterns: object) -> str:
         root = workspace()
         found: dict[Path, None] = {}
-        for pattern in patterns:
-            text = str(pattern)
+        for text in (line.strip() for pattern in patterns for line in str(pattern).splitlines()):
             if text.startswith("!"):
-                for path in _matches(root, text[1:]):
+                for path in _matches(root, text[1:].lstrip()):
                     found.pop(path, None)
-            else:
+            elif text and text != _FOLLOW:
                 found.update(dict.fromkeys(_matches(root, text)))
         if not found:
             return ""
         total = hashlib.sha256()
         for path in sorted(found):
-            with path.open("rb") as file:
-                total.update(hashlib.file_digest(file, "sha256").digest())
+            try:
+                with path.open("rb") as file:
+                    total.update(hashlib.file_digest(file, "sha256").digest())
+            except OSError as error:
+                text = f"hashFiles: cannot read {path.name}: {error.strerror}"
+                raise HandlerError("invalid-expression", text, False) from error
         return total.hexdigest()
 
     return function
+
+
+_FOLLOW: Final = "--follow-symbolic-links"
+"""GitHub's option: links are followed here in any case."""
 
 
 def _matches(root: Path, pattern: str) -> Iterator[Path]:
     relative = pattern.removeprefix("./").lstrip("/")
     if not relative or ".." in Path(relative).parts:
         raise HandlerError("invalid-expression", f"hashFiles: {pattern!r} leaves the workspace")
-    for count, path in enumerate(root.glob(relative)):
-        if count >= HASH_FILES_MAX:
-            raise HandlerError("invalid-expression", f"hashFiles: {pattern!r} matches too much")
-        if path.is_file():
-            yield path
+    try:
+        for count, path in enumerate(root.glob(relative)):
+            if count >= HASH_FILES_MAX:
+                text = f"hashFiles: {pattern!r} matches over {HASH_FILES_MAX} files"
+                raise HandlerError("invalid-expression", text, False)
+            if path.is_file():
+                yield path
+    except (ValueError, NotImplementedError, OSError) as error:
+        text = f"hashFiles: {pattern!r}: {error}"
+        raise HandlerError("invalid-expression", text, False) from error
 
 
 def _resolve_at(

@@ -22,6 +22,19 @@ _NUMBERS: Final = {
     "endColumn": "end_column",
 }
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
+_NAME_CHARS_MAX: Final = 256
+ASSIGNMENTS_MAX: Final = 1_000
+"""Of one output or environment file."""
+
+DISABLED: Final = {"set-env": "$GITHUB_ENV", "add-path": "$GITHUB_PATH"}
+"""Commands that GitHub has switched off for good, since output can be forged: what to write to."""
+IGNORED: Final = frozenset(("add-matcher", "remove-matcher", "save-state"))
+"""Commands of GitHub's that mean nothing here."""
+KNOWN: Final = frozenset(
+    (*_LEVELS, *DISABLED, *IGNORED, "debug", "group", "endgroup", "add-mask", "stop-commands",
+     "set-output", "echo")
+)  # fmt: skip
+"""A line that begins with any other word is output."""
 
 
 class Command(msgspec.Struct, frozen=True):
@@ -38,11 +51,12 @@ def parse_command(line: str) -> Command | None:
     if found is None:
         return None
     name, raw, message = found.groups()
+    # Of an unknown name it may be the end of a `stop-commands`; who asks decides.
     properties: dict[str, str] = {}
     for part in (raw or "").split(","):
         key, equals, value = part.partition("=")
         if equals:
-            properties[key.strip()] = _unescape(value, property_value=True)
+            properties[key.strip().lower()] = _unescape(value, property_value=True)
     return Command(name.lower(), properties, _unescape(message))
 
 
@@ -56,8 +70,8 @@ def annotation(command: Command) -> dict[str, Any] | None:
         if command.properties.get(key):
             made[key] = command.properties[key][:1_000]
     for key, name in _NUMBERS.items():
-        value = command.properties.get(key, "")
-        if value.isdigit():
+        value = command.properties.get(key.lower(), "")
+        if value.isascii() and value.isdigit():
             made[name] = int(value[:9])
     return made
 
@@ -72,7 +86,7 @@ def parse_assignments(text: str) -> dict[str, str]:
     Raises `BadFile` with the reason.
     """
     values: dict[str, str] = {}
-    lines = text.split("\n")
+    lines = text.removeprefix("\ufeff").split("\n")
     place = 0
     while place < len(lines):
         line = lines[place].removesuffix("\r")
@@ -97,10 +111,22 @@ def parse_assignments(text: str) -> dict[str, str]:
         else:
             raise BadFile(f"{line[:200]!r} is neither NAME=value nor NAME<<DELIMITER")
         name = name.strip()
-        if not _NAME.fullmatch(name):
-            raise BadFile(f"{name[:200]!r} is no name")
+        _check(name, value)
         values[name] = value
+        if len(values) > ASSIGNMENTS_MAX:
+            raise BadFile(f"over {ASSIGNMENTS_MAX} names")
     return values
+
+
+def _check(name: str, value: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise BadFile(
+            f"{name[:200]!r} is no name (a letter or '_', then letters, digits, '_', '-')"
+        )
+    if len(name) > _NAME_CHARS_MAX:
+        raise BadFile(f"the name {name[:40]!r}… is over {_NAME_CHARS_MAX} characters")
+    if "\0" in value:
+        raise BadFile(f"the value of {name!r} holds a NUL character")
 
 
 def _unescape(text: str, *, property_value: bool = False) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 from headrace.messages import subjects
-from headrace.worker.builtin.commands import BadFile, parse_assignments
+from headrace.worker.builtin.commands import ANNOTATIONS_MAX, BadFile, parse_assignments
+from headrace.worker.deferred import runner_context
 from headrace.worker.handlers import Context, HandlerError
 
 FILE_BYTES_MAX: Final = 1024 * 1024
@@ -23,7 +25,10 @@ PATH_VARIABLE: Final = "HEADRACE_ADDED_PATH"
 # The worker's own credentials and configuration are nothing for steps.
 _HIDDEN: Final = ("HEADRACE_CFG_", "HEADRACE_SECRET_", "NATS_")
 _PROTECTED: Final = ("HEADRACE_", "GITHUB_", "RUNNER_")
+_FORBIDDEN: Final = ("NODE_OPTIONS",)
+"""GitHub's own rule: a way to run code in every later step."""
 _FILES: Final = ("OUTPUT", "ENV", "PATH", "STEP_SUMMARY")
+PATHS_MAX: Final = 100
 
 
 class StepFiles:
@@ -54,17 +59,35 @@ class StepFiles:
         """
         added = self._assignments("ENV")
         for name in added:
-            if name.startswith(_PROTECTED):
-                raise HandlerError("invalid-output", f"{name} may not be set by a step", False)
+            if name.startswith(_PROTECTED) or name in _FORBIDDEN:
+                text = f"$GITHUB_ENV: {name} may not be set by a step"
+                raise HandlerError("invalid-output", text, False)
         if sum(len(name) + len(value) for name, value in added.items()) > ADDED_ENV_BYTES_MAX:
-            text = f"a step may add {ADDED_ENV_BYTES_MAX} bytes to the environment"
+            text = f"$GITHUB_ENV: a step may add {ADDED_ENV_BYTES_MAX} bytes to the environment"
             raise HandlerError("invalid-output", text, False)
         folders = [line.strip() for line in self._read("PATH").splitlines() if line.strip()]
-        summary = self._read("STEP_SUMMARY")[:SUMMARY_BYTES_MAX]
+        for folder in folders:
+            if "\0" in folder or os.pathsep in folder:
+                text = f"$GITHUB_PATH: {folder[:200]!r} is not one folder"
+                raise HandlerError("invalid-output", text, False)
+        if len(folders) > PATHS_MAX:
+            text = f"$GITHUB_PATH: a step may add {PATHS_MAX} folders"
+            raise HandlerError("invalid-output", text, False)
+        summary = self._summary(ctx)
         if added or folders or summary:
+            _warn_of_secrets(ctx, added)
             ctx.extra.env.update(added)
-            ctx.extra.path.extend(folders[:100])
+            ctx.extra.path.extend(folders)
             ctx.extra.summary = summary
+
+    def _summary(self, ctx: Context) -> str:
+        """Return the summary, cut at `SUMMARY_BYTES_MAX`; that never fails a step."""
+        with (self._folder / "step_summary").open("rb") as file:
+            data = file.read(SUMMARY_BYTES_MAX + 1)
+        if len(data) > SUMMARY_BYTES_MAX:
+            text = f"$GITHUB_STEP_SUMMARY is over {SUMMARY_BYTES_MAX} bytes: the rest is left out"
+            ctx.log(text, stream="system")
+        return data[:SUMMARY_BYTES_MAX].decode("utf-8", "ignore")
 
     def _assignments(self, name: str) -> dict[str, str]:
         try:
@@ -83,6 +106,17 @@ class StepFiles:
             text = f"$GITHUB_{name} is over {FILE_BYTES_MAX} bytes"
             raise HandlerError("result-too-large", text, False)
         return data.decode("utf-8", "replace")
+
+
+def _warn_of_secrets(ctx: Context, added: Mapping[str, str]) -> None:
+    """Say which variables arrive hidden: a secret must not get into the log, so it stays here."""
+    masker = ctx.output.masker
+    for name, value in added.items():
+        if masker and masker.text(value) != value:
+            text = f"$GITHUB_ENV: {name} holds a secret, so later steps see ***; give it by 'env:'"
+            ctx.log(text, stream="system")
+            if len(ctx.extra.annotations) < ANNOTATIONS_MAX:
+                ctx.extra.annotations.append({"level": "warning", "message": text})
 
 
 def step_environment(
@@ -108,8 +142,11 @@ def step_environment(
         "GITHUB_RUN_ATTEMPT": str(task.attempt),
         "GITHUB_WORKSPACE": str(workspace),
     }
+    env |= {f"RUNNER_{name.upper()}": value for name, value in runner_context().items()}
     if task.options is not None and task.options.workflow:
         env["GITHUB_WORKFLOW"] = env["HEADRACE_WORKFLOW"] = task.options.workflow
+    if task.options is not None and task.options.workspace:
+        env["GITHUB_JOB"] = env["HEADRACE_JOB"] = _job_of(task.options.workspace)
     env |= ctx.env
     added = env.pop(PATH_VARIABLE, "")
     if added:
@@ -117,3 +154,9 @@ def step_environment(
         folders = [*reversed(added.split(os.pathsep)), env.get("PATH", os.defpath)]
         env["PATH"] = os.pathsep.join(folders)
     return env
+
+
+def _job_of(workspace: str) -> str:
+    """Return the id of the job whose workspace has the key ``<run key>/<path>#<restart>``."""
+    path = workspace.rpartition("#")[0]
+    return re.sub(r"\[[^\]]*\]", "", path).rpartition("/")[2]

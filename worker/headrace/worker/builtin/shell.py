@@ -13,7 +13,16 @@ from typing import Any, Final
 
 import msgspec
 
-from headrace.worker.builtin.commands import ANNOTATIONS_MAX, annotation, parse_command
+from headrace.worker.builtin.commands import (
+    ANNOTATIONS_MAX,
+    ASSIGNMENTS_MAX,
+    DISABLED,
+    IGNORED,
+    KNOWN,
+    Command,
+    annotation,
+    parse_command,
+)
 from headrace.worker.builtin.environment import StepFiles, step_environment
 from headrace.worker.builtin.process import CAPTURE_WHOLE_BYTES, Finished, run_process
 from headrace.worker.handlers import Context, HandlerError, handler
@@ -23,8 +32,9 @@ _SHELLS: Final = {
     "bash": "bash --noprofile --norc -eo pipefail {0}",
     "sh": "sh -e {0}",
     "python": f"{shlex.quote(sys.executable)} {{0}}",
+    "pwsh": "pwsh -NoLogo -NonInteractive -File {0}",
 }
-_SUFFIXES: Final = {"python": ".py"}
+_SUFFIXES: Final = {"python": ".py", "pwsh": ".ps1"}
 
 
 class ShellInputs(
@@ -110,16 +120,17 @@ async def run_command(
         files = StepFiles(folder)
         variables = step_environment(ctx, workspace) | (env or {}) | files.variables()
         options = ctx.task.options
+        lines = OutputLines(ctx)
         finished = await run_process(
             prepare(folder, variables),
             cwd=workspace / working_directory,
             env=variables,
-            on_line=OutputLines(ctx),
+            on_line=lines,
             grace_ms=options.cancel_grace_ms if options is not None else 5_000,
             stdin=stdin,
             stdout_bytes_max=stdout_bytes_max,
         )
-        return _outcome(ctx, files, finished)
+        return _outcome(ctx, files, lines, finished)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -147,29 +158,68 @@ class OutputLines:
         self._ctx = ctx
         self._resume = ""
         """Token that ends a `::stop-commands::`; empty: commands are obeyed."""
+        self.outputs: dict[str, str] = {}
+        """Set by `::set-output::`."""
+        self.refused = ""
+        """Why a command was refused: the step has failed."""
 
     def __call__(self, stream: str, line: str) -> None:
         """Take one line."""
         command = parse_command(line) if "::" in line else None
         if command is None:
             self._ctx.output.write(stream, line)
-            return
-        if self._resume:
+        elif self._resume:
             if command.name == self._resume.lower():
                 self._resume = ""
             self._ctx.output.write(stream, line)
-            return
-        if command.name == "stop-commands" and command.message:
-            self._resume = command.message
-        elif command.name == "add-mask":
-            if not self._ctx.output.masker.add(command.message):
+        elif command.name in KNOWN:
+            self._ctx.output.write(stream, self._obey(command, line))
+        else:
+            self._ctx.output.write(stream, line)
+
+    def _obey(self, command: Command, line: str) -> str:
+        """Carry out a command; return the line as it is to be logged."""
+        name, message = command.name, command.message
+        if name == "add-mask":
+            if not self._ctx.output.masker.add(message):
                 self._ctx.log("too many masks: a value is not hidden", stream="system")
-            line = "::add-mask::***"
+            return "::add-mask::***"
+        if name == "stop-commands":
+            if not message or message.lower() in KNOWN:
+                self._refuse(f"::stop-commands:: needs a token of its own, not {message!r}")
+            self._resume = message
+        elif name == "set-output":
+            self._set_output(command)
+        elif name in DISABLED:
+            self._refuse(f"::{name}:: is switched off: write to {DISABLED[name]}")
+        elif name in IGNORED:
+            self._ctx.log(f"::{name}:: has no meaning here", stream="system")
         else:
             made = annotation(command)
-            if made is not None and len(self._ctx.extra.annotations) < ANNOTATIONS_MAX:
-                self._ctx.extra.annotations.append(made)
-        self._ctx.output.write(stream, line)
+            if made is not None:
+                self._note(made)
+        return line
+
+    def _set_output(self, command: Command) -> None:
+        name = command.properties.get("name", "")
+        if not name:
+            self._refuse("::set-output:: needs a name: ::set-output name=NAME::VALUE")
+        elif len(self.outputs) < ASSIGNMENTS_MAX:
+            self.outputs[name] = command.message
+            self._ctx.log("::set-output:: is deprecated: write to $GITHUB_OUTPUT", stream="system")
+
+    def _refuse(self, why: str) -> None:
+        self.refused = self.refused or why
+        self._note({"level": "error", "message": why})
+        self._ctx.log(why, stream="system")
+
+    def _note(self, made: dict[str, Any]) -> None:
+        annotations = self._ctx.extra.annotations
+        if len(annotations) < ANNOTATIONS_MAX:
+            annotations.append(made)
+        elif len(annotations) == ANNOTATIONS_MAX:
+            text = f"over {ANNOTATIONS_MAX} annotations: the rest is in the log alone"
+            annotations.append({"level": "notice", "message": text})
 
 
 def text_of(value: str | int | float | bool | None) -> str:
@@ -183,10 +233,12 @@ def text_of(value: str | int | float | bool | None) -> str:
     return str(value)
 
 
-def _outcome(ctx: Context, files: StepFiles, finished: Finished) -> dict[str, Any]:
+def _outcome(
+    ctx: Context, files: StepFiles, lines: OutputLines, finished: Finished
+) -> dict[str, Any]:
     ctx.extra.exit_code = finished.code
     files.collect(ctx)
-    outputs: dict[str, Any] = dict(files.outputs())
+    outputs: dict[str, Any] = lines.outputs | files.outputs()
     outputs["exit-code"] = finished.code
     outputs["stdout"] = finished.stdout
     if finished.truncated:
@@ -195,4 +247,6 @@ def _outcome(ctx: Context, files: StepFiles, finished: Finished) -> dict[str, An
         how = f"exit code {finished.code}" if finished.code > 0 else f"signal {-finished.code}"
         last = finished.stderr_last.strip()[:300]
         raise HandlerError("exit-code", f"{how}: {last}" if last else how, output=outputs)
+    if lines.refused:
+        raise HandlerError("refused-command", lines.refused, False, output=outputs)
     return outputs
