@@ -57,6 +57,8 @@ class TaskBatch(msgspec.Struct, frozen=True, array_like=True, gc=False):
     namespace: str
     sent_ms: int
     tasks: list[Task]
+    round: int = 0
+    """Of this epoch, see `EpochNotice`; a worker that knows of a higher one drops the message."""
 
 
 class ResultStatus:
@@ -185,6 +187,8 @@ class WorkerHeartbeat(msgspec.Struct, frozen=True, omit_defaults=True):
     held_since_ms: int = 0
     epochs: dict[int, int] = {}
     """Highest epoch seen for each shard; lower ones are dropped from now on."""
+    rounds: dict[int, int] = {}
+    """Highest round seen of that epoch, where it is not 0; lower ones are dropped, too."""
 
 
 class LaneOffer(msgspec.Struct, frozen=True, array_like=True, tag="lane"):
@@ -211,10 +215,16 @@ class DrainWorker(msgspec.Struct, frozen=True, array_like=True, tag="drain"):
 
 
 class EpochNotice(msgspec.Struct, frozen=True, array_like=True, tag="epoch"):
-    """A new owner: drop messages of lower epochs, and send a heartbeat at once."""
+    """Drop task messages of lower epochs and rounds, and send a heartbeat at once.
+
+    A new owner has a higher epoch. A new round within it: the owner no longer knows what became of
+    the messages of the earlier ones. Who has told what it holds, and this round, starts nothing
+    more of them: what nobody has told of is lost for certain.
+    """
 
     shard: int
     epoch: int
+    round: int = 0
 
 
 WorkerOrder: TypeAlias = LaneOffer | CancelStep | DrainWorker | EpochNotice

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, ClassVar
 if TYPE_CHECKING:
     from support.sim.world import World
 
-WORKERS_SAFE = frozenset(("calm", "owners", "stores"))
-"""Profiles in which no worker is ever lost, cut off or silent."""
+WORKERS_SAFE = frozenset(("calm", "owners", "stores", "broker"))
+"""Profiles in which no worker is ever lost, or cut off while others are not."""
 PAUSES_S = (0.02, 0.1, 0.3, 0.8, 2.0, 4.0)
 
 

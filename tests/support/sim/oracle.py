@@ -13,7 +13,15 @@ import msgspec
 from headrace.coordinator.core import Folder, ShardState, state_hash
 from headrace.coordinator.runtime.archiver import unpack
 from headrace.events import RunEvent, ShardEvent
-from headrace.messages import Claim, ClaimReply, ClientBatch, ReplyBatch, ResultBatch, ResultReply
+from headrace.messages import (
+    Claim,
+    ClaimReply,
+    ClientBatch,
+    ReplyBatch,
+    ResultBatch,
+    ResultReply,
+    Task,
+)
 from headrace.plan import decode_plan
 from support.sim.chaos import WORKERS_SAFE
 from support.sim.journal import AFTER, BEFORE, CHUNKS, TIME_MS, Journal
@@ -56,6 +64,8 @@ class ShardOracle:
         self.holders: dict[str, dict[str, None]] = {}
         self.waiters: dict[str, dict[str, None]] = {}
         self.seen: set[str] = set()
+        self.given_up: set[tuple[str, int, int]] = set()
+        """Attempts called lost in a world where no worker is in trouble."""
         self.snapshots: dict[int, tuple[str, str]] = {}
         """Position -> (name, state hash) of the registered ones."""
         self._token_before = 0
@@ -157,9 +167,15 @@ class ShardOracle:
         world = self.world
         if world.profile not in WORKERS_SAFE:
             return
+        self.given_up.add((run, step, attempt))
         begun = [e for e in world.record.by_step.get((run, step), ()) if e.attempt == attempt]
         if begun:
             self.fault(f"{run} step {step} attempt {attempt} is given up; it runs: {begun}")
+
+    def begins(self, run: str, step: int, attempt: int) -> None:
+        """A step's code begins: not that of an attempt that a worker in no trouble has lost."""
+        if (run, step, attempt) in self.given_up:
+            self.fault(f"{run} step {step} attempt {attempt} was given up, and it begins")
 
     def check_output(self, run: str, step: int, attempt: int, worker: str, output: Any) -> None:
         """A recorded result is what that attempt computed, on that worker."""
@@ -197,6 +213,10 @@ class Oracle:
         for key, held in self.holding.items():
             if len(held) > _LIMITS[key]:
                 self.world.violation(f"key {key} is held by {sorted(held)} at the same time")
+
+    def begins(self, task: Task) -> None:
+        """A step's code begins."""
+        self.shards[self.world.layout.home(task.run)].begins(task.run, task.step, task.attempt)
 
     def run(self, key: str) -> RunModel | None:
         """Return what the log says of a run."""

@@ -65,6 +65,7 @@ class Record:
                 f"{task.path} of {task.run}: attempt {task.attempt} runs again on {worker} "
                 "after its result was confirmed"
             )
+        world.oracle.begins(task)
         self.executions.append(execution)
         earlier.append(execution)
         world.tell(f"{worker} starts {task.run} {task.path} attempt {task.attempt} token {token}")

@@ -7,124 +7,22 @@ import asyncio
 import msgspec
 import pytest
 
-from headrace.bus import Disconnected, JetStreamMissing
 from headrace.coordinator.core import Order
-from headrace.coordinator.core.ready import Lane
-from headrace.coordinator.dispatch import Dispatcher, Settings, ShardDispatch
 from headrace.coordinator.dispatch import dispatcher as module
-from headrace.coordinator.dispatch.lanes import RECEIPT_MS, Lanes
+from headrace.coordinator.dispatch.lanes import RECEIPT_MS
 from headrace.errors import Unreachable
 from headrace.messages import (
     CancelStep,
-    EpochNotice,
-    Held,
     LaneOffer,
     ResultStatus,
-    StepResult,
-    Task,
     TaskBatch,
-    WorkerHeartbeat,
     decode,
     encode,
     subjects,
 )
 from support.broker import eventually
-from support.fakebus import FakeBus, FakeClock, FakeMessage
-
-LEASE = 3_000
-EMPTY = msgspec.Raw(b"\x80")
-
-
-class World:
-    """A dispatcher, shards, and workers that say what the test says."""
-
-    def __init__(self, **settings):
-        self.bus, self.clock = FakeBus(), FakeClock()
-        self.lanes = Lanes(self.bus, self.clock)
-        settings.setdefault("window_extra", 0)
-        self.dispatcher = Dispatcher(
-            self.bus, self.clock, self.lanes, Settings(lease_ms=LEASE, **settings)
-        )
-        self.woken = []
-        self.seq = 0
-        self.beats = {}
-
-    def shard(self, number=0, epoch=5, dispatched=()):
-        shard = ShardDispatch(self.dispatcher, number, lambda: self.woken.append(number))
-        shard.adopt(epoch, list(dispatched))
-        return shard
-
-    def beat(self, id="w", incarnation="1", *, silent=False, **options):
-        """A heartbeat arrives; *silent*: it is only prepared for `pass_ms`."""
-        options.setdefault("slots", 4)
-        options.setdefault("started_ms", int(incarnation))
-        beat = WorkerHeartbeat(
-            version=1,
-            id=id,
-            incarnation=incarnation,
-            namespace=options.pop("namespace", "default"),
-            capabilities=options.pop("capabilities", ["default"]),
-            handlers={},
-            free=options["slots"],
-            **options,
-        )
-        self.beats[id] = beat
-        if not silent:
-            self.bus.tell(FakeMessage(subjects.heartbeat("worker", id), encode(beat)))
-
-    def silence(self, id):
-        del self.beats[id]
-
-    def pass_ms(self, ms, *, deaf=False):
-        """Time goes by, with heartbeats and the upkeep's rounds."""
-        for _ in range(ms // 250):
-            self.clock.advance(250)
-            if self.bus.connected and not deaf and int(self.clock.s * 4) % 4 == 0:
-                for id, beat in self.beats.items():
-                    self.bus.tell(FakeMessage(subjects.heartbeat("worker", id), encode(beat)))
-            self.bus.deaf = deaf
-            self.dispatcher.expire()
-
-    def receipts(self, *, delivered=True):
-        """The broker acknowledges task messages, and delivers them."""
-        for message in self.bus.sent("headrace.task.>"):
-            self.seq += 1
-            ack = b'{"stream":"T","seq": %d}' % self.seq
-            self.bus.tell(FakeMessage(message.reply, ack))
-        if delivered:
-            for name in self.bus.js.consumers:
-                self.bus.js.consumers[name] = self.seq
-
-    def orders(self, kind):
-        found = []
-        for message in self.bus.sent("headrace.worker.>"):
-            try:
-                found.append((message.subject.split(".")[2], decode(kind, message.data)))
-            except Exception:
-                continue
-        return found
-
-
-def lane(name="l", capabilities=(), length=1_000):
-    made = Lane(name, "default", capabilities)
-    made.length = length
-    return made
-
-
-def tasks(*steps, attempt=1, run="default/r", inputs=EMPTY):
-    return [Task(run, step, f"s{step}", attempt, 100 + step, "noop", inputs) for step in steps]
-
-
-def holding(*steps, shard=0, attempt=1, **options):
-    return {"held": {shard: [Held("default/r", step, attempt) for step in steps]}, **options}
-
-
-def result(step, attempt=1, status=ResultStatus.COMPLETED, took_ms=10):
-    return StepResult("default/r", step, attempt, 100 + step, status, EMPTY, 1_000, 1_000 + took_ms)
-
-
-def lost(shard):
-    return sorted((loss.step, loss.attempt) for loss in shard.lapsed(0))
+from support.dispatchkit import World, holding, lane, look, lost, result, started, tasks
+from support.fakebus import FakeMessage
 
 
 @pytest.fixture
@@ -402,22 +300,6 @@ async def test_a_heartbeat_from_a_foreign_subject_is_not_believed(world):
 # -- delivered, and held by nobody ------------------------------------------------------------
 
 
-async def look(world, ms):
-    for _ in range(ms // 250):
-        world.pass_ms(250)
-        await world.dispatcher.look_after()
-        await asyncio.sleep(0)
-
-
-async def started(world, *steps):
-    shard = world.shard()
-    world.beat(silent=False)
-    shard.send(5, lane(), "l", tasks(*steps))
-    await eventually(lambda: "default-l" in world.bus.js.consumers)
-    world.pass_ms(4_000)
-    return shard
-
-
 async def test_delivered_and_held_by_nobody_is_lost_after_two_heartbeats(world):
     shard = await started(world, 1, 2)
     world.receipts()
@@ -575,140 +457,6 @@ async def test_a_dead_workers_own_lane_is_removed_however_often_it_takes(world):
     # Its jobs go on with the new life.
     assert lost(shard) == [(1, 1)]
     assert shard.credit(pinned) == (4, "@w-2")
-
-
-# -- the stream is lost -----------------------------------------------------------------------
-
-
-async def test_a_lost_stream_everything_unheld_is_dispatched_again(world):
-    shard = await started(world, 1, 2)
-    world.receipts(delivered=False)
-    world.bus.connected = False
-    world.pass_ms(500)
-    world.bus.js.created, world.bus.js.consumers = "t2", {}
-    world.bus.reconnect()
-    world.orders(EpochNotice)
-    await world.lanes.start()
-    assert [id for id, _ in world.orders(EpochNotice)] == ["w"]
-    # First everybody says what it holds: one step began a moment before.
-    assert lost(shard) == []
-    world.beat(**holding(2))
-    assert lost(shard) == [(1, 1)]
-    await world.dispatcher.look_after()
-    await eventually(lambda: "default-l" in world.bus.js.consumers)
-
-
-async def test_a_stream_that_vanishes_behind_our_back_is_noticed(world):
-    shard = await started(world, 1)
-    (message,) = world.bus.sent("headrace.task.>")
-    world.bus.js.created, world.bus.js.consumers = "t2", {}
-    world.bus.tell(FakeMessage(message.reply, b"", status=503))
-    world.beat()
-    await world.dispatcher.look_after()
-    world.beat()
-    assert lost(shard) == [(1, 1)]
-
-
-async def test_a_takeovers_purge_makes_a_missing_stream(world):
-    shard = world.shard()
-    await shard.take_over()
-    assert world.bus.js.purged == ["headrace.task.*.*.0"]
-    world.bus.js.trouble = Disconnected("no connection")
-    with pytest.raises(Unreachable):
-        await shard.take_over()
-    world.bus.js.trouble = JetStreamMissing("stream not found")
-    with pytest.raises(JetStreamMissing):
-        await shard.take_over()
-
-
-# -- takeover ---------------------------------------------------------------------------------
-
-ADOPTED = [("default/r", step, 1, "") for step in (1, 2, 3)]
-
-
-async def test_held_steps_are_left_alone_unheld_ones_lost_when_all_have_told(world):
-    world.beat("a")
-    world.beat("b")
-    world.pass_ms(4_000)
-    shard = world.shard(epoch=9, dispatched=ADOPTED)
-    assert sorted(id for id, notice in world.orders(EpochNotice) if notice.epoch == 9) == ["a", "b"]
-    world.beat("a", **holding(1, epochs={0: 9}))
-    assert lost(shard) == []
-    # One that knows the epoch from a task, but leaves out what it took just now.
-    world.beat("b", **holding(epochs={0: 9}, held_since_ms=500))
-    assert lost(shard) == []
-    world.beat("b", **holding(2, epochs={0: 9}))
-    assert lost(shard) == [(3, 1)]
-    world.pass_ms(10_000)
-    assert lost(shard) == []
-    assert {step for _, step in shard.leases.held} == {1, 2}
-
-
-async def test_a_heartbeat_of_the_old_epoch_says_nothing(world):
-    world.beat()
-    world.pass_ms(4_000)
-    shard = world.shard(epoch=9, dispatched=ADOPTED)
-    world.orders(EpochNotice)
-    world.beat(epochs={0: 8})
-    assert lost(shard) == []
-    # It is told again.
-    assert [notice.epoch for _, notice in world.orders(EpochNotice)] == [9]
-
-
-async def test_without_an_answer_one_lease_later(world):
-    world.beat("a")
-    world.beat("b")
-    world.pass_ms(4_000)
-    shard = world.shard(epoch=9, dispatched=ADOPTED)
-    world.beat("a", **holding(1, epochs={0: 9}))
-    world.pass_ms(2_750)
-    assert lost(shard) == []
-    world.pass_ms(750)
-    assert lost(shard) == [(2, 1), (3, 1)]
-
-
-async def test_a_coordinator_that_has_just_begun_waits_a_lease(world):
-    shard = world.shard(epoch=9, dispatched=ADOPTED)
-    world.pass_ms(2_000)
-    assert lost(shard) == []
-    world.beat(**holding(1, 2, 3, epochs={0: 9}))
-    world.pass_ms(5_000)
-    assert lost(shard) == []
-
-
-async def test_an_outage_during_the_adoption_extends_it(world):
-    world.beat("a")
-    world.pass_ms(4_000)
-    shard = world.shard(epoch=9, dispatched=ADOPTED)
-    world.bus.connected = False
-    world.pass_ms(10_000)
-    world.bus.reconnect()
-    world.pass_ms(500)
-    assert lost(shard) == []
-    world.beat("a", **holding(1, epochs={0: 9}))
-    world.pass_ms(3_500)
-    assert lost(shard) == [(2, 1), (3, 1)]
-
-
-async def test_stale_results_do_not_end_the_adoption(world):
-    world.beat()
-    world.pass_ms(4_000)
-    shard = world.shard(epoch=9, dispatched=[("default/r", 1, 2, "")])
-    shard.recorded([result(1, attempt=1)])
-    world.beat(epochs={0: 9})
-    assert lost(shard) == [(1, 2)]
-
-
-async def test_workers_learn_of_an_owner_that_adopted_nothing(world):
-    shard = world.shard(epoch=9)
-    world.beat()
-    assert [notice.epoch for _, notice in world.orders(EpochNotice)] == [9]
-    # An epoch that came with an append's doubt counts from then on.
-    shard.send(12, lane(), "l", tasks(1))
-    world.beat(epochs={0: 9})
-    assert [notice.epoch for _, notice in world.orders(EpochNotice)] == [12]
-    world.beat(epochs={0: 12})
-    assert world.orders(EpochNotice) == []
 
 
 # -- pinned -----------------------------------------------------------------------------------

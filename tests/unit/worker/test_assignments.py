@@ -102,6 +102,21 @@ def test_epochs_only_rise() -> None:
     assert held.epochs == {0: 3, 1: 0}
 
 
+def test_rounds_count_within_an_epoch() -> None:
+    held = Assignments(slots=1, queue_max=1)
+    assert held.note_epoch(0, 3, 2)
+    assert (held.epochs, held.rounds) == ({0: 3}, {0: 2})
+    assert not held.note_epoch(0, 3)
+    assert not held.note_epoch(0, 3, 1)
+    assert not held.note_epoch(0, 2, 9)
+    assert held.note_epoch(0, 3, 2)
+    assert held.note_epoch(0, 4)
+    assert (held.epochs, held.rounds) == ({0: 4}, {})
+    assert not held.note_epoch(0, 3, 2)
+    assert held.note_epoch(0, 4, 1)
+    assert not held.note_epoch(0, 4)
+
+
 def test_overdue_leaves_pinned_work_alone() -> None:
     held = Assignments(slots=1, queue_max=10)
     held.admit(make_task(step=1, token=1), HERE, 0)

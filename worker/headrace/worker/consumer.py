@@ -166,7 +166,7 @@ class Consumer:
             self._on_dropped("redelivered", len(batch.tasks))
             return
         self._on_received(len(batch.tasks))
-        if not self._assignments.note_epoch(batch.shard, batch.epoch):
+        if not self._assignments.note_epoch(batch.shard, batch.epoch, batch.round):
             self._on_dropped("old_epoch", len(batch.tasks))
             return
         self._credit.observe(len(batch.tasks))

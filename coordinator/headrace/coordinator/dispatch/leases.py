@@ -142,6 +142,19 @@ class Leases:
         """Tell whether anything is on its way in a lane, or may still come back from it."""
         return any(lease.wire_lane == wire_lane for lease in self.held.values())
 
+    def in_doubt(self) -> list[tuple[str, int, int]]:
+        """Return (run, step, attempt) of what was sent and nobody says to hold."""
+        return [(*key, lease.attempt) for key, lease in self.held.items() if not lease.worker]
+
+    def lose(self, run: str, step: int, attempt: int, reason: str) -> Loss | None:
+        """Take an attempt that nobody holds; None: somebody does, or it has ended."""
+        key = (run, step)
+        lease = self.held.get(key)
+        if lease is None or lease.worker or lease.attempt != attempt:
+            return None
+        self._forget(key, lease)
+        return Loss(run, step, attempt, "", reason)
+
     def unheld(self, wire_lanes: Iterable[str], *, before_ms: int, reason: str) -> list[Loss]:
         """Take and return attempts of these lanes, sent before *before_ms*, held by nobody."""
         lanes = set(wire_lanes)

@@ -10,6 +10,7 @@ import msgspec
 from headrace.coordinator.core import Facts, Loss, Order, WorkerFacts
 from headrace.coordinator.core.ready import Lane
 from headrace.coordinator.dispatch.leases import Leases
+from headrace.coordinator.dispatch.rollcall import RollCall
 from headrace.messages import (
     CancelStep,
     EpochNotice,
@@ -45,19 +46,15 @@ class ShardDispatch:
         self.leases = Leases(shard)
         self.on_failed: Callable[[list[StepResult]], None] = lambda _results: None
         """Told of tasks that cannot be sent to anybody."""
+        self.on_deposed: Callable[[], None] = lambda: None
+        """Told when workers know of a higher epoch than ours: somebody else owns the shard."""
+        self._deposed_ms = 0
         self._losses: list[Loss] = []
         self._cancels: dict[tuple[str, int], _Cancel] = {}
-        self._adopting = False
-        """It is not yet known which of the adopted steps somebody holds."""
-        self._adopted_ms = 0
-        self._told: set[str] = set()
-        """Lives that have said, knowing our epoch, all that they hold."""
-        self._epoch = 0
+        self._call = RollCall()
+        self._epoch = self._round = 0
+        """What is sent bears them; workers drop lower ones."""
         self._told_gone: set[str] = set()
-        self._lost_ms = 0
-        """When the task stream was lost; 0: it was not, or that is dealt with."""
-        self._unheard: set[str] = set()
-        """Lives that have not yet said since then what they hold."""
         dispatcher.shards[shard] = self
 
     def close(self) -> None:
@@ -99,7 +96,7 @@ class ShardDispatch:
         self, wire_lane: str, epoch: int, namespace: str, begun_ms: int, tasks: Sequence[Task]
     ) -> None:
         sent_ms = self._all.wall_ms(begun_ms)
-        data = encode(TaskBatch(1, self.shard, epoch, namespace, sent_ms, list(tasks)))
+        data = encode(TaskBatch(1, self.shard, epoch, namespace, sent_ms, list(tasks), self._round))
         if len(data) > self._all.settings.batch_bytes_max and len(tasks) > 1:
             half = len(tasks) // 2
             self._publish(wire_lane, epoch, namespace, begun_ms, tasks[:half])
@@ -208,36 +205,42 @@ class ShardDispatch:
         self.leases = Leases(self.shard)
         self._losses.clear()
         self._cancels.clear()
-        self._told.clear()
+        self._call.clear()
         # What a predecessor was told of them, its log may not say.
         self._told_gone.clear()
-        self._adopted_ms = self._all.now_ms()
-        self._adopting = bool(dispatched)
+        now_ms = self._all.now_ms()
         for run, step, attempt, _ in dispatched:
-            self.leases.begin(run, step, attempt, lane="", wire_lane="", now_ms=self._adopted_ms)
+            self.leases.begin(run, step, attempt, lane="", wire_lane="", now_ms=now_ms)
+        reason = "held by nobody after a takeover"
+        self._call.begin(self.leases.in_doubt(), reason, now_ms)
         self.announce()
 
     def announce(self) -> None:
-        """Tell all workers of our epoch.
+        """Tell all workers of our epoch and round.
 
         Once more as soon as we can be reached: they send again what a predecessor, frozen maybe,
         has not answered.
         """
-        self._all.broadcast("", encode(EpochNotice(self.shard, self._epoch)))
+        self._all.broadcast("", encode(self._notice()))
+
+    def _notice(self) -> EpochNotice:
+        return EpochNotice(self.shard, self._epoch, self._round)
 
     def heard(self, heartbeat: WorkerHeartbeat, now_ms: int) -> None:
         """A worker was heard."""
         self.leases.heard(heartbeat, now_ms)
         name = f"{heartbeat.id}.{heartbeat.incarnation}"
-        complete = not heartbeat.held_since_ms
-        if self._unheard and complete:
-            self._unheard.discard(name)
-        if heartbeat.epochs.get(self.shard, 0) >= self._epoch:
-            if complete and self._adopting:
-                self._told.add(name)
+        epoch, round = heartbeat.epochs.get(self.shard, 0), heartbeat.rounds.get(self.shard, 0)
+        if (epoch, round) >= (self._epoch, self._round):
+            if not heartbeat.held_since_ms:
+                self._call.told(name)
+            if epoch > self._epoch and now_ms - self._deposed_ms >= REPEAT_MS:
+                # Workers drop what we send: who waits for their results would never notice.
+                self._deposed_ms = now_ms
+                self.on_deposed()
         elif not heartbeat.stopped:
-            # Until it knows, it would take what our predecessor left on its way.
-            self._all.broadcast("", encode(EpochNotice(self.shard, self._epoch)), worker=name)
+            # Until it knows, it would take what was sent before, by our predecessor maybe.
+            self._all.broadcast("", encode(self._notice()), worker=name)
         if self._cancels:
             for held in heartbeat.held.get(self.shard, ()):
                 entry = self._cancels.get((held.run, held.step))
@@ -247,20 +250,14 @@ class ShardDispatch:
     def stream_lost(self) -> None:
         """What was on its way is gone with the broker's memory; what workers hold is not.
 
-        So all of them are asked, and what nobody holds is lost once they have answered: a step
-        that began a moment ago was in no heartbeat yet.
+        Nor is what was sent to the new stream before we knew that it is another one. So a new
+        round begins: all are asked, drop from then on what they may still get of the earlier
+        rounds, and what nobody holds of those is lost.
         """
-        self._lost_ms = self._all.now_ms() + 1
-        self._unheard = {record.name for record in self._all.fleet.workers.values()}
+        self._round += 1
+        doubts = self.leases.in_doubt()
+        self._call.begin(doubts, "the task stream was lost", self._all.now_ms())
         self.announce()
-
-    def _lost_with_the_stream(self) -> list[Loss]:
-        self._unheard &= {record.name for record in self._all.fleet.workers.values()}
-        if not self._lost_ms or self._unheard:
-            return []
-        before_ms, self._lost_ms = self._lost_ms, 0
-        lanes = self.leases.suspects(before_ms=before_ms)
-        return self.leases.unheld(lanes, before_ms=before_ms, reason="the task stream was lost")
 
     def drop_unheld(self, lanes: Sequence[str], before_ms: int) -> None:
         """What was sent to these lanes before was delivered; what nobody holds of it is lost."""
@@ -275,25 +272,25 @@ class ShardDispatch:
         if everything.bus.connected:
             heard_ms = everything.heard_upto_ms
             found += self.leases.lapsed(everything.fleet, heard_ms)
-            found += self._lost_with_the_stream()
-            if self._adopting and self._adoption_over(heard_ms):
-                self._adopting = False
-                found += self.leases.unheld(
-                    [""], before_ms=self._adopted_ms + 1, reason="held by nobody after a takeover"
-                )
+            if self._call.is_open and self._all_told(heard_ms):
+                lost = (self.leases.lose(*doubt) for doubt in self._call.end())
+                found += [loss for loss in lost if loss is not None]
         if found:
             everything.on_lapsed(len(found))
         return found
 
-    def _adoption_over(self, heard_ms: int) -> bool:
-        """All live workers, knowing this epoch, have told what they hold; or a lease has passed."""
+    def _all_told(self, heard_ms: int) -> bool:
+        """All live workers, knowing this epoch and round, have told what they hold."""
         everything = self._all
         if everything.fleet.is_blind(heard_ms):
+            # Others may have come while we were cut off, and taken what we had sent.
             return False
-        if heard_ms - self._adopted_ms > everything.settings.lease_ms:
-            return True
-        workers = everything.fleet.workers.values()
-        return everything.known_everybody() and all(record.name in self._told for record in workers)
+        return self._call.is_over(
+            [record.name for record in everything.fleet.workers.values()],
+            everybody=everything.known_everybody(),
+            heard_ms=heard_ms,
+            lease_ms=everything.settings.lease_ms,
+        )
 
     def gone(self, now_ms: int) -> list[tuple[str, str]]:
         """See `Dispatch.gone`."""

@@ -269,6 +269,7 @@ class Shard:
         dispatch.on_failed = lambda results: owner.post_results(
             ResultBatch(1, around.coordinator, around.incarnation, results), _to_nobody, 0
         )
+        dispatch.on_deposed = owner.doubt
         self.owner = owner
         serving = asyncio.create_task(self._serve(owner, shard_log), name=f"serve-{self.shard}")
         serving.add_done_callback(self._ended)

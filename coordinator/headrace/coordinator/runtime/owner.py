@@ -202,6 +202,10 @@ class Owner:
         """Something changed outside (a worker joined, credit is back): look at the lanes."""
         self._wake.set()
 
+    def doubt(self) -> None:
+        """Somebody speaks of another owner: ask the log whether the shard is still ours."""
+        self.post(lambda _: setattr(self, "_asserts", True))
+
     async def snapshot(self) -> None:
         """Take a snapshot now, beside those that are due; a failure is logged, as with them."""
         if self.machine is not None:
@@ -239,8 +243,7 @@ class Owner:
     async def _take(self) -> Machine:
         """Take the log, fold it, and derive what a leader needs."""
         began = self._clock.monotonic()
-        folder = self._folder
-        self._folder = None
+        folder, self._folder = self._folder, None
         if folder is None:
             folder = Folder(await self._snapshots.load(self.shard, self._builtin))
         state = folder.state

@@ -2,7 +2,8 @@
 
 Rules that live here and nowhere else:
 
-- a message of an epoch lower than the highest seen for its shard is dropped;
+- a message of an epoch lower than the highest seen for its shard, or of a lower round of that
+  epoch, is dropped;
 - an attempt is held once, however often it arrives; the same attempt under a higher token means
   that a new owner dispatched it again without knowing: the token is taken over, the work goes on;
 - a dispatch that was taken before (same token) is dropped, also after it has ended;
@@ -95,6 +96,8 @@ class Assignments:
         self.running = 0
         """Attempts that occupy a slot now."""
         self.epochs: dict[int, int] = {}
+        self.rounds: dict[int, int] = {}
+        """By shard, the highest round seen of its highest epoch; without those that are 0."""
         self._held: dict[tuple[str, int], Assignment] = {}
         self._queue: deque[Assignment] = deque()
         self._recent: set[tuple[str, int, int, int]] = set()
@@ -120,12 +123,25 @@ class Assignments:
         """Return what is held of a step."""
         return self._held.get((run, step))
 
-    def note_epoch(self, shard: int, epoch: int) -> bool:
-        """Remember an owner's *epoch*; False: a higher one is known, drop the message."""
+    def note_epoch(self, shard: int, epoch: int, round: int = 0) -> bool:
+        """Remember an owner's *epoch* and *round*; False: higher ones are known, drop the message.
+
+        A lower round of a higher epoch is higher.
+        """
         known = self.epochs.get(shard, -1)
-        if epoch > known:
-            self.epochs[shard] = epoch
-        return epoch >= known
+        if epoch == known:
+            seen = self.rounds.get(shard, 0)
+            if round > seen:
+                self.rounds[shard] = round
+            return round >= seen
+        if epoch < known:
+            return False
+        self.epochs[shard] = epoch
+        if round:
+            self.rounds[shard] = round
+        else:
+            self.rounds.pop(shard, None)
+        return True
 
     def admit(self, task: Task, origin: Origin, now_ms: int) -> int:
         """Take *task* into the queue, or say why not (`Admission`)."""

@@ -87,4 +87,5 @@ def heartbeat(
         held=held_by_shard(assignments, outbox, now_ms=now_ms, since_ms=since_ms),
         held_since_ms=since_ms,
         epochs=dict(assignments.epochs),
+        rounds=dict(assignments.rounds),
     )
