@@ -34,7 +34,7 @@ from headrace.messages._client import (
     WaitReason,
     WorkerView,
 )
-from headrace.messages._codec import decode, encode
+from headrace.messages._codec import UNREADABLE, decode, encode
 from headrace.messages._steps import (
     CancelStep,
     Claim,
@@ -60,6 +60,7 @@ from headrace.messages._steps import (
 )
 
 __all__ = [
+    "UNREADABLE",
     "CancelRun",
     "CancelStep",
     "Claim",

@@ -10,6 +10,8 @@ import msgspec
 from headrace.errors import InvalidRequest
 
 T = TypeVar("T")
+UNREADABLE = (msgspec.MsgspecError, UnicodeError, RecursionError)
+"""What msgspec raises for bytes from outside: wrong types, text that is no UTF-8, deep nesting."""
 encode = msgspec.msgpack.Encoder().encode
 
 
@@ -22,6 +24,6 @@ def decode(kind: type[T], data: bytes) -> T:
     """Return *data* as *kind*; raises `InvalidRequest` on anything else (peers may be hostile)."""
     try:
         return cast("T", _decoder(cast("Any", kind)).decode(data))
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         name = getattr(kind, "__name__", str(kind))
         raise InvalidRequest(f"not a {name}: {error}") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 
 import msgspec
 import pytest
@@ -88,6 +89,36 @@ async def test_an_unacknowledged_publish_is_repeated_under_one_id(world):
     world.lanes.repeat()
     assert world.bus.sent("headrace.task.>") == []
     assert world.lanes._pending_bytes == 0
+
+
+async def test_refused_messages_are_told_of_when_it_begins_and_when_it_ends(world, caplog):
+    shard = world.shard()
+    world.beat(slots=16)
+    shard.send(5, lane(), "l", tasks(1, 2, 3))
+    caplog.set_level(logging.INFO)
+    for _ in range(3):
+        for sent in world.bus.sent("headrace.task.>"):
+            refusal = b'{"error":{"code":503,"description":"no room"}}'
+            world.bus.tell(FakeMessage(sent.reply, refusal))
+        world.clock.advance(RECEIPT_MS)
+        world.lanes.repeat()
+    (begun,) = caplog.records
+    assert begun.message == "task messages are refused by the broker"
+    assert "no room" in begun.reason
+    # One of them is not recovery.
+    first, *others = world.bus.sent("headrace.task.>")
+    world.bus.tell(FakeMessage(first.reply, b'{"stream":"T","seq": 1}'))
+    assert len(caplog.records) == 1
+    for sent in others:
+        world.bus.tell(FakeMessage(sent.reply, b'{"stream":"T","seq": 1}'))
+    ended = caplog.records[-1]
+    assert ended.message == "no task message is refused any more"
+    assert (ended.messages, ended.refusals, len(caplog.records)) == (3, 9, 2)
+    # The next trouble is told of again.
+    shard.send(5, lane(), "l", tasks(4))
+    (sent,) = world.bus.sent("headrace.task.>")
+    world.bus.tell(FakeMessage(sent.reply, b"", status=503))
+    assert caplog.records[-1].message == begun.message
 
 
 async def test_while_disconnected_it_is_kept(world):

@@ -54,8 +54,10 @@ class FakePull:
     def close(self) -> None:
         self.closed = True
 
-    def give(self, *tasks, epoch: int = 1, version: int = 1, deliveries: int = 1) -> None:
-        data = encode(TaskBatch(version, 0, epoch, "default", 0, list(tasks)))
+    def give(
+        self, *tasks, epoch: int = 1, round: int = 0, version: int = 1, deliveries: int = 1
+    ) -> None:
+        data = encode(TaskBatch(version, 0, epoch, "default", 0, list(tasks), round))
         self.give_raw(data, deliveries)
 
     def give_raw(self, data: bytes, deliveries: int = 1) -> None:
@@ -122,10 +124,21 @@ async def test_drops_old_epochs_and_nonsense(scene: Scene) -> None:
     pull.give(epoch=5)
     pull.give(make_task(), epoch=4)
     pull.give_raw(b"nonsense")
+    pull.give_raw(encode(TaskBatch(1, 0, 5, "default", 0, [])).replace(b"default", b"defa\xfflt"))
     pull.give(make_task(), version=9)
-    assert scene.dropped == [("old_epoch", 1), ("malformed", 1), ("malformed", 1)]
-    assert (len(pull.acked), len(pull.termed)) == (2, 2)
+    assert scene.dropped == [("old_epoch", 1), *[("malformed", 1)] * 3]
+    assert (len(pull.acked), len(pull.termed)) == (2, 3)
     assert len(scene.bench.executor.assignments) == 0
+
+
+async def test_drops_earlier_rounds_of_an_epoch(scene: Scene) -> None:
+    pull = scene.lane("linux")
+    pull.give(make_task("d/a", token=1), epoch=5, round=1)
+    pull.give(make_task("d/b", token=2), epoch=5)
+    assert scene.dropped == [("old_epoch", 1)]
+    pull.give(make_task("d/c", token=3), epoch=6)
+    await scene.bench.executor.wait_idle()
+    assert [result.run for result in scene.bench.results] == ["d/a", "d/c"]
 
 
 async def test_unconfirmed_result_is_answered_again_not_run_again(scene: Scene) -> None:

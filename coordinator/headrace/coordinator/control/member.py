@@ -49,7 +49,7 @@ from headrace.coordinator.control.view import (
     state_hash,
 )
 from headrace.errors import InvalidConfig, LimitExceeded
-from headrace.messages import WorkerHeartbeat, subjects
+from headrace.messages import UNREADABLE, WorkerHeartbeat, subjects
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ class _ViewHost(StateMachine):
     def apply(self, payload: bytes, index: int) -> None:
         try:
             commit = decode_commit(payload)
-        except msgspec.MsgspecError:
+        except UNREADABLE:
             # A newer release's command: the same gap on every replica that does not know it.
             self.state.number = index
             raise
@@ -219,7 +219,7 @@ class Member:
         """Take a coordinator's heartbeat."""
         try:
             beat = decode_heartbeat(data)
-        except msgspec.MsgspecError as error:
+        except UNREADABLE as error:
             log.warning("heartbeat not understood", extra={"subject": subject, "error": str(error)})
             return
         if subject != subjects.heartbeat("coordinator", beat.id):

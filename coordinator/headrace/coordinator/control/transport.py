@@ -24,6 +24,7 @@ from headrace.coordinator.control.wire import (
     encode_envelope,
 )
 from headrace.errors import Busy, LimitExceeded
+from headrace.messages import UNREADABLE
 
 log = logging.getLogger(__name__)
 
@@ -117,7 +118,7 @@ class NatsTransport:
         """
         try:
             envelope = decode_envelope(data)
-        except msgspec.MsgspecError:
+        except UNREADABLE:
             self._refuse("malformed")
             return None
         if envelope.version != WIRE_VERSION:

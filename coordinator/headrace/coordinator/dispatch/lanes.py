@@ -49,6 +49,47 @@ class _Sent(NamedTuple):
     first_ms: int
 
 
+class _Trouble:
+    """Logs when the broker begins to refuse task messages, and when it has them all: no line each.
+
+    A refused message is repeated every second, and thousands may wait.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: set[str] = set()
+        """Tokens of refused messages that are kept."""
+        self._messages = self._refusals = 0
+
+    def refused(self, token: str, reason: str) -> None:
+        """A message was not taken; it is kept."""
+        if not self._waiting:
+            log.warning("task messages are refused by the broker", extra={"reason": reason})
+        self._refusals += 1
+        if token not in self._waiting:
+            self._messages += 1
+            self._waiting.add(token)
+
+    def settled(self, token: str) -> None:
+        """A message was taken, or is no longer ours to send."""
+        if token in self._waiting:
+            self._waiting.discard(token)
+            if not self._waiting:
+                self._tell()
+
+    def forget(self) -> None:
+        """Nothing is kept any more."""
+        if self._waiting:
+            self._waiting.clear()
+            self._tell()
+
+    def _tell(self) -> None:
+        log.info(
+            "no task message is refused any more",
+            extra={"messages": self._messages, "refusals": self._refusals},
+        )
+        self._messages = self._refusals = 0
+
+
 class Lanes:
     """The task stream, as one coordinator uses it."""
 
@@ -67,6 +108,7 @@ class Lanes:
         self._created = ""
         self.doubtful = False
         """The stream may be gone: look at it, with `start`."""
+        self._trouble = _Trouble()
         self.on_stream_lost: Callable[[], None] = lambda: None
 
     async def start(self) -> None:
@@ -87,6 +129,7 @@ class Lanes:
             log.warning("task stream was lost; what nobody holds is dispatched again")
             self._made.clear()
             self._sent.clear()
+            self._trouble.forget()
             self._marks.clear()
             self._pending_bytes = 0
             self.on_stream_lost()
@@ -134,12 +177,13 @@ class Lanes:
             self._bus.publish(subject, payload, reply=reply, headers={"Nats-Msg-Id": reply})
         except (Busy, LimitExceeded) as error:
             # Kept: `repeat` sends it again (to a broker with a lower limit, until it is moved).
-            log.warning("task message not sent", extra={"error": str(error)})
+            self._trouble.refused(token, str(error))
 
     def drop_shard(self, shard: int) -> None:
         """A shard is not ours any more: what the broker has not got is its new owner's to send."""
         for token in [token for token, sent in self._sent.items() if sent.shard == shard]:
             self._pending_bytes -= len(self._sent.pop(token).payload)
+            self._trouble.settled(token)
 
     def _receipt(self, message: Message) -> None:
         found = _LAST_TOKEN.search(message.subject)
@@ -147,13 +191,13 @@ class Lanes:
         if b'"error"' in message.data or message.status:
             # Kept: `repeat` sends it again. Nobody answers (503) for a stream that is gone.
             self.doubtful = True
-            log.warning(
-                "task message refused by the broker",
-                extra={"answer": bytes(message.data[:200]).decode(errors="replace")},
-            )
+            if token in self._sent:
+                answer = bytes(message.data[:200]).decode(errors="replace")
+                self._trouble.refused(token, answer or f"status {message.status}")
             return
         sent = self._sent.pop(token, None)
         if sent is not None:
+            self._trouble.settled(token)
             self._pending_bytes -= len(sent.payload)
             stored = _SEQUENCE.search(message.data)
             if stored is not None:

@@ -45,6 +45,7 @@ from headrace.coordinator.shardlog.log import LogLost, SnapshotStore
 from headrace.errors import HeadraceError, InvalidRequest
 from headrace.events import SettingsChanged
 from headrace.messages import (
+    UNREADABLE,
     Claim,
     ClientBatch,
     ResultBatch,
@@ -373,7 +374,7 @@ class Shard:
             return
         try:
             request = _requests.decode(message.data)
-        except msgspec.MsgspecError as error:
+        except UNREADABLE as error:
             self._around.refused("malformed")
             log.warning("result not understood", extra={"error": str(error)})
             return

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from headrace.errors import InvalidConfig
+from headrace.messages import UNREADABLE
 from headrace.worker.handlers._errors import HandlerError
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -63,7 +64,7 @@ class Handler:
             return raw
         try:
             return self._decoder.decode(raw)
-        except msgspec.MsgspecError as error:
+        except UNREADABLE as error:
             raise self._invalid(error) from error
 
     def convert(self, inputs: Mapping[str, Any]) -> Any:
