@@ -136,7 +136,7 @@ class Owner:
         self._resend_ms = 0
         self._logged: list[Callable[[], None]] = []
         """To be called once the tick is in the log."""
-        self._asserts = False
+        self.asserts = False
         """The tick's answers say "no", or "done already": true only if the shard is still ours."""
         self.settled = True
         """The state holds nothing but what is in the log (no append is in flight)."""
@@ -201,10 +201,6 @@ class Owner:
     def wake(self) -> None:
         """Something changed outside (a worker joined, credit is back): look at the lanes."""
         self._wake.set()
-
-    def doubt(self) -> None:
-        """Somebody speaks of another owner: ask the log whether the shard is still ours."""
-        self.post(lambda _: setattr(self, "_asserts", True))
 
     async def snapshot(self) -> None:
         """Take a snapshot now, beside those that are due; a failure is logged, as with them."""
@@ -333,7 +329,7 @@ class Owner:
         if machine.dirty:
             effects = await self._log_tick(machine, items)
         else:
-            if self._asserts and not await self._still_ours(items):
+            if self.asserts and not await self._still_ours(items):
                 replies.clear()
             if machine.orders or machine.outgoing:
                 # Derived again from what is in the log: after a takeover, or for want of an answer.
@@ -368,7 +364,7 @@ class Owner:
         for copy in self._keeper.copies:
             copy.copy(machine)
         self._keeper.copies.clear()
-        self._asserts = False
+        self.asserts = False
         self._logged.clear()
         machine.begin(self._clock.now_ms())
 
@@ -411,7 +407,7 @@ class Owner:
                 self._turn_away([(item, size)])
         if machine.dirty:
             self._act(machine, await self._log_tick(machine, []))
-        elif self._asserts and not await self._still_ours(items):
+        elif self.asserts and not await self._still_ours(items):
             replies.clear()
         for respond, arguments in replies:
             respond(*arguments)
@@ -475,7 +471,7 @@ class Owner:
                 late = batch.results[index]
                 run = machine.state.runs.get(late.run)
                 self._watch.result_refused(refusal_reason(run, late.step, late.attempt))
-                self._asserts = True
+                self.asserts = True
             self._dispatch.recorded(batch.results)
             replies.append((respond, (encode(ResultReply(refused)),)))
         elif isinstance(item[0], Claim):
@@ -483,13 +479,13 @@ class Owner:
             self._watch.request(Claim)
             start_by_ms = machine.state.now_ms + START_BY_MS
             reply: ClaimReply = machine.claim(claim, start_by_ms=start_by_ms)
-            self._asserts |= not reply.granted
+            self.asserts |= not reply.granted
             replies.append((respond, (encode(reply),)))
         else:
             _, message, content, respond = item
             self._watch.request(OutMessage)
             machine.deliver(message, content)
-            self._asserts = True
+            self.asserts = True
             replies.append((respond, (b"",)))
 
     def _apply_requests(self, machine: Machine, batch: PendingBatch, replies: list[Any]) -> None:
@@ -504,9 +500,9 @@ class Owner:
                 value = machine.request(batch.namespace, request)
             self._watch.request(type(request), refused=isinstance(value, Refusal))
             if isinstance(value, Refusal):
-                self._asserts |= value.code not in _MAY_CHANGE
+                self.asserts |= value.code not in _MAY_CHANGE
             elif isinstance(request, HasRuns):
-                self._asserts = True
+                self.asserts = True
             if isinstance(value, RENDERED):
                 if batch.wants_views:
                     now_ms = machine.state.now_ms
