@@ -152,6 +152,16 @@ async def test_an_owner_of_the_past_changes_nothing(scene):
     assert scene.owners.asked == []
 
 
+async def test_a_new_round_keeps_away_what_was_sent_before(scene):
+    scene.order(LANE)
+    scene.order(EpochNotice(0, 1, 1))
+    assert (scene.life.assignments.epochs, scene.life.assignments.rounds) == ({0: 1}, {0: 1})
+    scene.give(make_task())
+    await asyncio.sleep(0)
+    assert len(scene.life.assignments) == 0
+    assert scene.owners.asked == []
+
+
 async def test_an_owner_that_asks_hears_at_once_what_is_held(scene):
     beating = asyncio.create_task(scene.life.heartbeats.run())
     scene.order(LANE)

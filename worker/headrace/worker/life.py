@@ -16,6 +16,7 @@ import msgspec
 from headrace.bus import Bus, Message, Subscription
 from headrace.errors import HeadraceError
 from headrace.messages import (
+    UNREADABLE,
     CancelStep,
     DrainWorker,
     EpochNotice,
@@ -230,7 +231,7 @@ class Life:
     def _order(self, message: Message) -> None:
         try:
             order = _ORDERS.decode(message.data)
-        except msgspec.MsgspecError as error:
+        except UNREADABLE as error:
             log.error("order not understood", extra={"error": str(error)})
             return
         if isinstance(order, LaneOffer):
@@ -250,7 +251,7 @@ class Life:
         if notice.epoch >= assignments.epochs.get(notice.shard, 0):
             # Said by an owner that can be reached; the one we wait for may be another.
             self.reporter.moved(notice.shard)
-        assignments.note_epoch(notice.shard, notice.epoch)
+        assignments.note_epoch(notice.shard, notice.epoch, notice.round)
         self.heartbeats.kick()
 
     def _back(self) -> None:
