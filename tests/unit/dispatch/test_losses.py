@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from headrace.bus import Disconnected, JetStreamMissing
 from headrace.coordinator.dispatch.rollcall import LEASES_MAX, RollCall
 from headrace.errors import Unreachable
-from headrace.messages import EpochNotice, TaskBatch, decode
+from headrace.messages import EpochNotice, TaskBatch, decode, encode
 from headrace.worker.core import Assignments
 from support.broker import eventually
-from support.dispatchkit import LEASE, World, holding, lane, lost, result, started, tasks
+from support.dispatchkit import (
+    LEASE,
+    World,
+    holding,
+    lane,
+    look,
+    lost,
+    result,
+    started,
+    tasks,
+)
 from support.fakebus import FakeMessage
 
 
@@ -156,6 +167,58 @@ async def test_a_takeovers_purge_makes_a_missing_stream(world):
     world.bus.js.trouble = JetStreamMissing("stream not found")
     with pytest.raises(JetStreamMissing):
         await shard.take_over()
+
+
+# -- inputs that are stored first --------------------------------------------------------------
+
+
+async def uploading(world):
+    """One step is sent, the inputs of another are being stored; return what ends that."""
+    stored = []
+    world.dispatcher.oversized.store = lambda task, then, _failed: stored.append((task, then))
+    world.bus.max_payload_bytes = 2_000
+    shard = await started(world, 1)
+    shard.send(5, lane(), "l", tasks(2, inputs=msgspec.Raw(encode("x" * 5_000))))
+    ((task, then),) = stored
+    world.receipts()
+    return shard, lambda: then(msgspec.structs.replace(task, inputs=msgspec.Raw(b"\x80")))
+
+
+async def test_what_is_still_being_stored_is_not_lost_however_long_it_takes(world):
+    shard, done = await uploading(world)
+    world.beat(**holding(1))
+    await look(world, 20_000)
+    assert lost(shard) == []
+    done()
+    (message,) = world.bus.sent("headrace.task.>")
+    assert [task.step for task in decode(TaskBatch, message.data).tasks] == [2]
+    # It counts from then on, like any other.
+    await look(world, 4_000)
+    assert lost(shard) == []
+    world.bus.tell(FakeMessage(message.reply, b'{"stream":"T","seq": 9}'))
+    world.bus.js.consumers["default-l"] = 9
+    await look(world, 4_000)
+    assert lost(shard) == [(2, 1)]
+
+
+async def test_what_is_still_being_stored_is_not_lost_with_the_stream(world):
+    shard, done = await uploading(world)
+    await stream_lost(world)
+    world.beat(**answer())
+    world.pass_ms(LEASE + 1_000)
+    assert lost(shard) == [(1, 1)]
+    world.bus.sent("headrace.task.>")
+    done()
+    (message,) = world.bus.sent("headrace.task.>")
+    assert decode(TaskBatch, message.data).round == 1
+
+
+async def test_what_was_stored_for_an_earlier_ownership_is_not_sent(world):
+    shard, done = await uploading(world)
+    shard.adopt(6, [("default/r", 2, 1, "")])
+    world.bus.sent("headrace.task.>")
+    done()
+    assert world.bus.sent("headrace.task.>") == []
 
 
 # -- takeover ---------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ class Lease:
         "absent_ms",
         "attempt",
         "lane",
+        "prepared",
         "running",
         "sent_ms",
         "wire_lane",
@@ -38,6 +39,8 @@ class Lease:
         self.sent_ms = sent_ms
         self.worker = ""
         self.running = False
+        self.prepared = True
+        """It is sent, or about to be; False while its inputs are being stored."""
         self.absent = self.absent_ms = 0
 
 
@@ -135,7 +138,7 @@ class Leases:
         return {
             lease.wire_lane
             for lease in self.held.values()
-            if not lease.worker and lease.sent_ms < before_ms
+            if not lease.worker and lease.prepared and lease.sent_ms < before_ms
         }
 
     def uses(self, wire_lane: str) -> bool:
@@ -144,7 +147,25 @@ class Leases:
 
     def in_doubt(self) -> list[tuple[str, int, int]]:
         """Return (run, step, attempt) of what was sent and nobody says to hold."""
-        return [(*key, lease.attempt) for key, lease in self.held.items() if not lease.worker]
+        return [
+            (*key, lease.attempt)
+            for key, lease in self.held.items()
+            if not lease.worker and lease.prepared
+        ]
+
+    def prepare(self, run: str, step: int, attempt: int) -> None:
+        """Its inputs are being stored: nothing of it can be lost before it is sent (`sent`)."""
+        lease = self.held.get((run, step))
+        if lease is not None and lease.attempt == attempt:
+            lease.prepared = False
+
+    def sent(self, run: str, step: int, attempt: int, now_ms: int) -> bool:
+        """What was prepared is sent now; False: it is not wanted any more."""
+        lease = self.held.get((run, step))
+        if lease is None or lease.attempt != attempt:
+            return False
+        lease.prepared, lease.sent_ms = True, now_ms
+        return True
 
     def lose(self, run: str, step: int, attempt: int, reason: str) -> Loss | None:
         """Take an attempt that nobody holds; None: somebody does, or it has ended."""
@@ -160,7 +181,12 @@ class Leases:
         lanes = set(wire_lanes)
         found: list[Loss] = []
         for key, lease in list(self.held.items()):
-            if not lease.worker and lease.sent_ms < before_ms and lease.wire_lane in lanes:
+            if (
+                not lease.worker
+                and lease.prepared
+                and lease.sent_ms < before_ms
+                and lease.wire_lane in lanes
+            ):
                 self._forget(key, lease)
                 found.append(Loss(*key, lease.attempt, "", reason))
         return found

@@ -112,16 +112,21 @@ class ShardDispatch:
             self._too_large(task, f"it makes a message of {size} bytes; the broker takes less")
             return
 
+        leases = self.leases
+
         def send(slim: Task) -> None:
-            lease = self.leases.held.get((task.run, task.step))
-            if lease is not None and lease.attempt == task.attempt and self._all.has(self):
-                self._publish(wire_lane, epoch, namespace, begun_ms, [slim])
+            # However long it took: only now can it be delivered, held, or lost.
+            now_ms = self._all.now_ms()
+            wanted = self.leases is leases and self._all.has(self)
+            if wanted and leases.sent(task.run, task.step, task.attempt, now_ms):
+                self._publish(wire_lane, self._epoch, namespace, now_ms, [slim])
 
         def failed(reason: str) -> None:
             if not self._all.has(self):
                 return
             self._too_large(task, f"its inputs of {size} bytes could not be stored: {reason}")
 
+        leases.prepare(task.run, task.step, task.attempt)
         self._all.oversized.store(task, send, failed)
 
     def _too_large(self, task: Task, reason: str) -> None:
