@@ -81,6 +81,20 @@ def test_a_tombstone_remembers_the_run_until_it_cannot_be_sent_again() -> None:
     assert kit.submit(EMPTY, **again).code == "too-late"
 
 
+def test_an_idle_shard_forgets_a_run_as_a_busy_one_does() -> None:
+    """Nothing is appended meanwhile: the id is free all the same, and every replica sees it so."""
+    kit = Kit()
+    digest = kit.store(EMPTY)
+    kit.start(digest, explicit=True, not_after_ms=kit.now_ms + 10_000)
+    evict(kit)
+    kit.advance(10_000 + FORGET_MARGIN_MS)
+    assert kit.submit(digest, explicit=True).code == "archived"
+    assert kit.submit(digest, input={"n": 1}, explicit=True).code == "conflict"
+    kit.advance(1)
+    assert not isinstance(kit.submit(digest, explicit=True), Refusal)
+    assert kit.machine.state.tombstones == {}
+
+
 def test_an_id_is_not_free_in_the_very_tick_of_its_eviction() -> None:
     """A tick's evictions are folded behind its runs: a new run of that id would be evicted."""
     kit = Kit()

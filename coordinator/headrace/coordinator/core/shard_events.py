@@ -60,6 +60,17 @@ def forget_expired(state: ShardState) -> None:
             state.requests.pop(name, None)
 
 
+def tombstone(state: ShardState, key: str) -> Tombstone | None:
+    """Return what is remembered of an ended run; None once the next batch would forget it.
+
+    A shard that is idle has no batch: it must not keep an id for longer than a busy one.
+    """
+    found = state.tombstones.get(key)
+    if found is not None and found.expires_ms < state.now_ms - FORGET_MARGIN_MS:
+        return None
+    return found
+
+
 def idle_plans(state: ShardState) -> list[str]:
     """Return the plans that are to be forgotten: of those without a live run, the oldest."""
     if len(state.plans) <= IDLE_PLANS_MAX:

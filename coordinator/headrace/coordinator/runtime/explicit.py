@@ -23,7 +23,7 @@ async def check_explicit(archive: Archive, owner: Owner, pending: PendingBatch) 
             continue
         machine = owner.machine
         key = subjects.run_key(pending.namespace, request.run)
-        if machine is not None and (key in machine.state.runs or key in machine.state.tombstones):
+        if machine is not None and key in machine.state.runs:
             continue
         try:
             found = await archive.get(pending.namespace, request.run)

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
-from headrace.coordinator.core import views
+from headrace.coordinator.core import shard_events, views
 from headrace.coordinator.core.commands import Refusal, Reply
 from headrace.coordinator.core.nodes import concurrency
 from headrace.coordinator.core.requests.mutation import Handler, over, too_late
@@ -35,9 +35,11 @@ def _submit(tick: Tick, namespace: str, request: SubmitRun) -> Reply:
     if tick.is_evicted(key):
         return Refusal("busy", f"run {request.run} is on its way to the archive", 50)
     existing = state.runs.get(key)
-    tombstone = state.tombstones.get(key)
-    if existing is not None or tombstone is not None:
-        return _resubmit(tick, existing, key, request)
+    ended = shard_events.tombstone(state, key)
+    if existing is not None:
+        return _resubmit(existing, existing.fingerprint, request)
+    if ended is not None:
+        return _resubmit(None, ended.fingerprint, request)
     late = too_late(tick, request)
     if late is not None:
         return late
@@ -123,11 +125,10 @@ def _unfit_labels(tick: Tick, labels: Mapping[str, str]) -> Refusal | None:
     return None
 
 
-def _resubmit(tick: Tick, run: Run | None, key: str, request: SubmitRun) -> Reply:
+def _resubmit(run: Run | None, known: str, request: SubmitRun) -> Reply:
     """The id is taken: by this very submit, sent again, or by another one."""
     if run is not None and run.request_id == request.request_id:
         return views.Later(run)
-    known = run.fingerprint if run is not None else tick.state.tombstones[key].fingerprint
     if known:
         same = known == fingerprint(request.plan, request.input)
     else:
