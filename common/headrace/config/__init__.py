@@ -4,7 +4,7 @@ Order: defaults, `headrace.toml`, variables ``HEADRACE_CFG_<SECTION>__<KEY>``, f
 are refused. ``python -m headrace.config`` prints the reference page.
 """
 
-from headrace.config._addresses import shown_address, shown_addresses
+from headrace.config._addresses import listed_addresses, shown_address, shown_addresses
 from headrace.config._load import DEFAULT_FILE, PREFIX, load
 from headrace.config._reference import describe
 from headrace.config._schema import (
@@ -30,6 +30,7 @@ __all__ = [
     "Metrics",
     "Worker",
     "describe",
+    "listed_addresses",
     "load",
     "shown_address",
     "shown_addresses",

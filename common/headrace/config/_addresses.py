@@ -14,6 +14,11 @@ _ADDRESS = re.compile(
 UNREADABLE = "(an address that cannot be read)"
 
 
+def listed_addresses(texts: Iterable[str]) -> list[str]:
+    """Return addresses that were given one by one, or several in a text, separated by commas."""
+    return [part.strip() for text in texts for part in text.split(",") if part.strip()]
+
+
 def shown_address(address: str) -> str:
     """Return *address* without user name, password or token.
 

@@ -72,6 +72,9 @@ def find_target(settings: Settings) -> Target:
         return Target(environ["FLOWCTL_SERVER"], namespace, "FLOWCTL_SERVER")
     if context.get("server"):
         return Target(context["server"], namespace, f"context {name or config.current}")
+    if config.current and not name:
+        # It names no context: guessing a server instead could reach another cluster.
+        context_named(config, config.current)
     from headrace.client._dev import read_dev
 
     dev = read_dev()

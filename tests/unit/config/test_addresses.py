@@ -4,9 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.config import shown_address, shown_addresses
+from headrace.config import listed_addresses, shown_address, shown_addresses
 
 SECRET = "hunter2"
+
+
+def test_addresses_come_one_by_one_or_with_commas():
+    given = ("nats://a:1, nats://b:2", "nats://c:3,")
+    assert listed_addresses(given) == ["nats://a:1", "nats://b:2", "nats://c:3"]
+    assert listed_addresses(()) == []
 
 
 @pytest.mark.parametrize(

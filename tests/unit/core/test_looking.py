@@ -40,10 +40,15 @@ def test_why_a_step_is_ready_and_does_not_run(
 ) -> None:
     kit = Kit(credit=0)
     kit.start(plan(task("a", runs_on=("linux", "GPU"[:3].lower()))))
-    explanation = kit.explain(facts=Facts(workers=workers, missing_since_ms={"gpu": 7}))
-    assert explanation.summary == f"a: {sentence}"
-    if "offers gpu" in sentence:
-        assert explanation.reasons[0].since_ms == 7
+    begun_ms = kit.now_ms
+    kit.advance(5_000)
+    # The label was missing before the run came: the run waits only since then.
+    for missing_ms, since_ms in ((7, begun_ms), (begun_ms + 7, begun_ms + 7)):
+        facts = Facts(workers=workers, missing_since_ms={"gpu": missing_ms})
+        explanation = kit.explain(facts=facts)
+        assert explanation.summary == f"a: {sentence}"
+        offered = "offers gpu" not in sentence
+        assert explanation.reasons[0].since_ms == (begun_ms if offered else since_ms)
 
 
 def test_why_a_dispatched_step_has_no_result() -> None:
@@ -75,6 +80,45 @@ def test_retry_sleep_signal_and_deadlines() -> None:
     assert reasons["w"].reason == "waiting for signal approval"
     assert reasons["w"].owner == "person"
     assert reasons["w"].deadline_ms == kit.now_ms + 60_000
+
+
+def test_since_when_each_thing_waits() -> None:
+    kit = Kit()
+    kit.start(
+        plan(
+            task("a", retry=retry(5, initial_ms=12_000)),
+            task("b"),
+            wait("w", "approval", needs=("b",)),
+            task("c", needs=("b",), runs_on=("gpu",)),
+        )
+    )
+    begun_ms = kit.now_ms
+    kit.advance(1_000)
+    kit.fail("a")
+    kit.advance(1_000)
+    kit.credit = 0
+    kit.complete("b")
+    kit.advance(1_000)
+    since = {reason.path: reason.since_ms - begun_ms for reason in kit.explain().reasons}
+    assert since == {"a": 1_000, "w": 2_000, "c": 2_000}
+    kit.pause()
+    kit.advance(1_000)
+    (first, *_) = kit.explain().reasons
+    assert (first.state, first.since_ms - begun_ms) == ("PAUSED", 3_000)
+
+
+def test_a_dispatched_step_waits_since_it_was_sent() -> None:
+    kit = Kit()
+    kit.start(plan(loop("l", task("x"), [1, 2])))
+    begun_ms = kit.now_ms
+    kit.advance(1_000)
+    reasons = kit.explain().reasons
+    assert [reason.path for reason in reasons] == ["l[0]", "l[1]"]
+    assert {reason.since_ms for reason in reasons} == {begun_ms}
+    kit.cancel()
+    kit.advance(1_000)
+    last = kit.explain().reasons[-1]
+    assert (last.state, last.since_ms - begun_ms) == ("CANCELLING", 1_000)
 
 
 def test_a_job_waits_for_its_worker() -> None:

@@ -400,6 +400,19 @@ def test_the_server_is_found_by_flag_environment_context_dev_and_default(
     assert flowctl("context", "use", "-").code == 0
 
 
+def test_a_current_context_that_is_gone_is_no_guess_at_another_server(flowctl, tmp_path):
+    path = tmp_path / "config/flowctl/config.toml"
+    path.parent.mkdir(parents=True)
+    path.write_text('current = "prod"\n[contexts.test]\nserver = "nats://test:4222"\n')
+    found = flowctl("list")
+    assert found.code == 4
+    assert "no context 'prod'" in found.err
+    assert "(there are: test)" in found.err
+    # Whoever names a server needs none.
+    assert flowctl("list", "-s", "nats://127.0.0.1:1").code != 4
+    assert flowctl("context", "use", "test").code == 0
+
+
 def test_a_broken_configuration_is_named(flowctl, cluster, tmp_path):
     path = tmp_path / "config/flowctl/config.toml"
     path.parent.mkdir(parents=True)

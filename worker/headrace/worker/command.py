@@ -15,7 +15,7 @@ import click
 import uvloop
 
 from headrace.bus import dial
-from headrace.config import Config, load
+from headrace.config import Config, listed_addresses, load
 from headrace.errors import HeadraceError
 from headrace.telemetry import (
     BusMetrics,
@@ -31,7 +31,7 @@ from headrace.worker.orphans import kill_orphans, mark
 
 
 @click.command()
-@click.option("--server", "-s", "servers", multiple=True, help="Address of a NATS server.")
+@click.option("--server", "-s", "servers", multiple=True, help="Addresses of NATS servers.")
 @click.option("--id", "worker_id", help="Name of this worker; made and kept when not given.")
 @click.option("--capability", "-c", "capabilities", multiple=True, help="Label that it offers.")
 @click.option("--slots", type=int, help="Steps that run at the same time.")
@@ -53,7 +53,7 @@ def worker(
 ) -> None:
     """Run steps until SIGTERM, then finish them and leave."""
     overrides = {
-        "broker.servers": list(servers) or None,
+        "broker.servers": listed_addresses(servers) or None,
         "worker.id": worker_id,
         "worker.capabilities": list(capabilities) or None,
         "worker.slots": slots,

@@ -5,7 +5,9 @@ from __future__ import annotations
 from headrace.coordinator.core import status
 from headrace.coordinator.core.facts import Facts
 from headrace.coordinator.core.nodes import KINDS, key_reason
+from headrace.coordinator.core.since import step_times, told_ms, waits_since
 from headrace.coordinator.core.state import Run, ShardState
+from headrace.events import CancelRequested, RunPaused, RunQuarantined
 from headrace.messages import Explanation, WaitReason, subjects
 
 REASONS_MAX = 200
@@ -24,7 +26,12 @@ def explain(state: ShardState, run: Run, facts: Facts | None = None) -> Explanat
     reasons: list[WaitReason] = []
     if run.quarantined:
         reasons.append(
-            WaitReason(state="BLOCKED", reason=f"quarantined: {run.quarantined}", owner="operator")
+            WaitReason(
+                state="BLOCKED",
+                reason=f"quarantined: {run.quarantined}",
+                owner="operator",
+                since_ms=told_ms(run, RunQuarantined),
+            )
         )
     if run.paused:
         why = f": {run.pause_reason}" if run.pause_reason else ""
@@ -33,22 +40,29 @@ def explain(state: ShardState, run: Run, facts: Facts | None = None) -> Explanat
                 state="PAUSED",
                 reason=f"paused{why}; `flowctl resume {name}` goes on",
                 owner="person",
+                since_ms=told_ms(run, RunPaused),
             )
         )
     if run.state == status.PENDING:
         reasons.append(key_reason(state, "", run.key_name, run.key, run.created_ms))
     else:
         kind = run.program.kind
+        times = step_times(run)
         for instance in range(1, len(run.status)):
             if len(reasons) >= REASONS_MAX:
                 break
             reason = KINDS[kind[run.locate(instance)[0]]].why(state, run, instance, facts)
             if reason is not None:
+                # A label may have been missing for longer than this step has needed it.
+                reason.since_ms = max(reason.since_ms, waits_since(run, instance, times))
                 reasons.append(reason)
     if run.cancelling:
         reasons.append(
             WaitReason(
-                state="CANCELLING", reason=f"being cancelled: {run.cancel_reason}", owner="worker"
+                state="CANCELLING",
+                reason=f"being cancelled: {run.cancel_reason}",
+                owner="worker",
+                since_ms=told_ms(run, CancelRequested),
             )
         )
     if not reasons:

@@ -113,7 +113,7 @@ def step_views(
     run: Run, holders: Mapping[tuple[str, int], str], segments: Iterable[bytes]
 ) -> list[StepView]:
     """Return one view a node, containers included, in the order of the plan."""
-    times = _times(run, segments)
+    times = times_of(run, segments)
     views = []
     for instance in _plan_order(run):
         value = run.status[instance]
@@ -138,7 +138,7 @@ def step_views(
             needs=[run.path(need + shift) for need in found.needs],
             index=instance,
         )
-        started, ended, worker, reason = times.get(instance, (0, 0, "", ""))
+        started, ended, worker, reason = times.get(instance, Times(0, 0))
         view.started_ms, view.finished_ms = started, ended
         view.worker = holders.get((run.key, instance), worker)
         view.reason = reason
@@ -180,31 +180,40 @@ def _shown_state(run: Run, instance: int, holders: Mapping[tuple[str, int], str]
     return status.NAMES[value]
 
 
-def _times(run: Run, segments: Iterable[bytes]) -> dict[int, tuple[int, int, str, str]]:
-    """Gather (started, ended, worker, reason) of instances from the run's history."""
-    found: dict[int, tuple[int, int, str, str]] = {}
+class Times(NamedTuple):
+    """When an instance began and ended (ms, 0: not yet), on which worker, and why."""
+
+    started_ms: int
+    ended_ms: int
+    worker: str = ""
+    reason: str = ""
+
+
+def times_of(run: Run, segments: Iterable[bytes]) -> dict[int, Times]:
+    """Gather the times of instances from the run's history: *segments*, then what it holds."""
+    found: dict[int, Times] = {}
     for data in (*segments, *run.history):
         chunk = decode_chunk(data)
         now_ms = chunk.time_ms
         for event in chunk.events:
             if isinstance(event, StepCompleted | StepFailed):
-                found[event.step] = (event.started_ms, event.ended_ms, event.worker, "")
+                found[event.step] = Times(event.started_ms, event.ended_ms, event.worker)
             elif isinstance(event, StepScheduled):
-                found[event.step] = (now_ms, 0, "", "")
+                found[event.step] = Times(now_ms, 0)
             elif isinstance(event, NodeStarted | SleepStarted | WaitStarted | Expanded):
-                found.setdefault(event.node, (now_ms, 0, "", ""))
+                found.setdefault(event.node, Times(now_ms, 0))
             elif isinstance(event, NodeEnded | WaitEnded):
-                started = found.get(event.node, (now_ms, 0, "", ""))[0]
+                started = found.get(event.node, Times(now_ms, 0)).started_ms
                 reason = event.reason if isinstance(event, NodeEnded) else event.outcome
-                found[event.node] = (started, now_ms, "", reason)
+                found[event.node] = Times(started, now_ms, "", reason)
             elif isinstance(event, StepSkipped):
-                found[event.step] = (0, now_ms, "", event.reason)
+                found[event.step] = Times(0, now_ms, "", event.reason)
             elif isinstance(event, StepCarried):
-                found[event.step] = (now_ms, now_ms, "", "carried over")
+                found[event.step] = Times(now_ms, now_ms, "", "carried over")
             elif isinstance(event, StepCancelled | StepUnknown | StepLost):
-                started = found.get(event.step, (now_ms, 0, "", ""))[0]
+                started = found.get(event.step, Times(now_ms, 0)).started_ms
                 reason = "" if isinstance(event, StepUnknown) else event.reason
-                found[event.step] = (started, now_ms, event.worker, reason)
+                found[event.step] = Times(started, now_ms, event.worker, reason)
     return found
 
 

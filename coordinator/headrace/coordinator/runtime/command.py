@@ -15,7 +15,7 @@ import click
 import uvloop
 
 from headrace.bus import Bus, ServerFacts, dial
-from headrace.config import Config, load
+from headrace.config import Config, listed_addresses, load
 from headrace.coordinator.runtime.server import CoordinatorServer, release
 from headrace.errors import HeadraceError
 from headrace.telemetry import (
@@ -33,7 +33,7 @@ MONITOR_PAUSE_S = 0.5
 
 
 @click.command()
-@click.option("--server", "-s", "servers", multiple=True, help="Address of a NATS server.")
+@click.option("--server", "-s", "servers", multiple=True, help="Addresses of NATS servers.")
 @click.option("--id", "coordinator_id", help="Stable name of this coordinator.")
 @click.option("--peer", "peers", multiple=True, help="Name of a coordinator (repeat for all).")
 @click.option("--data-dir", help="Folder of the SQLite archive, where there is one.")
@@ -57,7 +57,7 @@ def coordinator(
 ) -> None:
     """Run a replica of the control plane until SIGTERM."""
     overrides = {
-        "broker.servers": list(servers) or None,
+        "broker.servers": listed_addresses(servers) or None,
         "coordinator.id": coordinator_id,
         "coordinator.peers": list(peers) or None,
         "coordinator.data_dir": data_dir,

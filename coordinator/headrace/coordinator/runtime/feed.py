@@ -70,7 +70,7 @@ async def feed(bus: Bus, shard_log: ShardLog) -> None:
     shard = shard_log.shard
     subject = subjects.events(shard)
     after = -1
-    old = False
+    old = waiting = False
     while True:
         try:
             if after < 0:
@@ -93,10 +93,12 @@ async def feed(bus: Bus, shard_log: ShardLog) -> None:
                     except LimitExceeded as error:
                         # It will never fit: better one missing than none at all from here on.
                         log.error("entry left out of the event feed", extra={"error": str(error)})
-                    after = position
+                    after, waiting = position, False
             return
         except HeadraceError as error:
-            log.info("event feed waits", extra={"shard": shard, "error": str(error)})
+            if not waiting:
+                log.info("event feed waits", extra={"shard": shard, "error": str(error)})
+            waiting = True
         await asyncio.sleep(RETRY_S)
 
 
