@@ -7,7 +7,7 @@ from headrace.coordinator.core.facts import Facts
 from headrace.coordinator.core.nodes import KINDS, key_reason
 from headrace.coordinator.core.since import step_times, told_ms, waits_since
 from headrace.coordinator.core.state import Run, ShardState
-from headrace.events import CancelRequested, RunPaused, RunQuarantined
+from headrace.events import CancelRequested, RunPaused
 from headrace.messages import Explanation, WaitReason, subjects
 
 REASONS_MAX = 200
@@ -26,12 +26,7 @@ def explain(state: ShardState, run: Run, facts: Facts | None = None) -> Explanat
     reasons: list[WaitReason] = []
     if run.quarantined:
         reasons.append(
-            WaitReason(
-                state="BLOCKED",
-                reason=f"quarantined: {run.quarantined}",
-                owner="operator",
-                since_ms=told_ms(run, RunQuarantined),
-            )
+            WaitReason(state="BLOCKED", reason=f"quarantined: {run.quarantined}", owner="operator")
         )
     if run.paused:
         why = f": {run.pause_reason}" if run.pause_reason else ""

@@ -1,4 +1,7 @@
-"""Since when something waits, read from the history that the state still holds."""
+"""Since when something waits, read from the history that the state still holds.
+
+Of a quarantined run nothing is told: its history may be what cannot be read.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,12 @@ from collections.abc import Mapping
 
 from headrace.coordinator.core.state import Run
 from headrace.coordinator.core.views import Times, times_of
-from headrace.events import CancelRequested, RunPaused, RunQuarantined, decode_chunk
+from headrace.events import CancelRequested, RunPaused, decode_chunk
 
 
 def step_times(run: Run) -> Mapping[int, Times]:
     """Return what `waits_since` needs; it reads the whole history, so once for all steps."""
-    return times_of(run, ())
+    return {} if run.quarantined else times_of(run, ())
 
 
 def waits_since(run: Run, instance: int, times: Mapping[int, Times]) -> int:
@@ -19,6 +22,8 @@ def waits_since(run: Run, instance: int, times: Mapping[int, Times]) -> int:
 
     A step that has not begun waits since the last thing that it needed: a step, or its container.
     """
+    if run.quarantined:
+        return 0
     own = times.get(instance)
     if own is not None:
         return own.ended_ms or own.started_ms
@@ -43,10 +48,10 @@ def waits_since(run: Run, instance: int, times: Mapping[int, Times]) -> int:
     return latest_ms
 
 
-def told_ms(run: Run, kind: type[RunPaused | CancelRequested | RunQuarantined]) -> int:
+def told_ms(run: Run, kind: type[RunPaused | CancelRequested]) -> int:
     """Return when the last event of *kind* was logged; 0 when the state does not tell."""
     latest_ms = 0
-    for data in run.history:
+    for data in run.history if not run.quarantined else ():
         chunk = decode_chunk(data)
         if any(isinstance(event, kind) for event in chunk.events):
             latest_ms = chunk.time_ms
