@@ -1,15 +1,70 @@
-"""Since when something waits, read from the history that the state still holds.
+"""When steps began and ended, and since when they wait: read from a run's history.
 
 Of a quarantined run nothing is told: its history may be what cannot be read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 from headrace.coordinator.core.state import Run
-from headrace.coordinator.core.views import Times, times_of
-from headrace.events import CancelRequested, RunPaused, decode_chunk
+from headrace.events import (
+    CancelRequested,
+    Expanded,
+    NodeEnded,
+    NodeStarted,
+    RunPaused,
+    SleepStarted,
+    StepCancelled,
+    StepCarried,
+    StepCompleted,
+    StepFailed,
+    StepLost,
+    StepScheduled,
+    StepSkipped,
+    StepUnknown,
+    WaitEnded,
+    WaitStarted,
+    decode_chunk,
+)
+
+
+class Times(NamedTuple):
+    """When an instance began and ended (ms, 0: not yet), on which worker, and why."""
+
+    started_ms: int
+    ended_ms: int
+    worker: str = ""
+    reason: str = ""
+
+
+def times_of(run: Run, segments: Iterable[bytes]) -> dict[int, Times]:
+    """Gather the times of instances from the run's history: *segments*, then what it holds."""
+    found: dict[int, Times] = {}
+    for data in (*segments, *run.history):
+        chunk = decode_chunk(data)
+        now_ms = chunk.time_ms
+        for event in chunk.events:
+            if isinstance(event, StepCompleted | StepFailed):
+                found[event.step] = Times(event.started_ms, event.ended_ms, event.worker)
+            elif isinstance(event, StepScheduled):
+                found[event.step] = Times(now_ms, 0)
+            elif isinstance(event, NodeStarted | SleepStarted | WaitStarted | Expanded):
+                found.setdefault(event.node, Times(now_ms, 0))
+            elif isinstance(event, NodeEnded | WaitEnded):
+                started = found.get(event.node, Times(now_ms, 0)).started_ms
+                reason = event.reason if isinstance(event, NodeEnded) else event.outcome
+                found[event.node] = Times(started, now_ms, "", reason)
+            elif isinstance(event, StepSkipped):
+                found[event.step] = Times(0, now_ms, "", event.reason)
+            elif isinstance(event, StepCarried):
+                found[event.step] = Times(now_ms, now_ms, "", "carried over")
+            elif isinstance(event, StepCancelled | StepUnknown | StepLost):
+                started = found.get(event.step, Times(now_ms, 0)).started_ms
+                reason = "" if isinstance(event, StepUnknown) else event.reason
+                found[event.step] = Times(started, now_ms, event.worker, reason)
+    return found
 
 
 def step_times(run: Run) -> Mapping[int, Times]:
