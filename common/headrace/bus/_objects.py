@@ -11,6 +11,7 @@ import base64
 import hashlib
 import os
 from datetime import datetime
+from io import BytesIO
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 CHUNK_BYTES = 128 * 1024
 WINDOW = 8
 """Chunks on their way at once."""
+READ_CHUNKS = 16
+"""Chunks asked for at once: 2 MB."""
 
 
 class ObjectInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -89,17 +92,17 @@ class ObjectBucket:
     async def put(self, name: str, data: bytes) -> ObjectInfo:
         """Store *data* under *name*, in place of what was there; readers see the old or the new."""
         old = await self._info(name)
-        info = ObjectInfo(
-            name=name,
-            bucket=self.bucket,
-            nuid=os.urandom(11).hex(),
-            size=len(data),
-            chunks=-(-len(data) // CHUNK_BYTES),
-            digest="SHA-256=" + base64.urlsafe_b64encode(hashlib.sha256(data).digest()).decode(),
-            options={"max_chunk_size": CHUNK_BYTES},
-        )
+        nuid = os.urandom(11).hex()
         try:
-            await self._put_chunks(info.nuid, data)
+            info = ObjectInfo(
+                name=name,
+                bucket=self.bucket,
+                nuid=nuid,
+                size=len(data),
+                chunks=-(-len(data) // CHUNK_BYTES),
+                digest="SHA-256=" + await self._put_chunks(nuid, data),
+                options={"max_chunk_size": CHUNK_BYTES},
+            )
             await self._js.publish(
                 self._meta(name),
                 msgspec.json.encode(info),
@@ -107,7 +110,7 @@ class ObjectBucket:
                 timeout_s=self._timeout_s,
             )
         except HeadraceError:
-            await self._drop_quietly(info.nuid)
+            await self._drop_quietly(nuid)
             raise
         if old is not None:
             await self._drop_quietly(old.nuid)
@@ -118,29 +121,31 @@ class ObjectBucket:
         info = await self._info(name)
         if info is None or info.deleted:
             raise NotFound(f"no object {name} in bucket {self.bucket}")
-        chunks: list[bytes] = []
+        # Gathered and digested as it comes: all at once, a large object would hold the loop up.
+        gathered, digest, chunks = BytesIO(), hashlib.sha256(), 0
         start, subject = 1, self._chunks(info.nuid)
         deadline_s = asyncio.get_running_loop().time() + self._timeout_s
-        while len(chunks) < info.chunks:
+        while chunks < info.chunks:
             got, _ = await self._js.read(
                 self._stream,
                 start,
-                count=info.chunks - len(chunks),
+                count=min(info.chunks - chunks, READ_CHUNKS),
                 subject=subject,
                 timeout_s=self._timeout_s,
             )
             if got:
-                chunks += [stored.data for stored in got]
+                for stored in got:
+                    gathered.write(stored.data)
+                    digest.update(stored.data)
+                chunks += len(got)
                 start = got[-1].seq + 1
                 continue
             if asyncio.get_running_loop().time() > deadline_s:
-                raise CorruptObject(self.bucket, name, f"{len(chunks)} of {info.chunks} chunks")
+                raise CorruptObject(self.bucket, name, f"{chunks} of {info.chunks} chunks")
             await asyncio.sleep(0.02)  # a lagging replica answered: ask again
-        data = b"".join(chunks)
-        digest = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).decode()
-        if info.digest.partition("=")[2] != digest:
+        if info.digest.partition("=")[2] != _text(digest.digest()):
             raise CorruptObject(self.bucket, name, "digest does not match")
-        return data
+        return gathered.getvalue()
 
     async def has(self, name: str, *, size: int) -> bool:
         """Tell whether there is an object *name* of *size* bytes."""
@@ -217,10 +222,12 @@ class ObjectBucket:
             base64.urlsafe_b64decode(subject[len(prefix) :]).decode() for subject in found
         )
 
-    async def _put_chunks(self, nuid: str, data: bytes) -> None:
-        subject = self._chunks(nuid)
+    async def _put_chunks(self, nuid: str, data: bytes) -> str:
+        """Store the bytes; return their digest."""
+        subject, digest = self._chunks(nuid), hashlib.sha256()
         for window in range(0, len(data), CHUNK_BYTES * WINDOW):
             part = data[window : window + CHUNK_BYTES * WINDOW]
+            digest.update(part)
             # Sent in order on one connection, so stored in order.
             outcomes = await asyncio.gather(
                 *(
@@ -234,6 +241,7 @@ class ObjectBucket:
             for outcome in outcomes:
                 if isinstance(outcome, BaseException):
                     raise outcome
+        return _text(digest.digest())
 
     async def _info(self, name: str) -> ObjectInfo | None:
         stored: Stored | None = await self._js.get_last(
@@ -252,6 +260,10 @@ class ObjectBucket:
 
     def _chunks(self, nuid: str) -> str:
         return f"$O.{self.bucket}.C.{nuid}"
+
+
+def _text(digest: bytes) -> str:
+    return base64.urlsafe_b64encode(digest).decode()
 
 
 _info_decoder = msgspec.json.Decoder(ObjectInfo)

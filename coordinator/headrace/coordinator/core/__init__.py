@@ -5,6 +5,7 @@ come in with the commands; what is to be done comes out as values. Data flows on
 events → state → effects. Only `evolve` and `shard_events` change state.
 """
 
+from headrace.coordinator.core.capture import Capture, verify
 from headrace.coordinator.core.commands import Loss, Order, Outgoing, Refusal, TickEffects
 from headrace.coordinator.core.explain import explain
 from headrace.coordinator.core.facts import Facts, WorkerFacts
@@ -24,6 +25,7 @@ from headrace.coordinator.core.state import OutMessage, Run, ShardState
 __all__ = [
     "BadSnapshot",
     "BrokenLog",
+    "Capture",
     "Facts",
     "Folder",
     "Limits",
@@ -45,4 +47,5 @@ __all__ = [
     "encode_state",
     "explain",
     "state_hash",
+    "verify",
 ]

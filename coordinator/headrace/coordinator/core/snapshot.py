@@ -219,14 +219,21 @@ def _image(state: ShardState) -> StateImage:
             for key, t in sorted(state.tombstones.items())
         ],
         requests=sorted(state.requests.items()),
-        keys=[
-            (key, record.limit, sorted(record.holders.items()), list(record.waiters.items()))
-            for key, record in sorted(state.keys.items())
-        ],
+        keys=key_images(state),
         outbox=sorted(state.outbox.items()),
         snapshots=state.snapshots,
         settings=state.settings,
     )
+
+
+def key_images(
+    state: ShardState,
+) -> list[tuple[str, int, list[tuple[str, int]], list[tuple[str, int]]]]:
+    """Return the concurrency keys as plain data."""
+    return [
+        (key, record.limit, sorted(record.holders.items()), list(record.waiters.items()))
+        for key, record in sorted(state.keys.items())
+    ]
 
 
 def _hash(image: StateImage) -> str:
@@ -247,14 +254,20 @@ def encode_hashed(state: ShardState) -> tuple[bytes, str]:
     return _encoder.encode(image), _hash(image)
 
 
-def decode_state(data: bytes, builtin: frozenset[str]) -> ShardState:
-    """Return the state in *data*; raises `BadSnapshot`."""
+def decode_image(data: bytes) -> StateImage:
+    """Return the plain data in *data*, its runs still encoded; raises `BadSnapshot`."""
     try:
         image = _state_decoder.decode(data)
     except UNREADABLE as error:
         raise BadSnapshot(f"unreadable snapshot: {error}") from error
     if image.version != SNAPSHOT_VERSION:
         raise BadSnapshot(f"snapshot of version {image.version}: a newer release wrote it")
+    return image
+
+
+def decode_state(data: bytes, builtin: frozenset[str]) -> ShardState:
+    """Return the state in *data*; raises `BadSnapshot`."""
+    image = decode_image(data)
     state = ShardState(image.shard, builtin)
     state.now_ms = state.logged_ms = image.now_ms
     state.token_last = image.token_last

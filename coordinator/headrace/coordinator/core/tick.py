@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from headrace.coordinator.core import shard_events
+from headrace.coordinator.core.capture import Capture
 from headrace.coordinator.core.commands import Order, Outgoing
 from headrace.coordinator.core.evolve import evolve
 from headrace.coordinator.core.fold import WHILE_QUARANTINED
@@ -47,6 +48,8 @@ class Tick:
         """Outbox messages that were handed out by this owner."""
         self.overgrown: list[Run] = []
         """Runs that have reached their limit of events: they are to fail."""
+        self.copying: Capture | None = None
+        """A snapshot that is being made: it is told before a run changes."""
         # What is to be logged.
         self._chunks: dict[str, tuple[Run, int, list[RunEvent]]] = {}
         self._before: list[ShardEvent] = []
@@ -89,6 +92,8 @@ class Tick:
                 self._open()
             if run.events >= self.limits.events and not run.cancelling:
                 self.overgrown.append(run)
+            if self.copying is not None:
+                self.copying.keep(run)
             self._chunks[run.key] = (run, run.events + 1, [event])
         else:
             chunk[2].append(event)

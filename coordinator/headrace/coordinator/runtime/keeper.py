@@ -69,7 +69,7 @@ class Keeper:
         # The copy is made between two ticks: the state is exactly what the log holds then.
         self.copies.append(taken)
         self._wake()
-        registered = await taken.store()
+        registered = await taken.store(machine)
         done = asyncio.Event()
 
         def register(m: Machine) -> None:

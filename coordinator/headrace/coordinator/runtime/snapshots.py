@@ -7,11 +7,11 @@ import logging
 
 from headrace.coordinator.core import (
     BadSnapshot,
+    Capture,
     Machine,
     ShardState,
     decode_state,
-    encode_hashed,
-    state_hash,
+    verify,
 )
 from headrace.coordinator.shardlog.log import SnapshotStore
 from headrace.errors import HeadraceError, NotFound, Unreachable
@@ -20,6 +20,8 @@ from headrace.telemetry import Clock
 log = logging.getLogger(__name__)
 
 COPY_TIMEOUT_S = 60.0
+PAUSE_S = 0.002
+"""Between two pieces: about half of the loop's time is for the ticks meanwhile."""
 _UNREADABLE = (BadSnapshot.code, NotFound.code, "corrupt-object")
 
 
@@ -120,33 +122,22 @@ class Snapshots:
 
 
 class Copy:
-    """One snapshot on its way."""
+    """One snapshot on its way: captured between two ticks, encoded piece by piece behind them."""
 
     def __init__(self, store: SnapshotStore, builtin: frozenset[str]) -> None:
         self._store, self._builtin = store, builtin
         self._taken = asyncio.Event()
-        self._data = b""
-        self._shard = self._position = self._index = 0
-        self._hash = ""
-
-    @property
-    def size(self) -> int:
-        """Bytes of the copy; 0 before there is one."""
-        return len(self._data)
+        self._capture: Capture | None = None
+        self.size = 0
+        """Bytes; 0 before all are there."""
 
     def copy(self, machine: Machine) -> None:
-        """Encode the state. Called before anything else in a tick: it holds logged events only."""
-        state = machine.state
-        self._shard, self._position, self._index = (
-            state.shard,
-            state.batch_position,
-            state.batch_index,
-        )
-        self._data, self._hash = encode_hashed(state)
+        """Capture the state. Called before anything else in a tick: it holds logged events only."""
+        self._capture = machine.copying = Capture(machine.state)
         self._taken.set()
 
-    async def store(self) -> tuple[int, str, str]:
-        """Store, read back, fold and compare; return (position, name, state hash).
+    async def store(self, machine: Machine) -> tuple[int, str, str]:
+        """Encode, store, read back, fold and compare; return (position, name, state hash).
 
         Raises `BadSnapshot` when what was read back is not what was written.
         """
@@ -155,8 +146,33 @@ class Copy:
                 await self._taken.wait()
         except TimeoutError:
             raise Unreachable(f"no tick ended in {COPY_TIMEOUT_S} s") from None
-        name = await self._store.put(self._shard, self._index, self._data)
-        again = decode_state(await self._store.get(self._shard, name), self._builtin)
-        if state_hash(again) != self._hash:
-            raise BadSnapshot(f"snapshot {name} of shard {self._shard} reads back differently")
-        return self._position, name, self._hash
+        capture = self._capture
+        assert capture is not None
+        try:
+            for _ in capture.pieces():
+                await _pause(PAUSE_S)
+        finally:
+            machine.copying = None
+        data = capture.data
+        self.size = len(data)
+        name = await self._store.put(capture.shard, capture.index, data)
+        if await self._read(capture, name) != capture.hash:
+            raise BadSnapshot(f"snapshot {name} of shard {capture.shard} reads back differently")
+        return capture.position, name, capture.hash
+
+    async def _read(self, capture: Capture, name: str) -> str:
+        """Return the hash of a stored snapshot."""
+        data = await self._store.get(capture.shard, name)
+        reading = verify(data, self._builtin, capture.cuts)
+        while True:
+            try:
+                next(reading)
+            except StopIteration as end:
+                return str(end.value)
+            except (LookupError, TypeError, ValueError) as error:
+                raise BadSnapshot(f"snapshot {name} cannot be read back: {error!r}") from error
+            await _pause(PAUSE_S)
+
+
+async def _pause(seconds: float) -> None:
+    await asyncio.sleep(seconds)
