@@ -175,6 +175,21 @@ async def test_ticks_go_on_while_a_snapshot_is_made(kit, monkeypatch):
         assert len(owner.machine.state.runs) == 14
 
 
+async def test_a_snapshot_that_was_given_up_is_not_captured_later(kit, monkeypatch):
+    """Nobody would encode it, and every run that changes would be kept for it."""
+    monkeypatch.setattr(snapshots_module, "COPY_TIMEOUT_S", 0.01)
+    kit.every_touches = 1_000_000
+    async with kit.leading() as owner:
+        await submit(owner, ONE, "r0")
+        keeper = owner._keeper
+        monkeypatch.setattr(keeper, "_wake", lambda: None)
+        await owner.snapshot()
+        assert keeper.copies == []
+        await submit(owner, ONE, "r1")
+        assert owner.machine.copying is None
+        assert owner.machine.state.snapshots == []
+
+
 # -- the standby ------------------------------------------------------------------------------
 
 

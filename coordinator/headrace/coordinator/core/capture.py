@@ -43,7 +43,7 @@ _FIELDS = len(StateImage.__struct_fields__)
 
 
 class Capture:
-    """One moment of a state. `run` is to be called before a run changes (see `Tick.copying`)."""
+    """One moment of a state. `keep` is to be called before a run changes (see `Tick.copying`)."""
 
     def __init__(self, state: ShardState) -> None:
         self.shard, self.position = state.shard, state.batch_position
@@ -69,8 +69,13 @@ class Capture:
 
     def keep(self, run: Run) -> None:
         """*run* is about to change."""
-        # One of a later moment is encoded for nothing, but it cannot be taken for an older one.
-        if run.key > self._last and run.created_ms <= self._now_ms and run not in self._early:
+        # One of a later moment may be encoded for nothing; it cannot be taken for an older one.
+        if (
+            run.events
+            and run.key > self._last
+            and run.created_ms <= self._now_ms
+            and run not in self._early
+        ):
             self._early[run] = encode_run(run)
 
     @property

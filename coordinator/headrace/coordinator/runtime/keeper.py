@@ -69,7 +69,12 @@ class Keeper:
         # The copy is made between two ticks: the state is exactly what the log holds then.
         self.copies.append(taken)
         self._wake()
-        registered = await taken.store(machine)
+        try:
+            registered = await taken.store(machine)
+        finally:
+            if taken in self.copies:
+                # Given up before a tick came: what it would capture, nobody would ever encode.
+                self.copies.remove(taken)
         done = asyncio.Event()
 
         def register(m: Machine) -> None:
