@@ -60,6 +60,26 @@ def test_an_id_that_a_client_made_is_not_given_to_other_work_either() -> None:
     assert kit.submit(digest, input={"n": 2}).code == "conflict"
 
 
+def test_an_input_keeps_its_order_and_the_order_makes_no_other_run() -> None:
+    kit = Kit()
+    found = plan(
+        loop("l", task("x"), "${{ inputs.matrix }}", kind="matrix"),
+        inputs={"matrix": InputSpec(type="json")},
+    )
+    digest = kit.store(found)
+    written = {"os": ["m", "l"], "arch": ["x"]}
+    turned = {"arch": ["x"], "os": ["m", "l"]}
+    for run, explicit in (("one", True), ("two", False)):
+        kit.start(digest, run, input={"matrix": written}, explicit=explicit)
+        assert kit.dispatched(run) == ["l[m,x]", "l[l,x]"]
+        assert list(kit.view(run).input["matrix"]) == ["os", "arch"]
+        reply = kit.submit(digest, run, input={"matrix": turned}, explicit=explicit)
+        assert not isinstance(reply, Refusal)
+        other = {"os": ["l", "m"], "arch": ["x"]}
+        assert kit.submit(digest, run, input={"matrix": other}, explicit=explicit).code
+        assert len(kit.all_events(run, kind=RunCreated)) == 1
+
+
 def test_a_late_submit_is_refused() -> None:
     kit = Kit()
     assert kit.submit(EMPTY, not_after_ms=kit.now_ms - 1).code == "too-late"

@@ -16,7 +16,7 @@ from headrace.coordinator.core.tick import Tick
 from headrace.events import RunPaused, RunResumed, SignalReceived
 from headrace.messages import CancelRun, PauseRun, ResumeRun, SignalRun
 
-_encode = msgspec.msgpack.Encoder(order="deterministic").encode
+_encode = msgspec.msgpack.Encoder().encode
 
 
 def _signal(tick: Tick, namespace: str, request: SignalRun) -> Reply:

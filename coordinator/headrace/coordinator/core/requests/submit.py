@@ -18,13 +18,19 @@ from headrace.events import RunCreated
 from headrace.messages import SubmitRun, subjects
 from headrace.plan import check_inputs
 
-_encode = msgspec.msgpack.Encoder(order="deterministic").encode
+_encode = msgspec.msgpack.Encoder().encode
+"""An input keeps the order that it was written in: a matrix from it expands in that order."""
+_ordered = msgspec.msgpack.Encoder(order="deterministic").encode
+"""For comparing: the order of keys says nothing."""
 _decode = msgspec.msgpack.Decoder().decode
 
 
 def fingerprint(plan: str, given: Any) -> str:
-    """Return the digest of definition and input that tells a resent submit from another."""
-    return hashlib.blake2b(plan.encode() + _encode(given), digest_size=12).hexdigest()
+    """Return the digest of definition and input that tells a resent submit from another.
+
+    The order of keys does not matter.
+    """
+    return hashlib.blake2b(plan.encode() + _ordered(given), digest_size=12).hexdigest()
 
 
 def _submit(tick: Tick, namespace: str, request: SubmitRun) -> Reply:
@@ -145,10 +151,11 @@ def _resubmit(run: Run | None, known: str, request: SubmitRun) -> Reply:
 
 def _is_same(run: Run, request: SubmitRun) -> bool:
     """Tell whether a submit asks for the very run that has its id (one that the client made)."""
+    if run.program.digest != request.plan:
+        return False
     plan = run.program.plan
     given = check_inputs(plan, request.input) if plan.inputs or request.input else {}
-    data = _encode(given) if given else EMPTY_MAP
-    return run.program.digest == request.plan and run.input == data
+    return _ordered(_decode(run.input)) == _ordered(given)
 
 
 def _is_map(data: bytes) -> bool:
