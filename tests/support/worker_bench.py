@@ -18,6 +18,16 @@ from headrace.worker.workspaces import WorkspaceLimits, Workspaces
 ORIGIN = Origin(0, "default", 1)
 
 
+class Fixed:
+    """A source of values that stay."""
+
+    def __init__(self, values: Mapping[str, str]) -> None:
+        self._values = dict(values)
+
+    def read(self) -> Mapping[str, str]:
+        return self._values
+
+
 class Bench:
     """Everything that an executor needs, and what came out of it."""
 
@@ -29,6 +39,7 @@ class Bench:
         queue_max: int = 1_000,
         handlers: Sequence[object] = (),
         secrets: Mapping[str, str] | None = None,
+        variables: Mapping[str, str] | None = None,
         inline_bytes: int = 32 * 1024,
         bytes_max: int = 1024 * 1024,
         with_blobs: bool = True,
@@ -56,6 +67,7 @@ class Bench:
             claims=self,
             logs=self,
             secrets=self,
+            variables=Fixed(variables or {}),
         )
 
     async def run(self, *tasks: Task) -> list[StepResult]:

@@ -219,6 +219,11 @@ class Worker(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Time between a cancelled step's SIGTERM and SIGKILL."""
     apps: tuple[str, ...] = ()
     """Applications to serve, `package.module:name`."""
+    secrets_path: str = ""
+    """Folder with one file for each secret (a mounted Kubernetes Secret, say), or a file of
+    `NAME=value` lines; beside the variables `HEADRACE_SECRET_<NAME>` of the environment."""
+    vars_path: str = ""
+    """The same for variables (`vars`), beside `HEADRACE_VAR_<NAME>`."""
 
     def __post_init__(self) -> None:
         for app in self.apps:

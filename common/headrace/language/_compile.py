@@ -93,7 +93,7 @@ class _Workflow:
         keys = _JOBS_KEYS if dialect == "jobs" else _TASKS_KEYS
         entries = reader.mapping(root, "the workflow", keys, _ROOT_UNSUPPORTED)
         triggers = read_triggers(reader, entries.get("on"), entries.get("inputs"))
-        scope = self._scope(triggers)
+        scope = self._scope(triggers, entries.get("vars"))
         fields = self._fields(entries, scope)
         top = Draft(Group, fields["name"], root, kind="graph")
         if dialect == "jobs":
@@ -136,7 +136,7 @@ class _Workflow:
         if not triggers.callable:
             hint = "write 'on: workflow_call', with its inputs, secrets and outputs"
             report.add("this workflow cannot be called", root.keys.get("on", root), hint)
-        scope = self._scope(triggers)
+        scope = self._scope(triggers, entries.get("vars"))
         fields = self._fields(entries, scope)
         body = Draft(Group, fields["name"], root, kind="graph")
         body.children = self._jobs(entries, scope)
@@ -144,9 +144,11 @@ class _Workflow:
         reader.names.finish()
         return Called(self._source.file, body, triggers.inputs, triggers.secrets, outputs, fields)
 
-    def _scope(self, triggers: Triggers) -> Scope:
+    def _scope(self, triggers: Triggers, variables: Tree | None) -> Scope:
         names = {name.lower(): name for name in triggers.inputs}
-        return Scope(RUN, {"inputs": names} if names else {})
+        declared = variables.entries if isinstance(variables, MappingNode) else {}
+        known = {"vars": {name.lower(): name for name in declared}}
+        return Scope(RUN, known | ({"inputs": names} if names else {}))
 
     def _jobs(self, entries: Mapping[str, Tree], scope: Scope) -> list[Draft]:
         what = "defaults"

@@ -64,6 +64,11 @@ class Scope:
         return Scope(Place(self.contexts, self.files), known, added)
 
 
+_VARS_HINT = (
+    "declare it under 'vars:'; those of workers are known in 'run', 'with' and 'env' of steps only"
+)
+
+
 class _Reference(NamedTuple):
     known: Known
     path: tuple[str, ...]
@@ -129,6 +134,8 @@ class Names:
         if items is not None and len(path) > 2:
             self._check_property(f"{context}.{name}", path[2], items, expression, node)
         known = scope.known.get(context)
+        if context == "vars" and "secrets" in scope.contexts:
+            return  # the worker evaluates it, and has variables of its own
         if known is not None:
             self._references.append(_Reference(known, path, expression, node))
 
@@ -161,6 +168,8 @@ class Names:
             place = self._place_of(expression, node)
             if name.lower() not in known:
                 hint = did_you_mean(name, known.values())
+                if context == "vars":
+                    hint = hint or _VARS_HINT
                 self._report.add(f"'{context}.{name}' does not exist", place, hint)
             elif context in ("needs", "jobs") and len(path) > 3 and path[2].lower() == "outputs":
                 declared = self.job_outputs.get(name.lower())

@@ -36,6 +36,7 @@ from headrace.plan import Plan
 from headrace.telemetry import setup_logging
 from headrace.worker.builtin import builtin_registry
 from headrace.worker.handlers import Registry
+from headrace.worker.sources import secrets_at, variables_at
 
 DIRECTORY: Final = Path(".headrace/run")
 EXIT_KILLED: Final = 130
@@ -62,6 +63,8 @@ class _Wanted(msgspec.Struct, frozen=True, kw_only=True):
     slots: int
     capabilities: tuple[str, ...]
     apps: tuple[str, ...]
+    secrets_path: str
+    vars_path: str
     quiet: bool
     namespace: str
 
@@ -108,6 +111,8 @@ class _Wanted(msgspec.Struct, frozen=True, kw_only=True):
     help="Offer only these labels (default: every one that the workflow names).",
 )
 @click.option("--app", "apps", multiple=True, help="Handlers to use, package.module:name.")
+@click.option("--secrets", "secrets_path", default="", help="Folder or file with secrets.")
+@click.option("--vars", "vars_path", default="", help="Folder or file with variables.")
 @click.option("--quiet", "-q", is_flag=True, help="No progress and no output of steps on stderr.")
 @some_options("output", "namespace")
 @pass_settings
@@ -126,6 +131,8 @@ def run(
     slots: int,
     capabilities: tuple[str, ...],
     apps: tuple[str, ...],
+    secrets_path: str,
+    vars_path: str,
     quiet: bool,
 ) -> None:
     """Run the workflow in FILE here, without a server, to its end.
@@ -164,6 +171,8 @@ def run(
         slots=slots,
         capabilities=capabilities,
         apps=apps,
+        secrets_path=secrets_path,
+        vars_path=vars_path,
         quiet=quiet,
         namespace=settings.namespace or os.environ.get("FLOWCTL_NAMESPACE") or "default",
     )
@@ -199,6 +208,8 @@ class _Session:
             handlers=_handlers(wanted.apps),
             capabilities=wanted.capabilities or None,
             namespace=wanted.namespace,
+            secrets=secrets_at(wanted.secrets_path),
+            variables=variables_at(wanted.vars_path),
             on_log=None if wanted.quiet else self._show_lines,
             own_process=True,
         ) as engine:

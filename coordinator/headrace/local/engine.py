@@ -46,11 +46,11 @@ from headrace.messages import (
 from headrace.plan import Plan
 from headrace.telemetry import Clock, SystemClock
 from headrace.worker.builtin import builtin_registry
-from headrace.worker.deferred import EnvironmentSecrets
 from headrace.worker.executor import Executor
 from headrace.worker.handlers import Registry
 from headrace.worker.payloads import Payloads
-from headrace.worker.ports import SecretSource
+from headrace.worker.ports import ValueSource
+from headrace.worker.sources import secrets_at, variables_at
 from headrace.worker.workspaces import WorkspaceLimits, Workspaces
 
 log = logging.getLogger(__name__)
@@ -88,7 +88,8 @@ class LocalEngine:
         capabilities: Iterable[str] | None = None,
         namespace: str = "default",
         on_log: OnLog | None = None,
-        secrets: SecretSource | None = None,
+        secrets: ValueSource | None = None,
+        variables: ValueSource | None = None,
         limits: Limits | None = None,
         clock: Clock | None = None,
         own_process: bool = False,
@@ -111,7 +112,7 @@ class LocalEngine:
         self._own_process = own_process
         self._capabilities = None if capabilities is None else tuple(capabilities)
         self._on_log = on_log
-        self._secrets, self._limits = secrets, limits
+        self._secrets, self._variables, self._limits = secrets, variables, limits
         self._clock: Clock = clock or SystemClock()
         self._now_ms = self._clock.now_ms
         self._submits = Submits(self._now_ms)
@@ -161,7 +162,8 @@ class LocalEngine:
             payloads=Payloads(),
             claims=self._dispatch,
             logs=Lines(self._on_log),
-            secrets=self._secrets or EnvironmentSecrets(),
+            secrets=self._secrets or secrets_at(),
+            variables=self._variables or variables_at(),
             clock=self._clock,
         )
         self._archiver = Archiver(storage.archive, SHARD, gather_s=GATHER_S)

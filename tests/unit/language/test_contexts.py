@@ -6,6 +6,7 @@ from headrace.errors import InvalidDefinition
 from headrace.language import compile_workflow
 
 FILE = """\
+vars: {{x: 1}}
 on: {{workflow_dispatch: {{inputs: {{a: {{type: string}}}}}}}}
 run-name: {run_name}
 env: {{R: "{run_env}"}}

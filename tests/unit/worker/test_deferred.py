@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from headrace.messages import ResultStatus
-from headrace.worker.deferred import EnvironmentSecrets, hash_files
+from headrace.worker.deferred import hash_files
 from headrace.worker.handlers import HandlerError
 from support.worker_owner import make_task, output_of
 
@@ -63,12 +64,39 @@ def test_hash_files_is_that_of_github(tmp_path: Path) -> None:
         function("../*")
 
 
-def test_secrets_come_from_variables_and_files(tmp_path: Path) -> None:
-    (tmp_path / "B").write_text("from file\n")
-    (tmp_path / "..data").write_text("machinery")
-    environ = {"HEADRACE_SECRET_A": "a", "HEADRACE_SECRET_B": "variable", "OTHER": "x"}
-    assert EnvironmentSecrets(environ=environ).read() == {"A": "a", "B": "variable"}
-    assert EnvironmentSecrets(tmp_path, environ).read() == {"A": "a", "B": "from file"}
+async def test_variables_of_the_worker_and_of_the_workflow(make_bench) -> None:
+    bench = make_bench(variables={"REGION": "us", "api": "http://x", "Extra": "e"})
+    inputs = {"a": "${{ vars.region }} ${{ vars.API }}", "all": "${{ toJSON(vars) }}"}
+    deferred = {AT: [["inputs", "a"], ["inputs", "all"]], "vars": {"region": "eu"}}
+    output = output_of(await bench.run_one(make_task(inputs=inputs, deferred=deferred)))
+    assert output["a"] == "eu http://x"
+    assert json.loads(output["all"]) == {"region": "eu", "api": "http://x", "Extra": "e"}
+
+
+async def test_inputs_read_env_that_is_written_with_a_secret(make_bench) -> None:
+    bench = make_bench(secrets={"TOKEN": "hunter2hunter2"})
+    task = make_task(
+        uses="shell",
+        inputs={"run": "test '${{ env.T }}-${{ env.PLAIN }}' = hunter2hunter2!-p"},
+        env={"T": "${{ secrets.TOKEN }}!", "PLAIN": "p"},
+        deferred={
+            AT: [["inputs", "run"], ["env", "T"]],
+            "env": {"T": "${{ secrets.TOKEN }}!", "PLAIN": "p"},
+        },
+    )
+    result = await bench.run_one(task)
+    assert result.status == ResultStatus.COMPLETED
+
+
+async def test_what_is_not_set_is_empty_and_told(make_bench) -> None:
+    bench = make_bench(secrets={"A": "aaaaaaaa"})
+    inputs = {"x": "<${{ secrets.NONE }}${{ vars.NO }}>${{ secrets.a }}"}
+    result = await bench.run_one(make_task(inputs=inputs, deferred={AT: [["inputs", "x"]]}))
+    assert output_of(result) == {"x": "<>***"}
+    assert bench.text("system") == [
+        "secrets.NONE is not set on this worker: it is empty",
+        "vars.NO is not set on this worker: it is empty",
+    ]
 
 
 # -- values in the object store ------------------------------------------------------------------

@@ -19,14 +19,14 @@ from headrace.worker.broker import BusBlobs, BusLogs, BusRequests
 from headrace.worker.builtin import builtin_registry
 from headrace.worker.consumer import LanePull
 from headrace.worker.core import Assignments, Identity
-from headrace.worker.deferred import EnvironmentSecrets
 from headrace.worker.executor import Executor
 from headrace.worker.handlers import Registry
 from headrace.worker.identity import DataDirLock, new_incarnation, release, stable_id
 from headrace.worker.life import Life, Terms, Watch
 from headrace.worker.payloads import Payloads
-from headrace.worker.ports import SecretSource
+from headrace.worker.ports import ValueSource
 from headrace.worker.reporter import Reporter
+from headrace.worker.sources import secrets_at, variables_at
 from headrace.worker.steplog import LogLimits
 from headrace.worker.workspaces import WorkspaceLimits, Workspaces
 
@@ -55,7 +55,8 @@ class Worker:
         *,
         registry: Registry | None = None,
         metrics: WorkerMetrics | None = None,
-        secrets: SecretSource | None = None,
+        secrets: ValueSource | None = None,
+        variables: ValueSource | None = None,
         clock: Clock | None = None,
     ) -> None:
         settings = config.worker
@@ -68,7 +69,10 @@ class Worker:
         self._lock = DataDirLock(self.data_dir)
         self._lock.acquire()
         self.identity = self._identify()
-        self._build(secrets or EnvironmentSecrets())
+        self._build(
+            secrets or secrets_at(settings.secrets_path),
+            variables or variables_at(settings.vars_path),
+        )
 
     def _identify(self) -> Identity:
         settings = self._config.worker
@@ -83,7 +87,7 @@ class Worker:
             started_ms=self._clock.now_ms(),
         )
 
-    def _build(self, secrets: SecretSource) -> None:
+    def _build(self, secrets: ValueSource, variables: ValueSource) -> None:
         config, identity = self._config, self.identity
         limits, settings = config.limits, config.worker
         self._workspaces = Workspaces(self.data_dir, identity.incarnation, WorkspaceLimits())
@@ -108,6 +112,7 @@ class Worker:
                 logs=self._logs,
                 log_limits=LogLimits(line_bytes_max=limits.log_line_bytes_max),
                 secrets=secrets,
+                variables=variables,
                 clock=self._clock,
                 observe=self._ended,
             )

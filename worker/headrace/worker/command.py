@@ -38,6 +38,8 @@ from headrace.worker.orphans import kill_orphans, mark
 @click.option("--namespace", "-n", help="Namespace whose steps it runs.")
 @click.option("--data-dir", help="Folder of workspaces and of the worker's id.")
 @click.option("--app", "apps", multiple=True, help="Handlers to serve, package.module:name.")
+@click.option("--secrets", "secrets_path", help="Folder or file with secrets.")
+@click.option("--vars", "vars_path", help="Folder or file with variables.")
 @click.option("--metrics-port", type=int, help="Port of /metrics, /healthz and /readyz.")
 @click.option("--config", "path", type=click.Path(path_type=Path), help="Configuration file.")
 def worker(
@@ -48,6 +50,8 @@ def worker(
     namespace: str | None,
     data_dir: str | None,
     apps: tuple[str, ...],
+    secrets_path: str | None,
+    vars_path: str | None,
     metrics_port: int | None,
     path: Path | None,
 ) -> None:
@@ -60,6 +64,8 @@ def worker(
         "worker.namespace": namespace,
         "worker.data_dir": data_dir,
         "worker.apps": list(apps) or None,
+        "worker.secrets_path": secrets_path,
+        "worker.vars_path": vars_path,
         "metrics.port": metrics_port,
     }
     try:

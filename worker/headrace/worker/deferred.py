@@ -1,4 +1,4 @@
-"""Expressions that only the worker can evaluate: `secrets`, `runner`, `hashFiles`.
+"""Expressions that only the worker can evaluate: `secrets`, its `vars`, `runner`, `hashFiles`.
 
 They are evaluated right before the handler starts, in its inputs and env alone, and every secret
 of this worker is hidden in the step's output from then on.
@@ -9,15 +9,14 @@ from __future__ import annotations
 import asyncio
 import functools
 import hashlib
-import os
 import platform
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from headrace.errors import HeadraceError
-from headrace.expressions import Opaque, OpaqueValue, resolve
+from headrace.expressions import Opaque, OpaqueValue, resolve, template_expressions
 from headrace.payloads import reference as reference_of
 from headrace.payloads import replaced
 from headrace.worker.handlers import Context, HandlerError
@@ -27,6 +26,13 @@ PLACES: Final = "$at"
 to evaluate. All others are data, and may have come from anybody: data is never evaluated."""
 
 HASH_FILES_MAX: Final = 100_000
+
+
+class Known(NamedTuple):
+    """What this worker knows beside the run."""
+
+    secrets: Mapping[str, str] = {}
+    variables: Mapping[str, str] = {}
 
 
 class Filler(Protocol):
@@ -41,7 +47,7 @@ async def resolved(
     ctx: Context,
     inputs: Any,
     contexts: Mapping[str, Any],
-    secrets: Mapping[str, str],
+    known: Known,
     filler: Filler,
 ) -> tuple[Any, dict[str, str]]:
     """Return *inputs* and env with their expressions evaluated, in a thread.
@@ -49,23 +55,23 @@ async def resolved(
     Of what lies in the object store only that is fetched which an expression looks at, or which
     it passes on. Raises `HandlerError` of type `invalid-expression`, and what *filler* raises.
     """
-    known: dict[str, Any] = {}
+    fetched: dict[str, Any] = {}
 
     def make(reference: dict[str, Any]) -> Any:
         blob = reference_of(reference)
         assert blob is not None
-        return known.get(blob.ref, Opaque(reference))
+        return fetched.get(blob.ref, Opaque(reference))
 
     while True:
         seen = {name: replaced(value, make) for name, value in contexts.items()}
-        call = functools.partial(resolve_deferred, ctx, inputs, seen, secrets)
+        call = functools.partial(resolve_deferred, ctx, inputs, seen, known)
         try:
             found, env = await asyncio.to_thread(call)
         except OpaqueValue as error:
             blob = reference_of(error.value)
-            if blob is None or blob.ref in known:
+            if blob is None or blob.ref in fetched:
                 raise HandlerError("invalid-expression", str(error), retryable=False) from error
-            known[blob.ref] = await filler.filled(dict(error.value))
+            fetched[blob.ref] = await filler.filled(dict(error.value))
             continue
         return await _with_passed_on(found, filler), env
 
@@ -82,7 +88,7 @@ async def _with_passed_on(value: Any, filler: Filler) -> Any:
 
 
 def resolve_deferred(
-    ctx: Context, inputs: Any, contexts: Mapping[str, Any], secrets: Mapping[str, str]
+    ctx: Context, inputs: Any, contexts: Mapping[str, Any], known: Known
 ) -> tuple[Any, dict[str, str]]:
     """Return *inputs* and env with their expressions evaluated. Reads files: call it in a thread.
 
@@ -90,13 +96,22 @@ def resolve_deferred(
     at what is not here.
     """
     available = {name: value for name, value in contexts.items() if name != PLACES}
-    available["secrets"] = dict(secrets)
+    available["secrets"] = dict(known.secrets)
+    available["vars"] = _variables(contexts.get("vars"), known.variables)
     available["runner"] = runner_context()
     functions = {"hashfiles": hash_files(lambda: ctx.workspace)}
     value = {"inputs": inputs, "env": ctx.env}
     try:
         if PLACES in contexts:
-            resolved = _resolve_at(value, contexts[PLACES], available, functions)
+            places = [list(place) for place in contexts[PLACES]]
+            _tell_unknown(ctx, value, places, available)
+            own = [place for place in places if place[:1] == ["env"]]
+            resolved = _resolve_at(value, own, available, functions)
+            if "env" in available:
+                # What is written with a secret is a value only now; the inputs may read it.
+                available["env"] = available["env"] | resolved["env"]
+            rest = [place for place in places if place[:1] != ["env"]]
+            resolved = _resolve_at(resolved, rest, available, functions)
         else:
             resolved = resolve(value, available, functions)
     except OpaqueValue:
@@ -105,6 +120,37 @@ def resolve_deferred(
         raise HandlerError("invalid-expression", str(error), retryable=False) from error
     env = {str(name): _text(item) for name, item in resolved["env"].items()}
     return resolved["inputs"], env
+
+
+def _variables(declared: Any, offered: Mapping[str, str]) -> dict[str, Any]:
+    """Return the `vars` context: what the workflow declares is fixed, the rest is the worker's."""
+    found: dict[str, Any] = dict(declared) if isinstance(declared, Mapping) else {}
+    taken = {name.lower() for name in found}
+    return found | {name: value for name, value in offered.items() if name.lower() not in taken}
+
+
+def _tell_unknown(
+    ctx: Context, value: Any, places: Iterable[list[str | int]], available: Mapping[str, Any]
+) -> None:
+    """Say which secrets and variables are not set here: they are empty, as on GitHub."""
+    told: set[str] = set()
+    for place in places:
+        text: Any = value
+        for step in place:
+            if isinstance(text, list) and isinstance(step, int):
+                text = text[step]
+            else:
+                text = text.get(step) if isinstance(text, dict) else None
+        if not isinstance(text, str):
+            continue
+        for expression in template_expressions(text):
+            for context in ("secrets", "vars"):
+                there = {name.lower() for name in available[context]}
+                for name in expression.properties().get(context) or ():
+                    if name.lower() not in there:
+                        told.add(f"{context}.{name}")
+    for name in sorted(told):
+        ctx.log(f"{name} is not set on this worker: it is empty", stream="system")
 
 
 def runner_context() -> dict[str, str]:
@@ -207,38 +253,3 @@ def _text(value: Any) -> str:
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return str(value)
-
-
-class EnvironmentSecrets:
-    """Secrets from ``HEADRACE_SECRET_<NAME>`` variables and from files named like the secret.
-
-    Files (a mounted Kubernetes Secret, say) win, and are read anew each time: they rotate.
-    """
-
-    PREFIX: Final = "HEADRACE_SECRET_"
-    FILE_BYTES_MAX: Final = 64 * 1024
-    COUNT_MAX: Final = 1_000
-
-    def __init__(
-        self, folder: Path | None = None, environ: Mapping[str, str] | None = None
-    ) -> None:
-        self._folder = folder
-        variables = os.environ if environ is None else environ
-        self._from_environ = {
-            name.removeprefix(self.PREFIX): value
-            for name, value in variables.items()
-            if name.startswith(self.PREFIX)
-        }
-
-    def read(self) -> Mapping[str, str]:
-        """Return all secrets by name."""
-        if self._folder is None:
-            return self._from_environ
-        found = dict(self._from_environ)
-        for path in sorted(self._folder.iterdir())[: self.COUNT_MAX]:
-            # Kubernetes keeps its own machinery in names with two dots in front.
-            if not path.name.startswith(".") and path.is_file():
-                with path.open("rb") as file:
-                    data = file.read(self.FILE_BYTES_MAX)
-                found[path.name] = data.decode("utf-8", "replace").rstrip("\n")
-        return found

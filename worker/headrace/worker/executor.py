@@ -27,6 +27,7 @@ from headrace.worker.core import Admission, Assignment, Assignments, Origin, Sto
 from headrace.worker.driving import Work, resumed
 from headrace.worker.handlers import EMPTY_MAP, Context, Handler, HandlerError, Registry
 from headrace.worker.handlers import encode_output as encode_value
+from headrace.worker.hidden import HiddenValues
 from headrace.worker.masks import Masker
 from headrace.worker.outcomes import (
     HandBack,
@@ -37,7 +38,7 @@ from headrace.worker.outcomes import (
     traceback_lines,
 )
 from headrace.worker.payloads import Payloads
-from headrace.worker.ports import ClaimDesk, LogSink, NoLogs, NoSecrets, ResultSink, SecretSource
+from headrace.worker.ports import ClaimDesk, LogSink, NoLogs, NoValues, ResultSink, ValueSource
 from headrace.worker.starting import Starter
 from headrace.worker.steplog import LogLimits, Spool, StepLog
 from headrace.worker.workspaces import Workspaces
@@ -66,7 +67,8 @@ class Executor:
         claims: ClaimDesk | None = None,
         logs: LogSink | None = None,
         log_limits: LogLimits | None = None,
-        secrets: SecretSource | None = None,
+        secrets: ValueSource | None = None,
+        variables: ValueSource | None = None,
         clock: Clock | None = None,
         observe: Callable[[StepResult], None] | None = None,
     ) -> None:
@@ -78,10 +80,14 @@ class Executor:
         self._clock: Clock = clock or SystemClock()
         self._now_ms = self._clock.now_ms
         self._spool = Spool(logs or NoLogs(), self._clock, log_limits or LogLimits())
-        self._secrets: SecretSource = secrets or NoSecrets()
+        self._hidden = HiddenValues(secrets or NoValues())
         self._observe = observe
         self._starter = Starter(
-            payloads=payloads, claims=claims, secrets=self._secrets, now_ms=self._now_ms
+            payloads=payloads,
+            claims=claims,
+            secrets=secrets or NoValues(),
+            variables=variables or NoValues(),
+            now_ms=self._now_ms,
         )
         self._runners: set[asyncio.Task[None]] = set()
         self._taker: asyncio.Task[None] | None = None
@@ -181,8 +187,7 @@ class Executor:
 
     def open_log(self, assignment: Assignment) -> StepLog:
         """Return a new log for an attempt, with the worker's secrets masked."""
-        masker = Masker(self._secrets.read().values())
-        return self._spool.open(assignment.origin, assignment.task, masker)
+        return self._spool.open(assignment.origin, assignment.task, self._hidden.masker().copy())
 
     def open_workspace(self, task: Task) -> tuple[Path, bool]:
         """Return the job's folder, or a fresh one to be deleted."""
@@ -192,7 +197,7 @@ class Executor:
 
     def beat(self, assignment: Assignment, details: Any) -> None:
         """Note a sign of life of an attempt; two plain writes, so any thread may do it."""
-        assignment.details = details
+        assignment.details = self._hidden.masker().value(details)
         assignment.beat_ms = self._now_ms()
 
     # -- runners -------------------------------------------------------------------------------
@@ -365,8 +370,12 @@ class Executor:
             return None
 
     def _masked(self, context: Context, output: bytes) -> bytes:
+        return self._masker_of(context).packed(output)
+
+    def _masker_of(self, context: Context) -> Masker:
+        """Return what the attempt must not show: a step may read a secret from anywhere."""
         opened = context.opened_log
-        return output if opened is None else opened.masker.packed(output)
+        return self._hidden.masker() if opened is None else opened.masker
 
     def _complete(
         self, assignment: Assignment, handler: Handler | None, context: Context, output: bytes
@@ -401,9 +410,8 @@ class Executor:
             if is_surprise(error):
                 for line in traceback_lines(error):
                     context.log(line, stream="system")
-            if context.opened_log is not None:
-                message = context.opened_log.masker.text(why.message)
-                why = StepError(why.type, message, why.retryable)
+            message = self._masker_of(context).text(why.message)
+            why = StepError(why.type, message, why.retryable)
             raw, extra = msgspec.Raw(output), context.result_extra("")
             self._end(assignment, context, ResultStatus.FAILED, raw, why, extra)
 
@@ -420,9 +428,9 @@ class Executor:
         if opened is not None:
             # Before the result: who sees the end of the step finds its lines.
             opened.flush()
-            if extra is not None and opened.masker:
-                shown = opened.masker.value(msgspec.to_builtins(extra))
-                extra = msgspec.convert(shown, ResultExtra)
+        masker = self._masker_of(context)
+        if extra is not None and masker:
+            extra = msgspec.convert(masker.value(msgspec.to_builtins(extra)), ResultExtra)
         task = assignment.task
         result = StepResult(
             task.run,

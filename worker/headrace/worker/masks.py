@@ -1,13 +1,21 @@
 """Hiding secret values in everything that a step shows.
 
-The values of the worker's secrets and those that a step gives by ``::add-mask::`` become ``***``.
+The values of the worker's secrets and those that a step gives by ``::add-mask::`` become ``***``,
+and so do the forms in which programs print them: in base64 (at any place within a longer text), in
+JSON, in URLs, in XML, in shells, and multi-line values line by line.
 """
 
 from __future__ import annotations
 
+import base64
+import html
+import json
 import re
-from collections.abc import Iterable
-from typing import Any, Final
+import shlex
+import urllib.parse
+from collections.abc import Iterable, Iterator
+from typing import Any, Final, Self
+from xml.sax.saxutils import escape
 
 import msgspec
 
@@ -16,12 +24,18 @@ MASKS_MAX: Final = 1_000
 """Values of one step; further ones are refused, loudly, by `Masker.add`."""
 _CHARS_MIN: Final = 2
 """Shorter values would turn every text into stars."""
+_LINE_CHARS_MIN: Final = 4
+"""A line of a value that is shorter may be a mere bracket."""
+_ENCODED_CHARS_MIN: Final = 8
+"""Shorter pieces of base64 stand in many texts by chance."""
+_WIDTHS: Final = (64, 76)
 
 
 class Masker:
-    """Replaces a growing set of values. Multi-line values are hidden line by line, too."""
+    """Replaces a growing set of values, in all their forms."""
 
     def __init__(self, values: Iterable[str] = ()) -> None:
+        self._given: set[str] = set()
         self._values: set[str] = set()
         self._pattern: re.Pattern[str] | None = None
         self._bytes: re.Pattern[bytes] | None = None
@@ -31,15 +45,26 @@ class Masker:
     def __bool__(self) -> bool:
         return bool(self._values)
 
+    def copy(self) -> Self:
+        """Return a masker of its own with the same values."""
+        made = type(self)()
+        made._given, made._values = set(self._given), set(self._values)
+        # Patterns are replaced and never changed, so they can be shared.
+        made._pattern, made._bytes = self._pattern, self._bytes
+        return made
+
     def add(self, value: str) -> bool:
         """Hide *value* from now on; False when there are too many already."""
-        parts = {value.strip(), *(line.strip() for line in value.splitlines())}
-        parts = {part for part in parts if len(part) >= _CHARS_MIN} - self._values
-        if len(self._values) + len(parts) > MASKS_MAX:
+        if value in self._given:
+            return True
+        forms = set(forms_of(value)) - self._values
+        if not forms:
+            return True
+        if len(self._given) >= MASKS_MAX:
             return False
-        if parts:
-            self._values |= parts
-            self._pattern = self._bytes = None
+        self._given.add(value)
+        self._values |= forms
+        self._pattern = self._bytes = None
         return True
 
     def text(self, text: str) -> str:
@@ -47,18 +72,12 @@ class Masker:
         if not self._values:
             return text
         if self._pattern is None:
-            # The longest first, so that a value which contains another one goes as a whole.
-            ordered = sorted(self._values, key=len, reverse=True)
-            self._pattern = re.compile("|".join(map(re.escape, ordered)))
+            self._pattern = re.compile("|".join(map(re.escape, self._ordered())))
         return self._pattern.sub(SHOWN, text)
 
     def packed(self, data: bytes) -> bytes:
         """Return a msgpack value with the values hidden in its strings."""
-        if not self._values:
-            return data
-        if self._bytes is None:
-            self._bytes = re.compile(b"|".join(re.escape(value.encode()) for value in self._values))
-        if self._bytes.search(data) is None:
+        if not self._values or self._in_bytes().search(data) is None:
             return data
         return msgspec.msgpack.encode(self.value(msgspec.msgpack.decode(data)))
 
@@ -72,4 +91,76 @@ class Masker:
             return {self.value(key): self.value(item) for key, item in value.items()}
         if isinstance(value, list | tuple):
             return [self.value(item) for item in value]
+        if isinstance(value, bytes | bytearray):
+            return self._in_bytes().sub(SHOWN.encode(), bytes(value))
         return value
+
+    def _ordered(self) -> list[str]:
+        # The longest first, so that a value which contains another one goes as a whole.
+        return sorted(self._values, key=len, reverse=True)
+
+    def _in_bytes(self) -> re.Pattern[bytes]:
+        if self._bytes is None:
+            self._bytes = re.compile(
+                b"|".join(re.escape(value.encode("utf-8", "replace")) for value in self._ordered())
+            )
+        return self._bytes
+
+
+def forms_of(value: str) -> Iterator[str]:
+    """Yield the texts in which *value* may show."""
+    whole = value.strip()
+    if len(whole) < _CHARS_MIN:
+        return
+    yield whole
+    lines = [line.strip() for line in whole.splitlines()]
+    if len(lines) > 1:
+        for line in lines:
+            if len(line) >= _LINE_CHARS_MIN:
+                yield line
+                yield from _encoded(line.encode("utf-8", "surrogateescape"))
+    for text in {value, whole}:
+        yield from _escaped(text)
+        yield from _encoded(text.encode("utf-8", "surrogateescape"))
+
+
+def _escaped(text: str) -> Iterator[str]:
+    """Yield *text* as JSON, URLs, XML and shells write it, where that makes a difference."""
+    once = json.dumps(text)[1:-1]
+    forms = (
+        once,
+        json.dumps(text, ensure_ascii=False)[1:-1],
+        # JSON within JSON.
+        json.dumps(once)[1:-1],
+        repr(text)[1:-1],
+        urllib.parse.quote(text, safe="", errors="replace"),
+        urllib.parse.quote(text, errors="replace"),
+        urllib.parse.quote_plus(text, errors="replace"),
+        escape(text),
+        escape(text, {'"': "&quot;", "'": "&apos;"}),
+        html.escape(text),
+        shlex.quote(text),
+    )
+    yield from (form for form in forms if form != text and len(form) >= _CHARS_MIN)
+
+
+def _encoded(data: bytes) -> Iterator[str]:
+    """Yield base64 of *data* on its own, and what of it stays the same inside longer data.
+
+    Base64 turns three bytes into four characters: behind one or two other bytes the characters
+    differ, and those at the ends depend on the neighbours.
+    """
+    for encode in (base64.b64encode, base64.urlsafe_b64encode):
+        whole = encode(data).decode()
+        if len(whole) >= _ENCODED_CHARS_MIN:
+            yield whole
+        for width in _WIDTHS:
+            # What `base64` and `openssl` print in lines; the last one may be too short to hide.
+            lines = [whole[at : at + width] for at in range(0, len(whole), width)]
+            yield from (line for line in lines if len(line) >= _ENCODED_CHARS_MIN)
+        for before in range(3):
+            skipped = -(-before * 8 // 6)
+            sure = (before + len(data)) * 8 // 6
+            piece = encode(b"\0" * before + data).decode()[skipped:sure]
+            if len(piece) >= _ENCODED_CHARS_MIN:
+                yield piece

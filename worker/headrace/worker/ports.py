@@ -48,11 +48,14 @@ class BlobStore(Protocol):
         ...
 
 
-class SecretSource(Protocol):
-    """Where secrets come from, at the last moment."""
+class ValueSource(Protocol):
+    """Where secrets or variables come from, at the last moment. From any thread."""
 
     def read(self) -> Mapping[str, str]:
-        """Return all secrets that steps of this worker may see, by name."""
+        """Return all that steps of this worker may see, by name.
+
+        The same mapping as long as nothing has changed. Raises `HandlerError`.
+        """
         ...
 
 
@@ -63,9 +66,12 @@ class NoLogs:
         """Drop the lines."""
 
 
-class NoSecrets:
-    """A `SecretSource` without any."""
+_NOTHING: Mapping[str, str] = {}
+
+
+class NoValues:
+    """A `ValueSource` without any."""
 
     def read(self) -> Mapping[str, str]:
         """Return nothing."""
-        return {}
+        return _NOTHING

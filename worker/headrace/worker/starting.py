@@ -9,11 +9,11 @@ from typing import Any, cast
 from headrace.errors import Unreachable
 from headrace.payloads import BLOB_KEY
 from headrace.worker.core import Assignment
-from headrace.worker.deferred import resolved
+from headrace.worker.deferred import Known, resolved
 from headrace.worker.handlers import Context, Handler, HandlerError
 from headrace.worker.outcomes import HandBack, NotGranted
 from headrace.worker.payloads import Payloads
-from headrace.worker.ports import ClaimDesk, SecretSource
+from headrace.worker.ports import ClaimDesk, ValueSource
 from headrace.worker.threads import Threads
 
 
@@ -25,10 +25,12 @@ class Starter:
         *,
         payloads: Payloads,
         claims: ClaimDesk | None,
-        secrets: SecretSource,
+        secrets: ValueSource,
+        variables: ValueSource,
         now_ms: Callable[[], int],
     ) -> None:
-        self._payloads, self._claims, self._secrets = payloads, claims, secrets
+        self._payloads, self._claims = payloads, claims
+        self._secrets, self._variables = secrets, variables
         self._now_ms = now_ms
         self._threads = Threads("headrace-step")
         self.abandoned = False
@@ -58,14 +60,12 @@ class Starter:
         """Do what must happen right before the effect, then run the handler."""
         task, options = assignment.task, assignment.task.options
         if options is not None and options.deferred:
+            known = await asyncio.to_thread(self._known)
             # Opened first, so that the secrets are hidden in all that follows.
             assert context.output is not None
             incoming = self._payloads.incoming(task.run)
             filled = await incoming.decoded(task.inputs)
-            secrets = await asyncio.to_thread(self._secrets.read)
-            filled, context.env = await resolved(
-                context, filled, options.deferred, secrets, incoming
-            )
+            filled, context.env = await resolved(context, filled, options.deferred, known, incoming)
             inputs = handler.convert(filled)
         elif BLOB_KEY in bytes(task.inputs):
             filled = await self._payloads.incoming(task.run).decoded(task.inputs)
@@ -80,6 +80,9 @@ class Starter:
         if handler.is_async:
             return await handler.function(context, inputs)
         return await self._in_thread(assignment, lambda: handler.function(context, inputs))
+
+    def _known(self) -> Known:
+        return Known(self._secrets.read(), self._variables.read())
 
     async def _claimed(self, assignment: Assignment) -> int:
         if self._claims is None:

@@ -1,6 +1,7 @@
 """Expressions that only the worker can evaluate.
 
-Those are: `secrets`, `runner`, `hashFiles`, and whatever looks at a value that lies in the object
+Those are: `secrets`, `runner`, `hashFiles`, variables (`vars`) that the workflow does not declare,
+`env` that is written with any of these, and whatever looks at a value that lies in the object
 store. A string with such an expression travels as it stands, with what it reads of the contexts.
 """
 
@@ -44,7 +45,7 @@ def resolve_for_worker(
         if "${{" not in value:
             return value
         expressions = template_expressions(value)
-        if not any(map(_is_the_workers, expressions)):
+        if not any(_is_the_workers(expression, contexts) for expression in expressions):
             try:
                 found = resolve(value, contexts, functions)
             except OpaqueValue:
@@ -68,8 +69,28 @@ def resolve_for_worker(
     return value
 
 
-def _is_the_workers(expression: Expression) -> bool:
-    return bool(expression.names() & _CONTEXTS or expression.functions() & _FUNCTIONS)
+def _is_the_workers(expression: Expression, contexts: Mapping[str, Any]) -> bool:
+    names = expression.names()
+    if names & _CONTEXTS or expression.functions() & _FUNCTIONS:
+        return True
+    return not names.isdisjoint(("vars", "env")) and _reads_beyond(expression, contexts)
+
+
+def _reads_beyond(expression: Expression, contexts: Mapping[str, Any]) -> bool:
+    """Tell whether *expression* reads variables or `env` that are not known here."""
+    read = expression.properties()
+    if "vars" in read:
+        declared, wanted = contexts["vars"], read["vars"]
+        if wanted is None or any(lookup(declared, key, declared) is declared for key in wanted):
+            return True
+    if "env" not in read:
+        return False
+    env, wanted = contexts["env"], read["env"]
+    late: Iterable[str] = getattr(contexts, "secret_env", ())
+    if wanted is None:
+        return any(name in env for name in late)
+    folded = {key.lower() for key in wanted}
+    return any(name.lower() in folded for name in late)
 
 
 def _defer(

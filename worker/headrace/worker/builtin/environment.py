@@ -23,7 +23,7 @@ PATH_VARIABLE: Final = "HEADRACE_ADDED_PATH"
 """In a task's env: folders that earlier steps added to PATH, the newest last."""
 
 # The worker's own credentials and configuration are nothing for steps.
-_HIDDEN: Final = ("HEADRACE_CFG_", "HEADRACE_SECRET_", "NATS_")
+_HIDDEN: Final = ("HEADRACE_CFG_", "HEADRACE_SECRET_", "HEADRACE_VAR_", "NATS_")
 _PROTECTED: Final = ("HEADRACE_", "GITHUB_", "RUNNER_")
 _FORBIDDEN: Final = ("NODE_OPTIONS",)
 """GitHub's own rule: a way to run code in every later step."""
