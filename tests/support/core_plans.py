@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 from hypothesis import strategies as st
 
-from headrace.plan import Plan
+from headrace.plan import Plan, TriggerRule
 from support import plans
 from support.plans import Spec
 
 CONDITIONS = ("", "", "", "always()", "failure()", "cancelled()", "!cancelled()", "false", "1 == 1")
+RULES = [None] * 6 + [*get_args(TriggerRule)]
 JOINS = [plans.join("all")] * 3 + [
     plans.join(kind, value, losers)
     for kind, value in (("any", 0), ("count", 2), ("percent", 50))
@@ -74,6 +75,11 @@ def nodes(draw: st.DrawFn, name: str, depth: int) -> Spec:
         return plans.choice(name, *children, **options)
     if kind in (6, 7):
         body = draw(nodes(f"{name}b", depth - 1))
+        if draw(st.integers(0, 2)) == 0:
+            times = draw(st.integers(0, 3))
+            options["before"] = draw(st.sampled_from(["", "loop.index < 2"]))
+            options["after"] = draw(st.sampled_from(["", "loop.index == 1"]))
+            return plans.repeat(name, body, times, **options)
         items: Any = list(range(draw(st.integers(0, 4))))
         if draw(st.booleans()):
             options["kind"] = "matrix"
@@ -115,6 +121,9 @@ def siblings(draw: st.DrawFn, prefix: str, depth: int, *, graph: bool) -> list[S
         if graph and found:
             names = [other.name for other in found]
             needs = draw(st.lists(st.sampled_from(names), unique=True, max_size=2))
+            rule = draw(st.sampled_from(RULES))
+            if needs and rule is not None:
+                spec = spec._replace(options={**spec.options, "trigger_rule": rule})
             spec = spec._replace(needs=tuple(needs))
         found.append(spec)
     return found

@@ -61,6 +61,18 @@ def loop(
     return Spec(Loop, name, tuple(needs), {"items": items, **options}, (body,))
 
 
+def repeat(
+    name: str,
+    body: Spec,
+    times: Any = None,
+    *,
+    needs: tuple[str, ...] | list[str] = (),
+    **options: Any,
+) -> Spec:
+    """A repetition; ``before=`` and ``after=`` are its conditions."""
+    return Spec(Loop, name, tuple(needs), {"kind": "repeat", "times": times, **options}, (body,))
+
+
 def choice(
     name: str, *branches: Spec, needs: tuple[str, ...] | list[str] = (), **options: Any
 ) -> Spec:

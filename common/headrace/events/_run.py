@@ -113,7 +113,7 @@ class StepUnknown(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=9)
 
 
 class StepSkipped(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=10):
-    """The node will not run; `reason` is one of `condition needs branch`."""
+    """The node will not run; `reason` is one of `condition needs rule branch`."""
 
     step: int
     reason: str
@@ -165,7 +165,8 @@ class NodeEnded(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=14):
 
 
 class Expanded(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=16):
-    """A loop learned its items; long lists come in several parts."""
+    """A loop learned its items; long lists come in several parts, and the iterations of a
+    repetition one by one: `total` then grows."""
 
     node: int
     first: int

@@ -71,7 +71,7 @@ PROPERTIES: Mapping[str, tuple[str, ...]] = {
     "job": ("status",),
     "runner": ("name", "os", "arch", "temp", "tool_cache", "debug", "environment", "workspace"),
     "strategy": ("fail-fast", "job-index", "job-total", "max-parallel"),
-    "loop": ("index", "item"),
+    "loop": ("index", "item", "previous"),
 }
 """Properties of contexts that are the same everywhere."""
 ITEMS: Mapping[str, tuple[str, ...]] = {

@@ -15,17 +15,24 @@ from headrace.language._values import is_identifier
 from headrace.language._yaml import Mapping as MappingNode
 from headrace.language._yaml import Scalar, Sequence, Tree
 from headrace.plan import Choice, Group, Join, Loop, Sleep, Wait
+from headrace.plan._validate import ITERATIONS_MAX
 
 Body = Callable[[Tree, Mapping[str, Tree], str, Scope], list[Draft]]
 
-LOOP_KEYS = ("for-each", "as", "max-parallel", "fail-fast", "join", "losers")
+_FORMS = ("for-each", "while", "until", "repeat")
+_EACH_KEYS = ("as", "max-parallel", "fail-fast", "join", "losers")
+LOOP_KEYS = (*_FORMS, *_EACH_KEYS, "max-iterations")
+IF_KEYS = ("then", "elif", "else")
 WAIT_KEYS = ("signal", "timeout", "default")
 APPROVAL_KEYS = ("signal", "name", "timeout", "default")
 SLEEP_KEYS = ("for", "duration", "until")
 _BODY_KEYS = ("steps", "tasks")
-_LATER = {
-    key: "only 'for-each' is in this version" for key in ("while", "until", "repeat", "times")
+_LOOP_HINTS = {
+    "times": "write 'repeat'",
+    "limit": "write 'max-iterations'",
+    "break": "write 'until', with the condition that ends the loop",
 }
+_ONE_BY_ONE = "this loop makes one iteration after the other"
 _ITEMS_MAX = 100_000
 
 
@@ -59,7 +66,14 @@ class Control:
 
     def _loop(self, node: Tree, name: str, what: str, scope: Scope) -> Draft:
         reader = self._reader
-        entries = reader.mapping(node, what, (*LOOP_KEYS, *_BODY_KEYS), _LATER)
+        entries = reader.mapping(node, what, (*LOOP_KEYS, *_BODY_KEYS), _LOOP_HINTS)
+        if "for-each" not in entries and any(key in entries for key in _FORMS):
+            return self._repeat(node, entries, name, what, scope)
+        if isinstance(node, MappingNode):
+            for key in ("while", "until", "repeat", "max-iterations"):
+                if key in entries:
+                    text = f"'{key}' does not go with 'for-each'"
+                    reader.report.add(text, node.keys.get(key, node))
         variable = reader.text(entries.get("as"), f"{what}.as") or "item"
         if not is_identifier(variable) or variable.lower() in ALL:
             reader.report.add(f"'{variable}' cannot be the name of a variable", entries.get("as"))
@@ -85,10 +99,80 @@ class Control:
         draft.children = [inside]
         return draft
 
+    def _repeat(
+        self, node: Tree, entries: Mapping[str, Tree], name: str, what: str, scope: Scope
+    ) -> Draft:
+        """Return a loop that makes one iteration after the other."""
+        reader = self._reader
+        for key in _EACH_KEYS:
+            if key in entries and isinstance(node, MappingNode):
+                place = node.keys.get(key, node)
+                reader.report.add(f"'{key}' goes with 'for-each' only", place, _ONE_BY_ONE)
+        inner = scope.with_loop()
+        draft = Draft(Loop, name, node, kind="repeat", variable="loop")
+        for key, field in (("while", "before"), ("until", "after")):
+            if key in entries:
+                condition = reader.condition(entries[key], f"{what}.{key}", inner)
+                if not condition:
+                    reader.report.add(f"{what}.{key} needs a condition", entries[key])
+                draft.fields[field] = condition or "false"
+        times = reader.count(entries.get("repeat"), f"{what}.repeat", scope)
+        if times is not None:
+            draft.fields["times"] = times
+        elif "repeat" in entries:
+            draft.fields["times"] = 1
+        most = reader.integer(
+            entries.get("max-iterations"), f"{what}.max-iterations", 1, ITERATIONS_MAX
+        )
+        if most is None:
+            most = max(times, Loop(name="", kind="repeat").limit) if isinstance(times, int) else 0
+        if isinstance(times, int) and times > min(most, ITERATIONS_MAX):
+            limit = min(most, ITERATIONS_MAX)
+            reader.report.add(f"{what}.repeat is over the limit of {limit}", entries["repeat"])
+        elif most:
+            draft.fields["limit"] = most
+        inside = self._group(entries, name, node)
+        inside.children = self._body(node, entries, what, inner)
+        draft.children = [inside]
+        return draft
+
+    def conditional(
+        self, node: Tree, entries: Mapping[str, Tree], name: str, what: str, scope: Scope
+    ) -> Draft:
+        """Return the choice that `if`, `then`, `elif` and `else` in *entries* spell."""
+        reader = self._reader
+        draft = Draft(Choice, name, node)
+        found = [("if", entries, "then")]
+        later = entries.get("elif")
+        items = later.items if isinstance(later, Sequence) else [later] if later else []
+        for index, item in enumerate(items):
+            inner = reader.mapping(item, f"{what}.elif[{index}]", ("if", "then"))
+            if isinstance(item, MappingNode):
+                found.append((f"elif[{index}]", inner, "then"))
+        if "else" in entries:
+            found.append(("else", entries, "else"))
+        for number, (spelled, branch, key) in enumerate(found, 1):
+            place = what if spelled == "if" else f"{what}.{spelled}"
+            segment = "else" if key == "else" else f"case-{number}"
+            inside = Draft(Group, segment, branch.get(key, node), kind=self._kind)
+            if key == "then":
+                condition = reader.condition(branch.get("if"), f"{place}.if", scope)
+                if not condition:
+                    reader.report.add(f"{place} needs 'if', with a condition", node)
+                inside.fields["condition"] = condition or "false"
+            body = branch.get(key)
+            if body is None:
+                reader.report.add(f"{place} needs '{key}', with the steps", node)
+            else:
+                steps = {"steps" if self._kind == "pipeline" else "tasks": body}
+                inside.children = self._body(node, steps, place, scope)
+            draft.children.append(inside)
+        return draft
+
     def _items(self, node: Tree, items: Tree | None, what: str, scope: Scope) -> Any:
         reader = self._reader
         if items is None:
-            reader.report.add(f"{what} needs 'for-each'", node)
+            reader.report.add(f"{what} needs one of: {', '.join(_FORMS)}", node)
             return []
         if isinstance(items, Scalar):
             if not reader.is_expression(items, f"{what}.for-each", scope):

@@ -19,7 +19,13 @@ from headrace.language._contexts import (
     STEP_WORK,
 )
 from headrace.language._draft import Draft
-from headrace.language._parts import Handlers, read_concurrency, read_retry, read_shell
+from headrace.language._parts import (
+    Handlers,
+    read_concurrency,
+    read_retry,
+    read_shell,
+    read_trigger_rule,
+)
 from headrace.language._reader import Reader, shape
 from headrace.language._report import Place, did_you_mean
 from headrace.language._scope import Known, Scope
@@ -33,11 +39,11 @@ from headrace.plan import Group, Loop
 _JOB_KEYS = (
     "needs", "if", "name", "runs-on", "strategy", "env", "defaults", "outputs", "timeout-minutes",
     "cancel-timeout-minutes", "continue-on-error", "concurrency", "on-worker-loss", "retry",
-    "steps",
+    "trigger-rule", "steps",
 )  # fmt: skip
 _CALL_KEYS = (
     "needs", "if", "name", "strategy", "uses", "with", "secrets", "concurrency",
-    "timeout-minutes", "continue-on-error",
+    "timeout-minutes", "continue-on-error", "trigger-rule",
 )  # fmt: skip
 _KEYS = frozenset((*_JOB_KEYS, *_CALL_KEYS))
 _JOB_UNSUPPORTED = {
@@ -121,6 +127,8 @@ class Jobs:
             top = matrix
             matrix.children = [job]
         top.needs = needs
+        rule = entries.get("trigger-rule")
+        top.fields |= read_trigger_rule(reader, rule, f"{what}.trigger-rule", needs)
         if condition:
             top.fields["condition"] = condition
         return top

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, get_args
 
 from headrace.language._handlers import INPUT_ALIASES, HandlerSpec, InputField
 from headrace.language._reader import Reader, shape
@@ -12,7 +12,7 @@ from headrace.language._scope import Scope
 from headrace.language._values import duration_ms, is_identifier
 from headrace.language._yaml import Mapping as MappingNode
 from headrace.language._yaml import Scalar, Sequence, Tree, to_json
-from headrace.plan import Concurrency, InputSpec, Join
+from headrace.plan import Concurrency, InputSpec, Join, TriggerRule
 from headrace.plan._inputs import coerce_input
 from headrace.retry import RetryPolicy
 
@@ -88,6 +88,23 @@ def read_shell(reader: Reader, node: Tree | None, what: str, scope: Scope) -> st
         reader.report.add(text, node, hint)
         return ""
     return text
+
+
+def read_trigger_rule(
+    reader: Reader, node: Tree | None, what: str, needs: Collection[object]
+) -> dict[str, Any]:
+    """Return the field `trigger_rule` of a node with *needs*; nothing if absent."""
+    if node is None:
+        return {}
+    spelled = node
+    if isinstance(node, Scalar):
+        text = node.text.replace("-", "_")
+        spelled = Scalar(text, text, node.line, node.column)
+    rule = reader.choice(spelled, what, get_args(TriggerRule))
+    if not needs:
+        reader.report.add(f"{what}: there are no needs that it could look at", node)
+        return {}
+    return {} if rule is None else {"trigger_rule": rule}
 
 
 def read_concurrency(

@@ -60,6 +60,10 @@ class Scope:
         """Return this scope inside a loop over *name*."""
         return self._changed(self.known, self.added | {name.lower(), "loop"})
 
+    def with_loop(self) -> Scope:
+        """Return this scope inside a loop that has no items."""
+        return self._changed(self.known, self.added | {"loop"})
+
     def _changed(self, known: Mapping[str, Known], added: frozenset[str]) -> Scope:
         return Scope(Place(self.contexts, self.files), known, added)
 

@@ -31,6 +31,7 @@ _ACTIONS: Mapping[str, frozenset[str]] = {
     "pipeline": _COMMON | {"pipeline", "env"},
     "loop": _COMMON | {"loop"},
     "choose": _COMMON | {"choose"},
+    "then": _COMMON | {"then", "elif", "else"},
     "wait-for": _COMMON | {"wait-for"},
     "approval": _COMMON | {"approval"},
     "sleep": _COMMON | {"sleep"},
@@ -161,7 +162,7 @@ class Steps:
             fields["title"] = title
         place = scope.at(STEP_IF if action in ("uses", "run") else STEP)
         condition = reader.condition(entries.get("if"), f"{what}.if", place)
-        if condition:
+        if condition and action != "then":
             fields["condition"] = condition
         if "continue-on-error" in entries:
             fields["continue_on_error"] = reader.flag(
@@ -197,6 +198,8 @@ class Steps:
                     entries["env"], f"{what}.env", scope.at(STEP_WORK)
                 )
             return draft
+        if action == "then":
+            return self._control.conditional(node, entries, segment, what, scope.at(STEP))
         return self._control.read(
             action, entries[action], segment, f"{what}.{action}", scope.at(STEP)
         )
@@ -266,6 +269,8 @@ def _segment(node: Tree, index: int) -> str:
             found = slug(value.text)
             if found:
                 return found
+    if "then" in entries:
+        return "if"
     for key in ("parallel", "pipeline", "loop", "choose", "wait-for", "approval", "sleep"):
         if key in entries:
             return key

@@ -8,6 +8,7 @@ from typing import Any
 from headrace.language._contexts import STEP, STEP_IF, STEP_NAME, STEP_WORK
 from headrace.language._control import (
     APPROVAL_KEYS,
+    IF_KEYS,
     LOOP_KEYS,
     SLEEP_KEYS,
     WAIT_KEYS,
@@ -16,7 +17,7 @@ from headrace.language._control import (
 from headrace.language._draft import Draft
 from headrace.language._handlers import INPUT_ALIASES, TASK_TYPE_ALIASES
 from headrace.language._jobs import read_runs_on
-from headrace.language._parts import Handlers
+from headrace.language._parts import Handlers, read_trigger_rule
 from headrace.language._reader import Reader, shape
 from headrace.language._report import Place, did_you_mean
 from headrace.language._scope import Known, Scope
@@ -28,7 +29,7 @@ from headrace.plan import Group, Task
 
 _COMMON = frozenset(
     ("name", "title", "description", "type", "depends-on", "needs", "if", "continue-on-error",
-     "timeout", "timeout-minutes", "config")
+     "timeout", "timeout-minutes", "config", "trigger-rule")
 )  # fmt: skip
 _TASK = _COMMON | {
     "with", "env", "retry", "effect", "priority", "heartbeat-timeout", "schedule-timeout",
@@ -42,7 +43,8 @@ _CONTROL: Mapping[str, frozenset[str]] = {
     "group": _GROUP,
     "loop": _COMMON | _BODY | set(LOOP_KEYS),
     "choose": _COMMON | {"choose", "branches"},
-    "condition": _COMMON | {"then", "else"},
+    "condition": _COMMON | set(IF_KEYS),
+    "if": _COMMON | set(IF_KEYS),
     "wait": _COMMON | set(WAIT_KEYS),
     "wait-for": _COMMON | set(WAIT_KEYS),
     "approval": _COMMON | set(APPROVAL_KEYS) - {"name"},
@@ -51,6 +53,8 @@ _CONTROL: Mapping[str, frozenset[str]] = {
 _KEYS = _TASK.union(*_CONTROL.values())
 _ACTIONS = {"wait": "wait-for"}
 """Types whose settings `Control` reads under another name."""
+_CONDITIONAL = ("if", "condition")
+"""Types whose `if` chooses what is in them; a `condition` may have one of its own."""
 _WAITING = ("wait", "wait-for", "approval")
 """Types whose `timeout` is that of the wait; it may have a `default`."""
 
@@ -114,6 +118,8 @@ class Tasks:
         else:
             draft = self._controlled(kind, control, node, entries, name, what, scope)
         draft.needs = needs
+        rule = entries.get("trigger-rule")
+        draft.fields |= read_trigger_rule(reader, rule, f"{what}: trigger-rule", needs)
         self._common(draft, entries, what, scope)
         return draft
 
@@ -245,35 +251,28 @@ class Tasks:
             for _, place in child.needs:
                 self._reader.report.add(f"tasks in a {kind} run in order: no 'depends_on'", place)
 
-    def _branches(self, settings: MappingNode, node: MappingNode, what: str) -> Sequence:
-        """Return `if`, `then` and `else` of a condition as the branches of a `choose`."""
-        self._reader.mapping(settings, what, ("if", "then", "else"))
-        branches = Sequence(node.line, node.column)
-        for key, body in (("if", "then"), ("else", "else")):
-            tasks = settings.entries.get(body)
-            head = settings.entries.get(key)
-            if body == "then" and (tasks is None or head is None):
-                self._reader.report.add(
-                    f"{what} needs 'config' with 'if' and 'then'", node, "else: [...] may follow"
-                )
-            if tasks is None or head is None:
-                continue
-            branch = MappingNode(tasks.line, tasks.column)
-            branch.entries = {"tasks": tasks}
-            branch.entries[key] = head if key == "if" else Scalar("true", True, tasks.line, 1)
-            branch.keys = {
-                name: Scalar(name, name, value.line, value.column)
-                for name, value in branch.entries.items()
-            }
-            branches.items.append(branch)
-        return branches
+    def _conditional(
+        self,
+        settings: MappingNode,
+        node: MappingNode,
+        entries: dict[str, Tree],
+        name: str,
+        what: str,
+        scope: Scope,
+    ) -> Draft:
+        """Read `if`, `then`, `elif`, `else`, beside `type` or under `config`."""
+        found = self._reader.mapping(settings, what, ("if", *IF_KEYS))
+        if "if" not in found and "if" in entries:
+            # It is the branch's, not the node's own.
+            found["if"] = entries.pop("if")
+        return self._control.conditional(node, found, name, what, scope.at(STEP))
 
     def _controlled(
         self,
         kind: str,
         allowed: frozenset[str],
         node: MappingNode,
-        entries: Mapping[str, Tree],
+        entries: dict[str, Tree],
         name: str,
         what: str,
         scope: Scope,
@@ -294,8 +293,8 @@ class Tasks:
             self._reader.mapping(config, f"{what}: config")
         action = _ACTIONS.get(kind, kind)
         body: Tree = settings
-        if kind == "condition":
-            action, body = "choose", self._branches(settings, node, what)
+        if kind in _CONDITIONAL:
+            return self._conditional(settings, node, entries, name, what, scope)
         if kind == "choose":
             found = settings.entries.get("choose") or settings.entries.get("branches")
             if found is None:

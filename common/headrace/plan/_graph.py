@@ -101,6 +101,14 @@ class Join(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return -(-total * self.value // 100)
 
 
+TriggerRule: TypeAlias = Literal[
+    "all_success", "all_done", "one_success", "one_failed", "none_failed",
+    "none_failed_min_one_success",
+]  # fmt: skip
+"""`one_success` and `one_failed` fire as soon as one need has; the others when all have ended. Who
+is skipped because of a failure counts as failed; `continue-on-error` as success."""
+
+
 class _Base(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What every node has."""
 
@@ -121,6 +129,8 @@ class _Base(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     timeout_ms: int | str | None = None
     """From start to end, all attempts."""
     position: Position = Position()
+    trigger_rule: TriggerRule | None = None
+    """What must have become of `needs`; None: what the condition asks (`success()`)."""
 
 
 class Task(_Base, frozen=True, kw_only=True, omit_defaults=True, tag="task"):
@@ -163,10 +173,11 @@ class Group(_Base, frozen=True, kw_only=True, omit_defaults=True, tag="group"):
 
 
 class Loop(_Base, frozen=True, kw_only=True, omit_defaults=True, tag="loop"):
-    """Runs its one child (the next node) once for each item: a matrix or a `for-each`."""
+    """Runs its one child (the next node) once for each item, a matrix or a `for-each`; or one time
+    after the other (`repeat`), as long as its conditions say."""
 
-    kind: Literal["matrix", "for-each"] = "for-each"
-    items: Any
+    kind: Literal["matrix", "for-each", "repeat"] = "for-each"
+    items: Any = None
     """A JSON list, or an expression that gives one. For a matrix: the mapping as written (axes,
     `include`, `exclude`), possibly an expression."""
     variable: str = "item"
@@ -174,6 +185,14 @@ class Loop(_Base, frozen=True, kw_only=True, omit_defaults=True, tag="loop"):
     max_parallel: int | str | None = None
     fail_fast: bool | str = False
     join: Join = Join()
+    times: int | str | None = None
+    """Of a `repeat`: how many iterations, if nothing ends it before; None: no number."""
+    before: str = ""
+    """Of a `repeat`: it goes on while this condition holds; asked before each iteration."""
+    after: str = ""
+    """Of a `repeat`: it has ended when this condition holds; asked after each iteration."""
+    limit: int = 10_000
+    """Of a `repeat`: with more iterations it fails."""
 
 
 class Choice(_Base, frozen=True, kw_only=True, omit_defaults=True, tag="choice"):

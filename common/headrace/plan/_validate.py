@@ -12,6 +12,8 @@ NODES_MAX = 100_000
 """Nodes of one plan."""
 NESTING_MAX = 64
 """Depth of the tree of nodes, the root included."""
+ITERATIONS_MAX = 100_000
+"""Iterations of one repetition."""
 _PROBLEMS_MAX = 20
 _SEQUENCES = frozenset(("job", "pipeline"))
 
@@ -89,11 +91,23 @@ def _node(index: int, node: Node) -> Iterable[str]:
             yield f"node {index}: join of {join.value} percent"
         if join.kind == "count" and join.value < 1:
             yield f"node {index}: join of {join.value}"
+    if node.trigger_rule is not None and not node.needs:
+        yield f"node {index}: a trigger rule is about needs, and it has none"
     if isinstance(node, Loop):
+        yield from _loop(index, node)
+
+
+def _loop(index: int, node: Loop) -> Iterable[str]:
+    if isinstance(node.max_parallel, int) and node.max_parallel < 1:
+        yield f"node {index}: max_parallel is at least 1"
+    if node.kind != "repeat":
         if not isinstance(node.items, (list, str, dict)):
             yield f"node {index}: a loop needs items"
-        if isinstance(node.max_parallel, int) and node.max_parallel < 1:
-            yield f"node {index}: max_parallel is at least 1"
+        return
+    if node.times is None and not node.before and not node.after:
+        yield f"node {index}: a repetition has a number or a condition"
+    if not 1 <= node.limit <= ITERATIONS_MAX:
+        yield f"node {index}: a limit of iterations is from 1 to {ITERATIONS_MAX}"
 
 
 def _children(nodes: tuple[Node, ...], index: int, children: list[int]) -> Iterable[str]:

@@ -64,6 +64,19 @@ async def test_hello(run):
     assert steps_of(done)["greet/say-it"]["outputs"]["stdout"] == "Hello, Ada!\n"
 
 
+async def test_control_flow(run):
+    done = await run("control-flow.yaml", "--input", "size=40")
+    assert outputs_of(done, "choose") == {"label": "middle"}
+    assert outputs_of(done, "count") == {"rounds": "10"}
+    steps = steps_of(done)
+    assert steps["choose/size/case-2/middle"]["state"] == "COMPLETED"
+    assert [path for path in steps if path.startswith("count/rounds[")] == [
+        f"count/rounds[{index}]/add" for index in range(4)
+    ]
+    assert steps["report/step-1"]["state"] == "COMPLETED"
+    assert "SKIPPED" in {step["state"] for step in done["steps"] if step["path"] == "clean"}
+
+
 async def test_order_processing(run, tmp_path):
     journal = tmp_path / "journal"
     done = await run(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 
@@ -17,6 +17,7 @@ from headrace.plan import (
     Plan,
     Sleep,
     Task,
+    TriggerRule,
     Wait,
     validate_plan,
 )
@@ -29,6 +30,8 @@ GROUP_KEYS = {"g0": 1, "g1": 2}
 that nobody waits for what waits for him."""
 DEPTH_MAX = 3
 NODES_MAX = 14
+ITERATIONS_MAX = 3
+"""Of a repetition."""
 
 
 class Spec:
@@ -81,6 +84,7 @@ class PlanMaker:
         for at in range(1, len(found)):
             if rng.random() < 0.6:
                 found[at].needs = sorted(rng.sample(range(at), rng.randint(1, min(at, 2))))
+        self._rules(found)
         return found
 
     def _spec(self, depth: int, *, keyed: bool) -> Spec:
@@ -97,6 +101,12 @@ class PlanMaker:
         if rng.random() < 0.08:
             made.fields["continue_on_error"] = True
         return made
+
+    def _rules(self, found: list[Spec]) -> None:
+        """Give some of those that have needs a trigger rule."""
+        for spec in found:
+            if spec.needs and self._rng.random() < 0.15:
+                spec.fields["trigger_rule"] = self._rng.choice(get_args(TriggerRule))
 
     def _task(self, depth: int = 0, keyed: bool = False, *, plain: bool = False) -> Spec:
         rng = self._rng
@@ -178,6 +188,8 @@ class PlanMaker:
 
     def _loop(self, depth: int, keyed: bool) -> Spec:
         rng = self._rng
+        if rng.random() < 0.4:
+            return self._repeat(depth, keyed)
         fields: dict[str, Any] = {"items": list(range(rng.choice([0, 1, 2, 3, 4])))}
         if rng.random() < 0.4:
             fields["max_parallel"] = rng.randint(1, 2)
@@ -185,6 +197,14 @@ class PlanMaker:
             fields["fail_fast"] = True
         if rng.random() < 0.4:
             fields["join"] = self._join()
+        return Spec(Loop, [self._spec(depth + 1, keyed=keyed)], **fields)
+
+    def _repeat(self, depth: int, keyed: bool) -> Spec:
+        fields: dict[str, Any] = {"kind": "repeat", "times": self._rng.choice([0, 1, 2, 3])}
+        if self._rng.random() < 0.3:
+            fields |= {"times": None, "before": "loop.index < 3"}
+        if self._rng.random() < 0.3:
+            fields["after"] = "loop.index == 1"
         return Spec(Loop, [self._spec(depth + 1, keyed=keyed)], **fields)
 
     def _choice(self, depth: int, keyed: bool) -> Spec:
@@ -212,7 +232,9 @@ def signals_needed(plan: Plan) -> dict[str, int]:
     for index, node in enumerate(plan.nodes):
         if index:
             above = plan.nodes[node.parent]
-            items = len(above.items) if isinstance(above, Loop) else 1
+            items = 1
+            if isinstance(above, Loop):
+                items = ITERATIONS_MAX if above.kind == "repeat" else len(above.items)
             times[index] = times[node.parent] * items
         if isinstance(node, Wait):
             found[node.signal] = found.get(node.signal, 0) + times[index]

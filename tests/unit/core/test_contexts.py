@@ -9,7 +9,7 @@ import pytest
 
 from headrace.coordinator.core.contexts import Contexts
 from support.corekit import Kit
-from support.plans import group, job, loop, plan, task
+from support.plans import choice, group, job, loop, plan, task
 
 
 def given(**inputs: Any) -> dict[str, Any]:
@@ -242,3 +242,41 @@ def test_scripts_of_the_tasks_dialect_read_the_results_of_their_needs() -> None:
     assert kit.inputs("one") == {"input_data": "text"}
     kit.complete("b", {"json": {"n": 1}})
     assert kit.inputs("two") == {"input_data": '{"a":"text","b":{"n":1}}'}
+
+
+def test_a_step_inside_a_branch_is_seen_behind_it() -> None:
+    kit = Kit()
+    kit.start(
+        plan(
+            choice(
+                "pick",
+                group("case-1", task("one"), condition="false", kind="pipeline"),
+                group("else", task("two"), kind="pipeline"),
+            ),
+            task(
+                "after",
+                needs=["pick"],
+                inputs={
+                    "all": "${{ tasks.pick.outputs.n }}",
+                    "one": "${{ tasks.one.output.n }}",
+                    "two": "${{ steps.two.outputs.n }}",
+                },
+            ),
+        )
+    )
+    kit.complete("pick/else/two", {"n": 2})
+    assert kit.inputs("after") == {"all": 2, "one": None, "two": 2}
+
+
+def test_a_step_inside_a_loop_or_another_job_is_not() -> None:
+    kit = Kit()
+    kit.start(
+        plan(
+            loop("each", task("x"), [1]),
+            job("j", task("y"), needs=["each"]),
+            task("after", needs=["j"], inputs={"s": "${{ tasks.y.output.n || tasks.x.output }}"}),
+        )
+    )
+    kit.complete("each[0]", {"n": 1})
+    kit.complete("j/y", {"n": 1})
+    assert kit.inputs("after") == {"s": None}

@@ -105,8 +105,8 @@ def test_a_condition_is_a_choice() -> None:
 @pytest.mark.parametrize(
     ("config", "said"),
     [
-        ("{then: [{name: b, type: noop}]}", "3:5 task 'a' needs 'config' with 'if' and 'then'"),
-        ("{if: 'true'}", "3:5 task 'a' needs 'config' with 'if' and 'then'"),
+        ("{then: [{name: b, type: noop}]}", "3:5 task 'a' needs 'if', with a condition"),
+        ("{if: 'true'}", "3:5 task 'a' needs 'then', with the steps"),
         ("{if: 'true', then: [], or: []}", "unknown key 'or' in task 'a'"),
     ],
 )

@@ -74,7 +74,10 @@ NODES = (
     ),
     NodeSpec(
         name="loop",
-        description="Runs tasks once for each item.",
+        description=(
+            "Runs tasks once for each item; with `while`, `until` or `repeat: N`, one iteration "
+            "after the other, at most `max-iterations`."
+        ),
         step="loop",
         example="""\
 - name: regions
@@ -85,9 +88,25 @@ NODES = (
 """,
     ),
     NodeSpec(
+        name="if",
+        description="Runs the tasks under `then` if its condition holds, else `elif` and `else`.",
+        step="if",
+        example="""\
+- name: size
+  type: if
+  if: ${{ 3 > 5 }}
+  then:
+    - {name: large, type: noop}
+  elif:
+    - {if: "${{ 3 > 2 }}", then: [{name: middle, type: noop}]}
+  else:
+    - {name: small, type: noop}
+""",
+    ),
+    NodeSpec(
         name="condition",
-        description="Runs the tasks under `then` if its condition holds, else those under `else`.",
-        step="choose",
+        description="As `if`; its settings may stand under `config`.",
+        step="if",
         example="""\
 - name: big
   type: condition

@@ -9,7 +9,7 @@ from __future__ import annotations
 from headrace.coordinator.core import program as kinds
 from headrace.coordinator.core import status
 from headrace.coordinator.core.endings import end_run
-from headrace.coordinator.core.nodes import KINDS, fail_node, is_wanted, push_ready
+from headrace.coordinator.core.nodes import KINDS, fail_node, is_wanted, push_ready, rule_holds
 from headrace.coordinator.core.state import Run
 from headrace.coordinator.core.tick import Tick
 from headrace.errors import HeadraceError
@@ -62,7 +62,9 @@ def _enable(tick: Tick, run: Run, instance: int) -> None:
     elif run.cancelling:
         tick.emit(run, StepCancelled(instance, run.attempt[instance], "", run.cancel_reason))
     else:
-        reason = "needs" if run.taint[instance] else "condition"
+        reason = "needs" if run.taint[instance] & 3 else "condition"
+        if node in run.program.rule:
+            reason = "condition" if rule_holds(run, instance, run.program.rule[node]) else "rule"
         tick.emit(run, StepSkipped(instance, reason))
 
 

@@ -18,7 +18,7 @@ from headrace.coordinator.core.state import EMPTY_MAP, Run
 from headrace.expressions import Opaque, to_string
 from headrace.messages import subjects
 from headrace.payloads import BLOB_KEY, replaced
-from headrace.plan import Group, Loop, Task
+from headrace.plan import Choice, Group, Loop, Task
 
 _decode = msgspec.msgpack.Decoder().decode
 
@@ -64,8 +64,20 @@ def outputs(run: Run, instance: int) -> dict[str, Any]:
                 merged.update({k: v for k, v in outputs(run, base).items() if v not in (None, "")})
             return merged
         return {"results": [body_outputs(run, base) for base in bases]}
+    if isinstance(found, Choice):
+        return _chosen(run, instance)
     value = _read(run.outputs.get(instance, EMPTY_MAP))
     return value if isinstance(value, dict) else {"result": value}
+
+
+def _chosen(run: Run, instance: int) -> dict[str, Any]:
+    """Return what the branch gave that ran."""
+    node, shift, _ = run.locate(instance)
+    for child in run.program.children[node]:
+        if run.status[child + shift] == status.COMPLETED:
+            given = body_outputs(run, child + shift)
+            return given if isinstance(given, dict) else {"result": given}
+    return {}
 
 
 def body_outputs(run: Run, instance: int) -> Any:
@@ -109,10 +121,15 @@ class _Siblings(Mapping[str, Any]):
 
 
 class Contexts(Mapping[str, Any]):
-    """The contexts at *instance* of *run*."""
+    """The contexts at *instance* of *run*.
 
-    def __init__(self, run: Run, instance: int) -> None:
-        self._run, self._instance = run, instance
+    *iteration*: (repetition, index) of the iteration that a repetition's condition is about.
+    """
+
+    def __init__(
+        self, run: Run, instance: int, *, iteration: tuple[int, int] | None = None
+    ) -> None:
+        self._run, self._instance, self._iteration = run, instance, iteration
         self._cache: dict[str, Any] = {}
         self.secret_env: list[str] = []
         """Names in `env` that only the worker can evaluate; known once `env` was asked for."""
@@ -310,11 +327,30 @@ class Contexts(Mapping[str, Any]):
         raise KeyError(name)
 
     def _loop(self) -> dict[str, Any]:
+        if self._iteration is not None:
+            loop, index = self._iteration
+            bases = self._run.iterations.get(loop, ())
+            return {"index": index, "previous": self._previous(bases[-1] if bases else -1)}
         scopes = self._scopes()
         if not scopes:
             return {}
         scope = scopes[0]
-        return {"index": scope.index, "item": replaced(scope.item, Opaque)}
+        if self._loop_node(scope).kind != "repeat":
+            return {"index": scope.index, "item": replaced(scope.item, Opaque)}
+        base = self._run.iterations[scope.loop][scope.index - 1] if scope.index else -1
+        return {"index": scope.index, "previous": self._previous(base)}
+
+    def _previous(self, base: int) -> dict[str, Any]:
+        """What the iteration at *base* gave; nothing before the first one."""
+        if base < 0:
+            return {}
+        node, shift, _ = self._run.locate(base)
+        levels = [(node, shift)]
+        return {
+            "outputs": body_outputs(self._run, base),
+            "steps": _Siblings(self._run, levels, self._step_view),
+            "tasks": _Siblings(self._run, levels, self._task_view),
+        }
 
     def _strategy(self) -> dict[str, Any]:
         for scope in self._scopes():

@@ -72,6 +72,7 @@ def expanded(state: ShardState, run: Run, event: Expanded) -> None:
         if event.total == 0 and state.leading:
             state.agenda.append((run, ~loop))
     counts = run.counts[loop]
+    counts.total = event.total
     statuses, waiting = run.program.body_template(body)
     count = len(event.items)
     base = len(run.status)

@@ -44,6 +44,8 @@ class Program:
     """One plan in one namespace; shared by all its runs."""
 
     __slots__ = (
+        "after",
+        "before",
         "builtin",
         "capabilities",
         "children",
@@ -64,6 +66,7 @@ class Program:
         "plan",
         "raw_inputs",
         "roots",
+        "rule",
         "sequence",
         "size",
         "status_template",
@@ -86,8 +89,8 @@ class Program:
                 children[node.parent].append(index)
         self.dependents = [tuple(found) for found in dependents]
         self.children = [tuple(found) for found in children]
-        self.names = [{nodes[c].name.lower(): c for c in found} for found in children]
-        """For each container: lower-case name -> child."""
+        self.names = self._names()
+        """For each container: lower-case name -> child, or a node further in."""
         self.roots = [tuple(c for c in found if not nodes[c].needs) for found in children]
         self.waiting_template = array("I", (len(node.needs) for node in nodes))
         self.sequence = bytes(
@@ -99,6 +102,10 @@ class Program:
             condition is None or not (condition.functions() & STATUS_FUNCTIONS)
             for condition in self.condition
         )
+        self.before, self.after = self._repetitions()
+        """For the repetitions that have them: conditions before and after each iteration."""
+        self.rule = {i: node.trigger_rule for i, node in enumerate(nodes) if node.trigger_rule}
+        """The few nodes that have a trigger rule."""
         self.job = self._jobs()
         self.path = self._paths()
         self.status_template = self._statuses()
@@ -127,6 +134,32 @@ class Program:
             else:
                 jobs.append(jobs[node.parent] if node.parent >= 0 else -1)
         return jobs
+
+    def _names(self) -> list[dict[str, int]]:
+        """For each container the names of its children; and of what is inside them, if it is there
+        once for each of the container: so not inside loops, jobs and called workflows."""
+        nodes = self.nodes
+        names = [{nodes[c].name.lower(): c for c in found} for found in self.children]
+        for index in range(len(nodes) - 1, 0, -1):
+            node = nodes[index]
+            if isinstance(node, Choice) or (
+                isinstance(node, Group) and not node.affinity and node.call is None
+            ):
+                above = names[node.parent]
+                for name, inner in names[index].items():
+                    above.setdefault(name, inner)
+        return names
+
+    def _repetitions(self) -> tuple[dict[int, Expression], dict[int, Expression]]:
+        before: dict[int, Expression] = {}
+        after: dict[int, Expression] = {}
+        for index, node in enumerate(self.nodes):
+            if isinstance(node, Loop):
+                if node.before:
+                    before[index] = parse(node.before)
+                if node.after:
+                    after[index] = parse(node.after)
+        return before, after
 
     def _paths(self) -> list[str]:
         """Paths below the root, or below the loop body that holds the node ("" for the body)."""

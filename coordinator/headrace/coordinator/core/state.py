@@ -171,7 +171,8 @@ class Run:
         self.attempt = array("H", bytes(2 * program.size))
         self.waiting = program.waiting_template[:]
         self.taint = bytearray(program.size)
-        """Bit 1: a need did not succeed; bit 2: something before it failed."""
+        """Bit 1: a need did not succeed; bit 2: something before it failed; of nodes with a
+        trigger rule only, bit 4: a need did succeed, bit 8: one failed."""
         # Sparse facts of instances.
         self.tokens: dict[int, int] = {}
         self.outputs: dict[int, bytes] = {}

@@ -15,6 +15,9 @@ from headrace.plan import Group
 
 _NOT_OK = 1
 _FAILED_BEFORE = 2
+NEED_SUCCEEDED = 4
+NEED_FAILED = 8
+"""Bits of the taint of nodes with a trigger rule."""
 
 
 def ended(state: ShardState, run: Run, instance: int, *, ok: bool, failed: bool = False) -> None:
@@ -68,15 +71,37 @@ def _free_dependents(
         taint = 0 if ok else _NOT_OK
         if failed or run.taint[instance] & _FAILED_BEFORE:
             taint |= _FAILED_BEFORE
-    waiting = run.waiting
+    waiting, rules = run.waiting, run.program.rule
+    # Skipped because of a failure is failed, to a trigger rule.
+    blamed = failed or (not ok and bool(run.taint[instance] & _FAILED_BEFORE))
     for dependent in run.program.dependents[node]:
         other = dependent + shift
-        left = waiting[other] - 1
-        waiting[other] = left
+        left = waiting[other]
+        if not left:
+            # Its trigger rule has fired; what else it needs is of no more concern.
+            continue
+        left -= 1
         if taint:
             run.taint[other] |= taint
+        if rules:
+            left = _triggered(run, dependent, other, left, ok=ok, failed=blamed)
+        waiting[other] = left
         if left == 0 and state.leading:
             state.agenda.append((run, other))
+
+
+def _triggered(run: Run, node: int, instance: int, left: int, *, ok: bool, failed: bool) -> int:
+    """Return how many needs a dependent still waits for; 0 when its trigger rule fires early."""
+    rule = run.program.rule.get(node)
+    if rule is None:
+        return left
+    if ok:
+        run.taint[instance] |= NEED_SUCCEEDED
+    elif failed:
+        run.taint[instance] |= NEED_FAILED
+    if (rule == "one_success" and ok) or (rule == "one_failed" and failed):
+        return 0
+    return left
 
 
 def _open_window(state: ShardState, run: Run, loop: int, counts: Counts) -> None:

@@ -9,7 +9,13 @@ from typing import Final
 from headrace.coordinator.core import program
 from headrace.coordinator.core.nodes.choice import ChoiceKind
 from headrace.coordinator.core.nodes.failing import fail_node
-from headrace.coordinator.core.nodes.fields import concurrency, is_tolerated, is_wanted, timeout_ms
+from headrace.coordinator.core.nodes.fields import (
+    concurrency,
+    is_tolerated,
+    is_wanted,
+    rule_holds,
+    timeout_ms,
+)
 from headrace.coordinator.core.nodes.group import GroupKind, key_granted, key_reason
 from headrace.coordinator.core.nodes.kind import NodeKind
 from headrace.coordinator.core.nodes.loop import LoopKind
@@ -40,5 +46,6 @@ __all__ = [
     "key_reason",
     "lane_of",
     "push_ready",
+    "rule_holds",
     "timeout_ms",
 ]

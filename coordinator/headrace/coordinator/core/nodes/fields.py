@@ -7,9 +7,10 @@ from typing import Any
 from headrace.coordinator.core.contexts import Contexts, functions
 from headrace.coordinator.core.durations import parse_duration_ms
 from headrace.coordinator.core.state import Run
+from headrace.coordinator.core.surroundings import NEED_FAILED, NEED_SUCCEEDED
 from headrace.errors import HeadraceError, InvalidRequest
 from headrace.expressions import resolve, to_string, truthy
-from headrace.plan import Concurrency
+from headrace.plan import Concurrency, TriggerRule
 
 KEY_LENGTH_MAX = 512
 
@@ -49,12 +50,31 @@ def is_tolerated(run: Run, instance: int) -> bool:
 def is_wanted(run: Run, instance: int, node: int) -> bool:
     """Evaluate the node's condition; `success()` is implied unless a status function is there."""
     program = run.program
-    if program.implied[node] and (run.taint[instance] & 1 or run.cancelling):
+    rule = program.rule.get(node) if program.rule else None
+    if rule is not None:
+        if (program.implied[node] and run.cancelling) or not rule_holds(run, instance, rule):
+            return False
+    elif program.implied[node] and (run.taint[instance] & 1 or run.cancelling):
         return False
     condition = program.condition[node]
     if condition is None:
         return True
     return truthy(condition.evaluate(Contexts(run, instance), functions(run, instance)))
+
+
+def rule_holds(run: Run, instance: int, rule: TriggerRule) -> bool:
+    """Tell whether what became of its needs is what the node's trigger rule asks for."""
+    taint = run.taint[instance]
+    succeeded, failed = taint & NEED_SUCCEEDED, taint & NEED_FAILED
+    if rule == "all_success":
+        return not taint & 1
+    if rule == "one_success":
+        return bool(succeeded)
+    if rule == "one_failed":
+        return bool(failed)
+    if rule == "none_failed":
+        return not failed
+    return rule == "all_done" or bool(succeeded and not failed)
 
 
 def concurrency(run: Run, instance: int, wanted: Concurrency) -> tuple[str, int, int]:

@@ -1,4 +1,5 @@
-"""Loops: `for-each` and matrices. Items are expanded at once, into iterations of one body."""
+"""Loops: `for-each` and matrices expand their items at once, into iterations of one body;
+repetitions (see `repetition`) make one iteration after the other."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ import msgspec
 
 from headrace.coordinator.core.deferral import plain
 from headrace.coordinator.core.expand import ITEMS_MAX, expand_items
+from headrace.coordinator.core.nodes import repetition
 from headrace.coordinator.core.nodes.container import Container
 from headrace.coordinator.core.nodes.fields import deadline_ms, evaluated
 from headrace.coordinator.core.state import Run
@@ -34,6 +36,9 @@ class LoopKind(Container):
         """Evaluate the items and expand them."""
         loop = run.program.nodes[node]
         assert isinstance(loop, Loop)
+        if loop.kind == "repeat":
+            repetition.begin(tick, run, instance, loop)
+            return
         found = evaluated(run, instance, loop.items)
         if isinstance(found, Opaque):
             raise OpaqueValue(found)
@@ -64,6 +69,13 @@ class LoopKind(Container):
             )
         if due_ms:
             tick.timers.push(due_ms, run.key, instance)
+
+    def child_ended(self, tick: Tick, run: Run, instance: int) -> None:
+        """End it; or, of a repetition, make the next iteration."""
+        loop = run.program.nodes[run.locate(instance)[0]]
+        assert isinstance(loop, Loop)
+        if loop.kind != "repeat" or not repetition.goes_on(tick, run, instance, loop):
+            super().child_ended(tick, run, instance)
 
 
 def _window(value: Any) -> int:

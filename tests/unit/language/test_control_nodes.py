@@ -1,0 +1,151 @@
+"""Loops with conditions, `if`/`elif`/`else`, trigger rules: what they become, what is refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from headrace.errors import InvalidDefinition
+from headrace.language import compile_workflow, node_paths
+from headrace.plan import Choice, Loop, Plan, validate_plan
+
+STEPS = "jobs:\n  j:\n    steps:\n"
+TASKS = "name: w\ntasks:\n"
+
+
+def compiled(text: str) -> Plan:
+    plan = compile_workflow(text, file="w.yaml")
+    validate_plan(plan)
+    return plan
+
+
+def problems(text: str) -> list[str]:
+    with pytest.raises(InvalidDefinition) as refused:
+        compiled(text)
+    return [f"{p.line}:{p.column} {p.message} | {p.hint}" for p in refused.value.problems]
+
+
+def node(plan: Plan, path: str) -> object:
+    return plan.nodes[node_paths(plan).index(path)]
+
+
+def test_a_loop_with_conditions() -> None:
+    plan = compiled(
+        STEPS
+        + "      - id: l\n        loop:\n          while: ${{ loop.index < 3 }}\n"
+        + "          until: steps.s.outputs.x && loop.previous.steps.s.outputs.x\n"
+        + "          repeat: ${{ inputs.n }}\n          max-iterations: 9\n"
+        + "          steps:\n            - {id: s, run: 'echo ${{ loop.index }}'}\n"
+    )
+    loop = node(plan, "j/l")
+    assert isinstance(loop, Loop)
+    assert (loop.kind, loop.times, loop.limit) == ("repeat", "${{ inputs.n }}", 9)
+    assert loop.before == "loop.index < 3"
+    assert loop.after.startswith("steps.s.outputs.x")
+    assert "j/l[*]/s" in node_paths(plan)
+
+
+def test_a_number_over_the_usual_limit_raises_it() -> None:
+    plan = compiled(STEPS + "      - {id: l, loop: {repeat: 20000, steps: [{run: x}]}}")
+    loop = node(plan, "j/l")
+    assert isinstance(loop, Loop)
+    assert loop.limit == 20_000
+
+
+def test_a_loop_of_tasks() -> None:
+    plan = compiled(
+        TASKS
+        + "  - name: poll\n    type: loop\n    until: tasks.ask.output.ready\n"
+        + "    max_iterations: 5\n    tasks:\n      - {name: ask, type: noop}\n"
+    )
+    loop = node(plan, "poll")
+    assert isinstance(loop, Loop)
+    assert (loop.kind, loop.limit) == ("repeat", 5)
+
+
+IF = """\
+      - if: inputs.x == 1
+        then: [{id: one, run: x}]
+        elif:
+          - if: ${{ inputs.x == 2 }}
+            then: [{id: two, run: x}]
+        else: [{id: many, run: x}]
+"""
+
+
+def test_if_elif_else() -> None:
+    plan = compiled(STEPS + IF)
+    choice = node(plan, "j/if")
+    assert isinstance(choice, Choice)
+    assert choice.condition == ""
+    found = {path: n.condition for path, n in zip(node_paths(plan), plan.nodes, strict=True)}
+    assert found["j/if/case-1"] == "inputs.x == 1"
+    assert found["j/if/case-2"] == "inputs.x == 2"
+    assert found["j/if/else"] == ""
+    assert {"j/if/case-1/one", "j/if/case-2/two", "j/if/else/many"} <= found.keys()
+
+
+def test_if_of_tasks_beside_type_and_under_config() -> None:
+    beside = compiled(
+        TASKS
+        + "  - {name: a, type: if, if: inputs.x, then: [{name: b, type: noop}],"
+        + " else: [{name: c, type: noop}]}"
+    )
+    under = compiled(
+        TASKS
+        + "  - {name: a, type: if, config: {if: inputs.x, then: [{name: b, type: noop}],"
+        + " else: [{name: c, type: noop}]}}"
+    )
+    for plan in (beside, under):
+        assert node_paths(plan)[1:] == ["a", "a/case-1", "a/case-1/b", "a/else", "a/else/c"]
+        assert plan.nodes[1].condition == ""
+        assert plan.nodes[2].condition == "inputs.x"
+
+
+def test_trigger_rules_of_jobs_and_tasks() -> None:
+    plan = compiled(
+        "jobs:\n  a:\n    steps: [{run: x}]\n  b:\n    needs: a\n    trigger-rule: one-failed\n"
+        "    strategy: {matrix: {v: [1, 2]}}\n    steps: [{run: x}]\n"
+    )
+    assert getattr(node(plan, "b"), "trigger_rule", "") == "one_failed"
+    plan = compiled(
+        TASKS
+        + "  - {name: a, type: noop}\n"
+        + "  - {name: b, type: noop, depends_on: [a], trigger_rule: all_done}\n"
+    )
+    assert getattr(node(plan, "b"), "trigger_rule", "") == "all_done"
+
+
+S = STEPS + "      - "
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (S + "{loop: {while: '', steps: [{run: x}]}}", "4:24 jobs.j.steps[0].loop.while"),
+        (S + "{loop: {while: x, steps: [{run: x}]}}", "4:24 unrecognized name 'x'"),
+        (S + "{loop: {repeat: 0, steps: [{run: x}]}}", "4:25 jobs.j.steps[0].loop.repeat"),
+        (S + "{loop: {repeat: 5, max-iterations: 3, steps: [{run: x}]}}", "the limit of 3"),
+        (S + "{loop: {repeat: 200000, steps: [{run: x}]}}", "the limit of 100000"),
+        (S + "{loop: {repeat: 2, as: x, steps: [{run: x}]}}",
+         "4:28 'as' goes with 'for-each'"),
+        (S + "{loop: {for-each: [1], until: 'true', steps: [{run: x}]}}",
+         "4:32 'until' does not go with 'for-each'"),
+        (S + "{loop: {repeat: 2, steps: [{run: '${{ loop.nr }}'}]}}",
+         "'loop.nr' does not exist"),
+        (S + "{loop: {breack: x, steps: [{run: x}]}}", "unknown key 'breack'"),
+        (S + "{then: [{run: x}]}", "4:9 jobs.j.steps[0] needs 'if'"),
+        (S + "{if: 'true', then: [{run: x}], elif: [{then: [{run: x}]}]}",
+         "steps[0].elif[0] needs 'if'"),
+        (S + "{if: 'true', then: [{run: x}], elif: [{if: 'true'}]}",
+         "steps[0].elif[0] needs 'then'"),
+        (S + "{if: 'true', else: [{run: x}]}", "needs one action"),
+        (S + "{if: 'true', then: [{run: x}], run: y}", "needs one action, and has"),
+        ("jobs:\n  a: {trigger-rule: all_done, steps: [{run: x}]}", "there are no needs"),
+        (TASKS + "  - {name: a, type: noop}\n"
+         "  - {name: b, type: noop, needs: [a], trigger-rule: one_succes}",
+         "did you mean 'one_success'"),
+    ],
+)  # fmt: skip
+def test_problems(text: str, said: str) -> None:
+    found = problems(text)
+    assert any(said in text for text in found), found
