@@ -180,10 +180,19 @@ class RunModel:
 
     def _may_begin(self, found: Instance) -> None:
         late = [need.index for need in found.needs if need.state not in _FINAL]
-        if late:
+        if late and not self._one_is_enough(found):
             self.fault(f"{found.index} begins before {late} have ended")
         if found.parent is not None and not found.parent.open:
             self.fault(f"{found.index} begins in a container that is {found.parent.state}")
+
+    def _one_is_enough(self, found: Instance) -> bool:
+        """Its trigger rule lets it begin before all that it needs has ended."""
+        rule = found.node.trigger_rule
+        if rule == "one_success":
+            return any(need.state == COMPLETED or need.tolerated for need in found.needs)
+        return rule == "one_failed" and any(
+            need.state in (FAILED, UNKNOWN, SKIPPED) and not need.tolerated for need in found.needs
+        )
 
     def _completed(self, event: list[Any]) -> None:
         step = self._step(event, event[2])
@@ -268,7 +277,8 @@ class RunModel:
     def _check_join(self, found: Instance, state: str) -> None:
         """A container completes when its join says so, and not before."""
         node, children = found.node, found.children
-        total = len(node.items) if isinstance(node, Loop) else len(children)
+        each = isinstance(node, Loop) and node.kind != "repeat"
+        total = len(node.items) if each else len(children)
         ok = sum(c.state == COMPLETED or c.tolerated for c in children)
         bad = sum(c.state in (FAILED, UNKNOWN) and not c.tolerated for c in children)
         ended = sum(c.state in _FINAL for c in children)
@@ -295,15 +305,31 @@ class RunModel:
     def _expanded(self, event: list[Any]) -> None:
         loop, first, items, total = self.instances[event[1]], event[2], event[3], event[4]
         assert isinstance(loop.node, Loop)
+        if loop.node.kind == "repeat" and loop.state == RUNNING:
+            self._repeated(loop, first, items, total)
+            return
         if first == 0:
             if loop.state != PENDING:
                 self.fault(f"loop {loop.index} expands while {loop.state}")
             self._may_begin(loop)
             loop.state, loop.due_ms = RUNNING, event[9]
-        if total != len(loop.node.items) or items != loop.node.items[first : first + len(items)]:
+        wanted = loop.node.items or []
+        if total != len(wanted) or items != wanted[first : first + len(items)]:
             self.fault(f"loop {loop.index}: items {items} of {total}")
         for _ in items:
             self._grow(self._node_index(loop) + 1, loop)
+
+    def _repeated(self, loop: Instance, first: int, items: list[Any], total: int) -> None:
+        """One iteration more, once all that were before it have ended."""
+        assert isinstance(loop.node, Loop)
+        made = loop.children
+        if (first, items, total) != (len(made), [None], len(made) + 1):
+            self.fault(f"loop {loop.index}: {len(made)} iterations, and then {first} of {total}")
+        if any(child.state not in _FINAL for child in made):
+            self.fault(f"loop {loop.index} repeats while an iteration runs")
+        if first >= (loop.node.times if isinstance(loop.node.times, int) else 3):
+            self.fault(f"loop {loop.index}: iteration {first} is one too many")
+        self._grow(self._node_index(loop) + 1, loop)
 
     def _node_index(self, found: Instance) -> int:
         for index, node in enumerate(self.plan.nodes):
