@@ -7,9 +7,7 @@ be legal, and nothing may be ready that nobody looks after.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 import msgspec
@@ -26,16 +24,12 @@ from headrace.coordinator.core import (
     Run,
     ShardState,
     TickEffects,
-    decode_state,
-    encode_state,
     explain,
-    fold,
     state_hash,
     status,
 )
-from headrace.coordinator.core.state import Counts, Job, KeyRecord, Scope
 from headrace.coordinator.core.views import history_entries, run_view
-from headrace.events import JobRestarted, StepScheduled, decode_batch, decode_chunk
+from headrace.events import StepScheduled, decode_batch, decode_chunk
 from headrace.messages import (
     CancelRun,
     Claim,
@@ -56,11 +50,11 @@ from headrace.messages import (
     Task,
 )
 from headrace.plan import Plan, encode_plan
+from support.corechecks import BUILTIN, anything, legal_only, restored
 
 T = TypeVar("T")
 START_MS = 1_700_000_000_000
 DAY_MS = 86_400_000
-BUILTIN = frozenset({"noop"})
 NAMESPACE = "default"
 UNLIMITED = 1_000_000
 LEFT_TO_DECIDE = "about to decide"
@@ -144,7 +138,7 @@ class Kit:
         for raw in batch.chunks:
             chunk = decode_chunk(raw)
             self.fresh += [(chunk.run, event) for event in chunk.events]
-        with legal_only() if self.watch else _nothing():
+        with legal_only() if self.watch else anything():
             self.folder.fold(*self.log[-1])
 
     def check(self) -> None:
@@ -441,67 +435,6 @@ def finish(kit: Kit, run: str = "r", *, rounds: int = 300) -> str:
         elif not kit.next_timer():
             break
     raise AssertionError(f"the run does not end: {kit.statuses(run)}")
-
-
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield
-
-
-@contextmanager
-def legal_only() -> Iterator[None]:
-    """Check every change of an instance's state, event by event, against the table."""
-    evolve = fold.evolve
-
-    def watched(state: ShardState, run: Run, event: Any) -> None:
-        before = bytes(run.status)
-        evolve(state, run, event)
-        if isinstance(event, JobRestarted):
-            return
-        for instance, (old, new) in enumerate(zip(before, run.status, strict=False)):
-            if old != new:
-                assert new in status.ALLOWED[old], (
-                    f"{type(event).__name__}: {run.path(instance)} went from "
-                    f"{status.NAMES[old]} to {status.NAMES[new]}"
-                )
-
-    fold.evolve = watched  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        fold.evolve = evolve
-
-
-def restored(state: ShardState) -> ShardState:
-    """Return *state* from its own snapshot; nothing of it may be lost on the way."""
-    data = encode_state(state)
-    again = decode_state(data, BUILTIN)
-    assert encode_state(again) == data
-    before, after = facts(state), facts(again)
-    for name, value in before.items():
-        assert after[name] == value, f"a snapshot does not keep {name}"
-    return again
-
-
-_DERIVED = {"programs", "leading", "agenda", "outbox_news", "builtin", "program", "expiries"}
-"""What a snapshot does not hold: caches, and the order of a heap."""
-
-
-def facts(value: Any) -> Any:
-    """Return any part of the state as plain data, by looking at all attributes that there are."""
-    if isinstance(value, ShardState | Run | Counts | Job | Scope | KeyRecord):
-        names = getattr(type(value), "__slots__", None) or vars(value)
-        found = {name: getattr(value, name) for name in names if name not in _DERIVED}
-        if isinstance(value, ShardState):
-            found["plan_uses"] = {k: n for k, n in value.plan_uses.items() if n}
-        if isinstance(value, Run):
-            found["iterations"] = {k: v for k, v in value.iterations.items() if v}
-        return {name: facts(part) for name, part in found.items()}
-    if isinstance(value, dict):
-        return {key: facts(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | deque):
-        return [facts(item) for item in value]
-    return value
 
 
 def program(plan: Plan) -> Program:

@@ -291,3 +291,9 @@ async def do(owner: Owner, apply: Callable[[Machine], Any]) -> Any:
     owner.post(lambda machine: done.set_result(apply(machine)))
     async with asyncio.timeout(5):
         return await done
+
+
+def cancel(owner: Owner, run: str = "r") -> CancelRun:
+    """Return a request to cancel a run."""
+    now_ms = owner._clock.now_ms()
+    return CancelRun(run=run, request_id=f"c-{run}-{now_ms}", not_after_ms=now_ms + 60_000)

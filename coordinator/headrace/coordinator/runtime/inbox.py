@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
 
 import msgspec
 
-from headrace.coordinator.core import Refusal
-from headrace.messages import ClientReply, ClientRequest, ListRuns, ReplyBatch
+from headrace.coordinator.core import Machine, OutMessage, Refusal
+from headrace.messages import (
+    Claim,
+    ClientReply,
+    ClientRequest,
+    ListRuns,
+    ReplyBatch,
+    ResultBatch,
+    ResultReply,
+    encode,
+)
 
 Respond = Callable[[bytes], object]
 _encode = msgspec.msgpack.Encoder().encode
+LATER = encode(ResultReply([], 1_000))
+TICK_ITEMS_MAX = 2_000
+"""Inbox items of one tick, so that an append stays short."""
+TICK_BYTES_MAX = 4 * 1024 * 1024
+"""And their bytes, about."""
 _NONE = msgspec.Raw(b"\xc0")
 
 
@@ -94,3 +108,111 @@ class PendingBatch:
         for index, reply in enumerate(self._replies):
             if reply is None:
                 self.answer(index, reply_of(refusal))
+
+
+class Work(NamedTuple):
+    """Something of the owner's own, for a coming tick."""
+
+    apply: Callable[[Machine], None]
+    makes_room: bool = False
+    """It is done although the log is full."""
+
+
+class Results(NamedTuple):
+    """A worker's results."""
+
+    batch: ResultBatch
+    respond: Respond
+
+
+class ClaimAsked(NamedTuple):
+    """A worker asks whether it may begin an at-most-once attempt."""
+
+    claim: Claim
+    respond: Respond
+
+
+class Delivery(NamedTuple):
+    """Another shard's outbox message."""
+
+    message: str
+    content: OutMessage
+    respond: Respond
+
+
+Item = PendingBatch | Results | ClaimAsked | Delivery | Work
+
+
+class Inbox:
+    """One owner's. What comes from outside counts against a budget of bytes; own work does not."""
+
+    def __init__(self, bytes_max: int) -> None:
+        self.bytes = 0
+        """Of what waits."""
+        self.wake = Wake()
+        self._bytes_max = bytes_max
+        self._items: list[tuple[Item, int]] = []
+
+    def offer(self, item: Item, size: int) -> bool:
+        """Take *item* unless the inbox is full; tell which."""
+        if self.bytes + size > self._bytes_max:
+            return False
+        self.bytes += size
+        self._items.append((item, size))
+        self.wake.set()
+        return True
+
+    def add(self, work: Work) -> None:
+        """Take work of our own."""
+        self._items.append((work, 0))
+        self.wake.set()
+
+    def take(self) -> Sequence[Item]:
+        """Take what one tick does; the rest is for the next one, which follows at once."""
+        count = TICK_ITEMS_MAX
+        if self.bytes > TICK_BYTES_MAX:
+            size = count = 0
+            for _, item_size in self._items[:TICK_ITEMS_MAX]:
+                size += item_size
+                if count and size > TICK_BYTES_MAX:
+                    break
+                count += 1
+        taken = self._items[:count]
+        del self._items[:count]
+        if self._items:
+            self.wake.set()
+        return self._out(taken)
+
+    def take_all_but(self, kept: Callable[[Item], bool]) -> Sequence[Item]:
+        """Take everything, but for what is to wait on."""
+        items, self._items = self._items, []
+        for entry in items:
+            if kept(entry[0]):
+                self._items.append(entry)
+        return self._out([entry for entry in items if not kept(entry[0])])
+
+    def _out(self, taken: list[tuple[Item, int]]) -> Sequence[Item]:
+        self.bytes -= sum(size for _, size in taken)
+        return [item for item, _ in taken]
+
+    def close(self, refusal: Refusal) -> None:
+        """Refuse what waits."""
+        refuse((item for item, _ in self._items), refusal)
+        self._items.clear()
+        self.bytes = 0
+
+
+def refuse(items: Iterable[Item], refusal: Refusal) -> None:
+    """Refuse clients' requests. Workers and shards without an answer send again by themselves."""
+    for item in items:
+        if isinstance(item, PendingBatch):
+            item.refuse(refusal)
+
+
+def turn_away(items: Iterable[Item], refusal: Refusal) -> None:
+    """There is no room for these: say so to those who wait for an answer."""
+    for item in items:
+        if isinstance(item, PendingBatch):
+            item.refuse(refusal)
+        elif isinstance(item, Results):
+            item.respond(LATER)

@@ -270,7 +270,7 @@ class Shard:
         dispatch.on_failed = lambda results: owner.post_results(
             ResultBatch(1, around.coordinator, around.incarnation, results), _to_nobody, 0
         )
-        dispatch.on_deposed = lambda: owner.post(partial(_doubt, owner))
+        dispatch.on_deposed = owner.doubt
         self.owner = owner
         serving = asyncio.create_task(self._serve(owner, shard_log), name=f"serve-{self.shard}")
         serving.add_done_callback(self._ended)
@@ -425,11 +425,6 @@ class Shard:
             logged(name)
 
         self._spawn(deliver())
-
-
-def _doubt(owner: Owner, _: Machine) -> None:
-    """Somebody speaks of another owner: the tick asks the log whether the shard is still ours."""
-    owner.asserts = True
 
 
 def _to_nobody(_: bytes) -> None:

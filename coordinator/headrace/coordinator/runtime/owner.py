@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from headrace.coordinator.core import (
     Folder,
@@ -23,29 +23,32 @@ from headrace.coordinator.core import (
     TickEffects,
 )
 from headrace.coordinator.core.ready import Lane
-from headrace.coordinator.runtime.answers import RENDERED, Answers
+from headrace.coordinator.runtime.answers import Answers
 from headrace.coordinator.runtime.archiver import Archiver
-from headrace.coordinator.runtime.inbox import PendingBatch, Respond, Wake, reply_of
+from headrace.coordinator.runtime.inbox import (
+    ClaimAsked,
+    Delivery,
+    Inbox,
+    Item,
+    PendingBatch,
+    Respond,
+    Results,
+    Work,
+    refuse,
+    turn_away,
+)
+from headrace.coordinator.runtime.intake import NO_ROOM, Intake
 from headrace.coordinator.runtime.keeper import Keeper
 from headrace.coordinator.runtime.ports import Dispatch, Peers
 from headrace.coordinator.runtime.snapshots import Snapshots
-from headrace.coordinator.runtime.watch import Watch, refusal_reason
+from headrace.coordinator.runtime.watch import Watch
 from headrace.coordinator.runtime.writer import Rebuild, Writer
 from headrace.coordinator.shardlog.log import Fenced, LogFull, ShardLog
 from headrace.errors import HeadraceError, Unreachable
 from headrace.messages import (
     Claim,
-    ClaimReply,
-    GetExplanation,
-    GetHistory,
-    GetPlan,
-    GetRun,
-    HasRuns,
-    ListRuns,
     ResultBatch,
     ResultReply,
-    StorePlan,
-    SubmitRun,
     Task,
     encode,
 )
@@ -53,31 +56,12 @@ from headrace.telemetry import Clock
 
 log = logging.getLogger(__name__)
 
-TICK_ITEMS_MAX = 2_000
-"""Inbox items of one tick, so that an append stays short."""
-TICK_BYTES_MAX = 4 * 1024 * 1024
-"""And their bytes, about."""
 HOUSEKEEPING_S = 0.25
 RETAKE_PAUSE_S = 0.1
-START_BY_MS = 30_000
 RESEND_OUTBOX_MS = 1_000
 
 BUSY = Refusal("busy", "the shard's inbox is full", 100)
 MOVED = Refusal("not-owner", "another coordinator owns the shard now", 50)
-_MAY_CHANGE = frozenset(("busy", "unavailable", "unknown-plan"))
-"""Refusals after which the client asks again, so that a wrong one does no harm."""
-NO_ROOM = Refusal("unavailable", "the log is full; it is being made smaller", 1_000)
-_NEEDS_ROOM = (SubmitRun, StorePlan)
-_QUESTIONS = (GetRun, GetHistory, GetExplanation, GetPlan, ListRuns, HasRuns)
-_LATER = encode(ResultReply([], 1_000))
-
-
-class _Work(NamedTuple):
-    """Something of our own, for a coming tick."""
-
-    apply: Callable[[Machine], None]
-    makes_room: bool
-    """It is done although the log is full."""
 
 
 class Owner:
@@ -119,10 +103,8 @@ class Owner:
         self._folder = folder
         self._observe = observe
         self._watch = watch or Watch()
-        self._inbox: list[Any] = []
-        self._inbox_bytes = 0
-        self._inbox_bytes_max = inbox_bytes_max
-        self._wake = Wake()
+        self._inbox = Inbox(inbox_bytes_max)
+        self._wake = self._inbox.wake
         self._answers = Answers(self.shard, dispatch, archiver)
         self._keeper = Keeper(
             shard_log, snapshots, clock, self._watch, logged=self._post_room, wake=self.wake
@@ -131,13 +113,10 @@ class Owner:
         self._writer = Writer(
             shard_log, identity, clock, self._watch, new_id=new_id, appended=self._room.appended
         )
+        self._intake = Intake(dispatch, self._answers, self._room, self._watch)
         self._taken = taken
         self._over = False
         self._resend_ms = 0
-        self._logged: list[Callable[[], None]] = []
-        """To be called once the tick is in the log."""
-        self.asserts = False
-        """The tick's answers say "no", or "done already": true only if the shard is still ours."""
         self.settled = True
         """The state holds nothing but what is in the log (no append is in flight)."""
         self.leading = asyncio.Event()
@@ -146,21 +125,18 @@ class Owner:
 
     # -- the inbox (called from the event loop, never blocking) --------------------------------
 
-    def _post(self, item: Any, size: int) -> bool:
+    def _post(self, item: Item, size: int) -> bool:
         if self._over:
             return False
-        if self._inbox_bytes + size > self._inbox_bytes_max:
+        if not self._inbox.offer(item, size):
             self._watch.busy()
             return False
-        self._inbox_bytes += size
-        self._inbox.append((item, size))
-        self._wake.set()
         return True
 
     @property
     def inbox_bytes(self) -> int:
         """Bytes of what waits."""
-        return self._inbox_bytes
+        return self._inbox.bytes
 
     @property
     def archive_waits_since_ms(self) -> int:
@@ -174,33 +150,35 @@ class Owner:
 
     def post_results(self, batch: ResultBatch, respond: Respond, size: int) -> None:
         """Take a worker's results, or ask for them again later."""
-        if not self._post((batch, respond), size):
+        if not self._post(Results(batch, respond), size):
             respond(encode(ResultReply([], 200)))
 
     def post_claim(self, claim: Claim, respond: Respond) -> None:
         """Take a claim; without an answer the worker asks again."""
-        self._post((claim, respond), 256)
+        self._post(ClaimAsked(claim, respond), 256)
 
     def post_delivery(self, message: str, content: OutMessage, respond: Respond) -> None:
         """Take another shard's outbox message; without an answer it is sent again."""
-        self._post(("deliver", message, content, respond), 512)
+        self._post(Delivery(message, content, respond), 512)
 
     def post(self, apply: Callable[[Machine], None]) -> None:
         """Run *apply* in a coming tick (our own background work)."""
-        self._inbox.append((_Work(apply, makes_room=False), 0))
-        self._wake.set()
+        self._inbox.add(Work(apply))
 
     def _post_room(self, apply: Callable[[Machine], None], then: Callable[[], None]) -> None:
         def do(machine: Machine) -> None:
             apply(machine)
-            self._logged.append(then)
+            self._intake.logged.append(then)
 
-        self._inbox.append((_Work(do, makes_room=True), 0))
-        self._wake.set()
+        self._inbox.add(Work(do, makes_room=True))
 
     def wake(self) -> None:
         """Something changed outside (a worker joined, credit is back): look at the lanes."""
         self._wake.set()
+
+    def doubt(self) -> None:
+        """Somebody speaks of another owner: a tick asks the log whether the shard is still ours."""
+        self.post(self._intake.doubt)
 
     async def snapshot(self) -> None:
         """Take a snapshot now, beside those that are due; a failure is logged, as with them."""
@@ -233,7 +211,8 @@ class Owner:
             self.leading.clear()
             self.machine = None
             self._over = True
-            self._refuse_all(MOVED)
+            self._inbox.close(MOVED)
+            self._answers.refuse(MOVED)
             await self._log.close()
 
     async def _take(self) -> Machine:
@@ -313,13 +292,12 @@ class Owner:
             handle.cancel()
 
     async def _tick(self, machine: Machine) -> None:
-        items = self._take_items()
+        items = self._inbox.take()
         started = self._clock.monotonic()
         self._begin(machine)
-        replies: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
-        for item, size in items:
-            self._inbox_bytes -= size
-            self._apply(machine, item, replies)
+        intake = self._intake
+        for item in items:
+            intake.apply(machine, item)
         due_ms = machine.timers.next_ms()
         if fired := machine.fire_timers():
             self._watch.timers(fired, machine.state.now_ms - due_ms)
@@ -329,52 +307,42 @@ class Owner:
         if machine.dirty:
             effects = await self._log_tick(machine, items)
         else:
-            if self.asserts and not await self._still_ours(items):
-                replies.clear()
+            if intake.asserts and not await self._still_ours(items):
+                intake.unsay()
             if machine.orders or machine.outgoing:
                 # Derived again from what is in the log: after a takeover, or for want of an answer.
                 effects = machine.effects({}, [])
-        for respond, arguments in replies:
-            respond(*arguments)
+        intake.answer()
         for lane, wire_lane, tasks in sends:
             self._dispatch.send(self._writer.epoch, lane, wire_lane, tasks)
         if effects is not None:
             self._act(machine, effects)
             if self._observe is not None:
                 self._observe(effects, len(items), self._clock.monotonic() - started)
-        self._end(machine)
+        intake.end(machine, self._clock.now_ms())
 
-    def _take_items(self) -> list[tuple[Any, int]]:
-        """Take from the inbox what one tick does."""
-        count = TICK_ITEMS_MAX
-        if self._inbox_bytes > TICK_BYTES_MAX:
-            size = count = 0
-            for _, item_size in self._inbox[:TICK_ITEMS_MAX]:
-                size += item_size
-                if count and size > TICK_BYTES_MAX:
-                    break
-                count += 1
-        items = self._inbox[:count]
-        del self._inbox[:count]
-        if self._inbox:
-            self._wake.set()
-        return items
+    async def _tick_without_room(self, machine: Machine) -> None:
+        """A tick while the log is full: answer questions, and log nothing but what makes room."""
+        items = self._inbox.take_all_but(_waits_for_room)
+        self._begin(machine)
+        intake = self._intake
+        for item in items:
+            intake.apply_without_room(machine, item)
+        if machine.dirty:
+            self._act(machine, await self._log_tick(machine, []))
+        elif intake.asserts and not await self._still_ours(items):
+            intake.unsay()
+        intake.answer()
+        intake.end(machine, self._clock.now_ms())
 
     def _begin(self, machine: Machine) -> None:
         for copy in self._keeper.copies:
             copy.copy(machine)
         self._keeper.copies.clear()
-        self.asserts = False
-        self._logged.clear()
+        self._intake.begin()
         machine.begin(self._clock.now_ms())
 
-    def _end(self, machine: Machine) -> None:
-        for callback in self._logged:
-            callback()
-        if self._answers.waiting:
-            self._answers.time_out(machine, self._clock.now_ms())
-
-    async def _log_tick(self, machine: Machine, items: Sequence[tuple[Any, int]]) -> TickEffects:
+    async def _log_tick(self, machine: Machine, items: Sequence[Item]) -> TickEffects:
         """Append the tick. Raises `Fenced` and `Rebuild`, in silence: whether it took effect is
         for the next owner of the log to say."""
         touched = machine.touched()
@@ -384,45 +352,12 @@ class Owner:
         except LogFull as error:
             self._room.refused()
             self._watch.log_full()
-            self._turn_away(items)
+            turn_away(items, NO_ROOM)
             raise Rebuild("the log is full") from error
         self.settled = True
         return machine.effects({}, touched)
 
-    async def _tick_without_room(self, machine: Machine) -> None:
-        """A tick while the log is full: answer questions, and log nothing but what makes room."""
-        items, self._inbox = self._inbox, []
-        self._begin(machine)
-        replies: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
-        for item, size in items:
-            if isinstance(item, _Work) and not item.makes_room:
-                self._inbox.append((item, size))
-                continue
-            self._inbox_bytes -= size
-            if isinstance(item, PendingBatch):
-                self._answer_without_room(machine, item, replies)
-            elif isinstance(item, _Work):
-                item.apply(machine)
-            else:
-                self._turn_away([(item, size)])
-        if machine.dirty:
-            self._act(machine, await self._log_tick(machine, []))
-        elif self.asserts and not await self._still_ours(items):
-            replies.clear()
-        for respond, arguments in replies:
-            respond(*arguments)
-        self._end(machine)
-
-    def _answer_without_room(
-        self, machine: Machine, batch: PendingBatch, replies: list[Any]
-    ) -> None:
-        for index, request in enumerate(batch.requests):
-            if request is not None and not isinstance(request, _QUESTIONS):
-                batch.answer(index, reply_of(NO_ROOM))
-                batch.requests[index] = None
-        self._apply_requests(machine, batch, replies)
-
-    async def _still_ours(self, items: Sequence[tuple[Any, int]]) -> bool:
+    async def _still_ours(self, items: Sequence[Item]) -> bool:
         """Tell whether the shard is ours, when no append tells; raises `Fenced`.
 
         A deposed owner knows nothing of what its successor has logged: it must not refuse for
@@ -432,16 +367,9 @@ class Owner:
             await self._log.confirm()
         except Unreachable as error:
             log.info("shard not confirmed", extra={"shard": self.shard, "error": str(error)})
-            self._refuse(items, BUSY)
+            refuse(items, BUSY)
             return False
         return True
-
-    def _turn_away(self, items: Sequence[tuple[Any, int]]) -> None:
-        """There is no room for these: say so to those who wait for an answer."""
-        self._refuse(items, NO_ROOM)
-        for item, _ in items:
-            if not isinstance(item, PendingBatch | _Work) and isinstance(item[0], ResultBatch):
-                item[1](_LATER)
 
     def _schedule(self, machine: Machine) -> list[tuple[Lane, str, list[Task]]]:
         sends: list[tuple[Lane, str, list[Task]]] = []
@@ -455,61 +383,6 @@ class Owner:
                     self._dispatch.reserve(lane, len(tasks))
                     sends.append((lane, wire_lane, tasks))
         return sends
-
-    # -- one item ------------------------------------------------------------------------------
-
-    def _apply(self, machine: Machine, item: Any, replies: list[Any]) -> None:
-        if isinstance(item, PendingBatch):
-            self._apply_requests(machine, item, replies)
-        elif isinstance(item, _Work):
-            item.apply(machine)
-        elif isinstance(item[0], ResultBatch):
-            batch, respond = item
-            refused = machine.results(batch)
-            self._watch.request(ResultBatch)
-            for index in refused:
-                late = batch.results[index]
-                run = machine.state.runs.get(late.run)
-                self._watch.result_refused(refusal_reason(run, late.step, late.attempt))
-                self.asserts = True
-            self._dispatch.recorded(batch.results)
-            replies.append((respond, (encode(ResultReply(refused)),)))
-        elif isinstance(item[0], Claim):
-            claim, respond = item
-            self._watch.request(Claim)
-            start_by_ms = machine.state.now_ms + START_BY_MS
-            reply: ClaimReply = machine.claim(claim, start_by_ms=start_by_ms)
-            self.asserts |= not reply.granted
-            replies.append((respond, (encode(reply),)))
-        else:
-            _, message, content, respond = item
-            self._watch.request(OutMessage)
-            machine.deliver(message, content)
-            self.asserts = True
-            replies.append((respond, (b"",)))
-
-    def _apply_requests(self, machine: Machine, batch: PendingBatch, replies: list[Any]) -> None:
-        for index, request in enumerate(batch.requests):
-            if request is None:
-                continue
-            if self._room.nearly_full and isinstance(request, _NEEDS_ROOM):
-                value: Any = Refusal(
-                    "unavailable", "the log is nearly full; submits are refused", 1_000
-                )
-            else:
-                value = machine.request(batch.namespace, request)
-            self._watch.request(type(request), refused=isinstance(value, Refusal))
-            if isinstance(value, Refusal):
-                self.asserts |= value.code not in _MAY_CHANGE
-            elif isinstance(request, HasRuns):
-                self.asserts = True
-            if isinstance(value, RENDERED):
-                if batch.wants_views:
-                    now_ms = machine.state.now_ms
-                    arguments = (machine, batch, index, request, value, now_ms)
-                    replies.append((self._answers.render, arguments))
-            else:
-                replies.append((batch.answer, (index, reply_of(value))))
 
     # -- after the append ------------------------------------------------------------------------
 
@@ -550,16 +423,9 @@ class Owner:
                 self._resend_ms = now_ms
                 self.post(lambda m: m.posted.clear())
 
-    def _refuse(self, items: Sequence[tuple[Any, int]], refusal: Refusal) -> None:
-        for item, _ in items:
-            if isinstance(item, PendingBatch):
-                item.refuse(refusal)
 
-    def _refuse_all(self, refusal: Refusal) -> None:
-        self._refuse(self._inbox, refusal)
-        self._inbox.clear()
-        self._inbox_bytes = 0
-        self._answers.refuse(refusal)
+def _waits_for_room(item: Item) -> bool:
+    return isinstance(item, Work) and not item.makes_room
 
 
 def _lose(loss: Loss, machine: Machine) -> None:

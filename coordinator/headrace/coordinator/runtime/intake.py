@@ -1,0 +1,148 @@
+"""What one tick takes in: items are applied to the machine; answers wait for the append."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from headrace.coordinator.core import Machine, OutMessage, Refusal
+from headrace.coordinator.runtime.answers import RENDERED, Answers
+from headrace.coordinator.runtime.inbox import (
+    ClaimAsked,
+    Item,
+    PendingBatch,
+    Results,
+    Work,
+    reply_of,
+    turn_away,
+)
+from headrace.coordinator.runtime.ports import Dispatch
+from headrace.coordinator.runtime.room import Room
+from headrace.coordinator.runtime.watch import Watch, refusal_reason
+from headrace.messages import (
+    Claim,
+    GetExplanation,
+    GetHistory,
+    GetPlan,
+    GetRun,
+    HasRuns,
+    ListRuns,
+    ResultBatch,
+    ResultReply,
+    StorePlan,
+    SubmitRun,
+    encode,
+)
+
+START_BY_MS = 30_000
+NO_ROOM = Refusal("unavailable", "the log is full; it is being made smaller", 1_000)
+NEARLY_FULL = Refusal("unavailable", "the log is nearly full; submits are refused", 1_000)
+_MAY_CHANGE = frozenset(("busy", "unavailable", "unknown-plan"))
+"""Refusals after which the client asks again, so that a wrong one does no harm."""
+_NEEDS_ROOM = (SubmitRun, StorePlan)
+_QUESTIONS = (GetRun, GetHistory, GetExplanation, GetPlan, ListRuns, HasRuns)
+
+
+class Intake:
+    """One owner's, of one tick at a time."""
+
+    def __init__(self, dispatch: Dispatch, answers: Answers, room: Room, watch: Watch) -> None:
+        self._dispatch, self._answers, self._room, self._watch = dispatch, answers, room, watch
+        self._replies: list[tuple[Callable[..., object], tuple[Any, ...]]] = []
+        self.asserts = False
+        """The tick's answers say "no", or "done already": true only if the shard is still ours."""
+        self.logged: list[Callable[[], None]] = []
+        """To be called once the tick is in the log."""
+
+    def begin(self) -> None:
+        """Begin a tick; what the one before has left over was not logged."""
+        self._replies = []
+        self.asserts = False
+        self.logged.clear()
+
+    def apply(self, machine: Machine, item: Item) -> None:
+        """Apply one item."""
+        if isinstance(item, PendingBatch):
+            self._requests(machine, item)
+        elif isinstance(item, Work):
+            item.apply(machine)
+        elif isinstance(item, Results):
+            self._results(machine, item)
+        elif isinstance(item, ClaimAsked):
+            self._watch.request(Claim)
+            start_by_ms = machine.state.now_ms + START_BY_MS
+            reply = machine.claim(item.claim, start_by_ms=start_by_ms)
+            self.asserts |= not reply.granted
+            self._replies.append((item.respond, (encode(reply),)))
+        else:
+            self._watch.request(OutMessage)
+            machine.deliver(item.message, item.content)
+            self.asserts = True
+            self._replies.append((item.respond, (b"",)))
+
+    def apply_without_room(self, machine: Machine, item: Item) -> None:
+        """Apply what logs nothing, or makes room; turn away the rest."""
+        if isinstance(item, PendingBatch):
+            for index, request in enumerate(item.requests):
+                if request is not None and not isinstance(request, _QUESTIONS):
+                    item.answer(index, reply_of(NO_ROOM))
+                    item.requests[index] = None
+            self._requests(machine, item)
+        elif isinstance(item, Work):
+            item.apply(machine)
+        else:
+            turn_away([item], NO_ROOM)
+
+    def _results(self, machine: Machine, item: Results) -> None:
+        batch = item.batch
+        refused = machine.results(batch)
+        self._watch.request(ResultBatch)
+        for index in refused:
+            late = batch.results[index]
+            run = machine.state.runs.get(late.run)
+            self._watch.result_refused(refusal_reason(run, late.step, late.attempt))
+            self.asserts = True
+        self._dispatch.recorded(batch.results)
+        self._replies.append((item.respond, (encode(ResultReply(refused)),)))
+
+    def _requests(self, machine: Machine, batch: PendingBatch) -> None:
+        replies = self._replies
+        for index, request in enumerate(batch.requests):
+            if request is None:
+                continue
+            if self._room.nearly_full and isinstance(request, _NEEDS_ROOM):
+                value: Any = NEARLY_FULL
+            else:
+                value = machine.request(batch.namespace, request)
+            self._watch.request(type(request), refused=isinstance(value, Refusal))
+            if isinstance(value, Refusal):
+                self.asserts |= value.code not in _MAY_CHANGE
+            elif isinstance(request, HasRuns):
+                self.asserts = True
+            if isinstance(value, RENDERED):
+                if batch.wants_views:
+                    now_ms = machine.state.now_ms
+                    arguments = (machine, batch, index, request, value, now_ms)
+                    replies.append((self._answers.render, arguments))
+            else:
+                replies.append((batch.answer, (index, reply_of(value))))
+
+    def doubt(self, _: Machine) -> None:
+        """Make the tick ask the log whether the shard is still ours."""
+        self.asserts = True
+
+    def unsay(self) -> None:
+        """The answers are not to be given: perhaps they are not true any more."""
+        self._replies = []
+
+    def answer(self) -> None:
+        """Give the answers: the tick is in the log, or there was nothing to log."""
+        for respond, arguments in self._replies:
+            respond(*arguments)
+
+    def end(self, machine: Machine, now_ms: int) -> None:
+        """End the tick: tell those who wait for it, or have waited long enough."""
+        for callback in self.logged:
+            callback()
+        if self._answers.waiting:
+            self._answers.time_out(machine, now_ms)
