@@ -19,6 +19,7 @@ from headrace.coordinator.runtime.owner import Owner
 from headrace.coordinator.runtime.snapshots import Snapshots
 from headrace.coordinator.shardlog import MemoryLog, MemoryLogStore, MemorySnapshotStore
 from headrace.messages import (
+    CancelRun,
     ClientReply,
     GetRun,
     ReplyBatch,
