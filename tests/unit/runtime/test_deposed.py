@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from functools import partial
 
 import pytest
 
-from headrace.coordinator.runtime.leading import _doubt
 from headrace.coordinator.shardlog import Fenced
-from support.ownerkit import Kit, settled
+from headrace.messages import CancelRun
+from support.ownerkit import Kit, ask, cancel, settled
 
 
 async def test_in_doubt_an_idle_owner_asks_the_log():
@@ -17,11 +16,11 @@ async def test_in_doubt_an_idle_owner_asks_the_log():
     first = kit.owner()
     running = asyncio.create_task(first.run())
     await settled(first, running)
-    first.post(partial(_doubt, first))
+    first.doubt()
     async with kit.leading() as second:
         assert second.leading.is_set()
         # It has nothing to append, so nothing but the question tells it.
-        first.post(partial(_doubt, first))
+        first.doubt()
         with pytest.raises(Fenced):
             async with asyncio.timeout(5):
                 await running
@@ -30,9 +29,23 @@ async def test_in_doubt_an_idle_owner_asks_the_log():
 async def test_in_doubt_the_true_owner_goes_on():
     kit = Kit()
     async with kit.leading() as owner:
-        owner.post(partial(_doubt, owner))
+        owner.doubt()
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         owner.post(lambda _: done.set_result(None))
         async with asyncio.timeout(5):
             await done
         assert owner.leading.is_set()
+
+
+async def test_a_deposed_owner_says_no_to_nobody():
+    """The successor may have logged what the request is about: a "no" would be final, and wrong."""
+    kit = Kit()
+    first = kit.owner()
+    running = asyncio.create_task(first.run())
+    await settled(first, running)
+    async with kit.leading():
+        asked = ask(first, cancel(first, "begun-under-the-successor"))
+        with pytest.raises(Fenced):
+            async with asyncio.timeout(5):
+                await running
+        assert asked.answer is None
