@@ -7,7 +7,6 @@ import asyncio
 import pytest
 
 from headrace.coordinator.shardlog import Fenced
-from headrace.messages import CancelRun
 from support.ownerkit import Kit, ask, cancel, settled
 
 
