@@ -40,7 +40,8 @@ class Archiver:
         self._watch = watch or Watch()
         self._archive, self._shard, self._gather_s = archive, shard, gather_s
         self._ended: list[Run] = []
-        self._long: dict[str, Run] = {}
+        self._long: dict[str, tuple[Run, int, int]] = {}
+        """Live runs with a long history: (run, its first event, chunks to archive)."""
         self._plans: set[str] = set()
         self._wake = asyncio.Event()
         self._readers: set[asyncio.Task[None]] = set()
@@ -71,7 +72,8 @@ class Archiver:
     def look_at(self, run: Run) -> None:
         """A live run has new events: is its history long?"""
         if run.history_bytes > SEGMENT_BYTES and not states.is_final(run.state):
-            self._long[run.key] = run
+            # Counted now, right behind an append: later the state may be ahead of the log.
+            self._long[run.key] = (run, run.history_first, len(run.history) - 1)
             self._wake.set()
 
     async def run(self, post: Post) -> None:
@@ -102,7 +104,7 @@ class Archiver:
 
     async def _store_long(self, post: Post) -> None:
         while self._long:
-            await self._store_segment(next(iter(self._long.values())), post)
+            await self._store_segment(*next(iter(self._long.values())), post)
 
     async def _store_runs(self, post: Post) -> None:
         batch = self._ended[: self._batch_max]
@@ -141,10 +143,10 @@ class Archiver:
             await self._archive.put_plan(digest, encode_plan(run.program.plan))
             self._plans.add(digest)
 
-    async def _store_segment(self, run: Run, post: Post) -> None:
-        """Archive all but the newest chunk of a long history."""
-        chunks = run.history[:-1]
-        if not chunks or states.is_final(run.state):
+    async def _store_segment(self, run: Run, first: int, count: int, post: Post) -> None:
+        """Archive all but the newest chunk of a long history, and nothing that is not logged."""
+        chunks = run.history[:count]
+        if not chunks or run.history_first != first or states.is_final(run.state):
             self._long.pop(run.key, None)
             return
         await self._put_segment(run, run.history_first, chunks)
