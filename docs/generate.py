@@ -16,7 +16,13 @@ import click
 from headrace.config import describe as describe_settings
 from headrace.coordinator.core import status
 from headrace.flowctl._app import COMMANDS, ROLES, cli
-from headrace.language import BUILTIN_HANDLERS, NODE_TYPES, TASK_TYPE_ALIASES, HandlerSpec
+from headrace.language import (
+    BUILTIN_HANDLERS,
+    NODE_TYPES,
+    TASK_TYPE_ALIASES,
+    HandlerSpec,
+    workflow_schema,
+)
 from headrace.telemetry import describe as describe_metrics
 
 DOCS = Path(__file__).parent
@@ -262,11 +268,20 @@ def _anchor(name: str) -> str:
     return name.replace("/", "")
 
 
+# -- docs/schema.json ------------------------------------------------------------------------------
+
+
+def schema_page() -> str:
+    """Return the JSON Schema of workflow files."""
+    return json.dumps(workflow_schema(), indent=2, ensure_ascii=False) + "\n"
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "cli.md": cli_page,
     "configuration.md": describe_settings,
     "handlers.md": handlers_page,
     "metrics.md": describe_metrics,
+    "schema.json": schema_page,
     "states.md": states_page,
 }
 

@@ -39,6 +39,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "Write workflows": {
         "init": ("_cmd_files:init", "Write a small project to start from."),
+        "schema": ("_cmd_files:schema", "Print the JSON Schema of workflow files."),
         "validate": ("_cmd_files:validate", "Check workflow files."),
         "graph": ("_cmd_files:graph", "Draw a workflow file or a run."),
         "handlers": ("_cmd_handlers:handlers", "List what steps can use."),

@@ -1,9 +1,9 @@
-"""Commands about files: `validate`, `graph`, `init`."""
+"""Commands about files: `validate`, `schema`, `graph`, `init`."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -59,6 +59,26 @@ def validate(
     )
     if bad:
         raise click.exceptions.Exit(3)
+
+
+@click.command()
+@click.option(
+    "--dialect", type=click.Choice(["jobs", "tasks"]), help="Only this one. Default: both."
+)
+def schema(dialect: Literal["jobs", "tasks"] | None) -> None:
+    """Print the JSON Schema (draft 2020-12) of workflow files, for editors and other programs.
+
+    An editor with it completes keys and handlers and shows what they mean. What compiles fits
+    it; `validate` finds more.
+
+    \b
+    Examples:
+      flowctl schema > workflow.schema.json
+      # yaml-language-server: $schema=workflow.schema.json    as first line of a workflow
+    """
+    from headrace.language import workflow_schema
+
+    click.echo(as_json(workflow_schema(dialect)))
 
 
 @click.command()

@@ -1,4 +1,5 @@
-"""The workflow language: YAML text to plans, every problem with its place; plans to pictures.
+"""The workflow language: YAML text to plans, every problem with its place; plans to pictures;
+and what may stand in a file, as JSON Schema.
 
 Pure: texts come in, plans and `headrace.errors.InvalidDefinition` go out.
 """
@@ -15,11 +16,13 @@ from headrace.language._handlers import (
     json_schema,
 )
 from headrace.language._render import GraphNode, PlanGraph, graph, node_paths, render_graph
+from headrace.language._schema import Dialect, workflow_schema
 
 __all__ = [
     "BUILTIN_HANDLERS",
     "NODE_TYPES",
     "TASK_TYPE_ALIASES",
+    "Dialect",
     "GraphNode",
     "HandlerSpec",
     "InputField",
@@ -31,4 +34,5 @@ __all__ = [
     "json_schema",
     "node_paths",
     "render_graph",
+    "workflow_schema",
 ]

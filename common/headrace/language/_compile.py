@@ -27,8 +27,8 @@ _ROOT_KEYS = (
     "name", "run-name", "description", "version", "on", "env", "vars", "labels", "concurrency",
     "timeout-minutes",
 )  # fmt: skip
-_JOBS_KEYS = (*_ROOT_KEYS, "defaults", "jobs")
-_TASKS_KEYS = (*_ROOT_KEYS, "inputs", "tasks", "timeout", "runs-on")
+JOBS_KEYS = (*_ROOT_KEYS, "defaults", "jobs")
+TASKS_KEYS = (*_ROOT_KEYS, "inputs", "tasks", "timeout", "runs-on")
 _ROOT_UNSUPPORTED = {
     "permissions": "tokens of GitHub have no meaning here; remove it",
     "steps": "put the steps into a job: 'jobs: {main: {steps: …}}'",
@@ -90,7 +90,7 @@ class _Workflow:
         if dialect is None:
             report.finish()
             raise AssertionError("unreachable")
-        keys = _JOBS_KEYS if dialect == "jobs" else _TASKS_KEYS
+        keys = JOBS_KEYS if dialect == "jobs" else TASKS_KEYS
         entries = reader.mapping(root, "the workflow", keys, _ROOT_UNSUPPORTED)
         triggers = read_triggers(reader, entries.get("on"), entries.get("inputs"))
         scope = self._scope(triggers, entries.get("vars"))
@@ -131,7 +131,7 @@ class _Workflow:
             if dialect is not None:
                 report.add("a workflow that is called has 'jobs:'", root.keys["tasks"])
             return None
-        entries = reader.mapping(root, "the workflow", _JOBS_KEYS, _ROOT_UNSUPPORTED)
+        entries = reader.mapping(root, "the workflow", JOBS_KEYS, _ROOT_UNSUPPORTED)
         triggers = read_triggers(reader, entries.get("on"), None)
         if not triggers.callable:
             hint = "write 'on: workflow_call', with its inputs, secrets and outputs"

@@ -27,6 +27,8 @@ WAIT_KEYS = ("signal", "timeout", "default")
 APPROVAL_KEYS = ("signal", "name", "timeout", "default")
 SLEEP_KEYS = ("for", "duration", "until")
 _BODY_KEYS = ("steps", "tasks")
+BRANCH_KEYS = ("if", "else", *_BODY_KEYS)
+ELIF_KEYS = ("if", "then")
 _LOOP_HINTS = {
     "times": "write 'repeat'",
     "limit": "write 'max-iterations'",
@@ -146,7 +148,7 @@ class Control:
         later = entries.get("elif")
         items = later.items if isinstance(later, Sequence) else [later] if later else []
         for index, item in enumerate(items):
-            inner = reader.mapping(item, f"{what}.elif[{index}]", ("if", "then"))
+            inner = reader.mapping(item, f"{what}.elif[{index}]", ELIF_KEYS)
             if isinstance(item, MappingNode):
                 found.append((f"elif[{index}]", inner, "then"))
         if "else" in entries:
@@ -192,7 +194,7 @@ class Control:
             reader.report.add(f"{what} needs at least one branch", node, "- if: …, steps: […]")
         for index, branch in enumerate(branches):
             place = f"{what}[{index}]"
-            entries = reader.mapping(branch, place, ("if", "else", *_BODY_KEYS))
+            entries = reader.mapping(branch, place, BRANCH_KEYS)
             last = index == len(branches) - 1
             if "else" in entries and "if" in entries:
                 reader.report.add(f"{place} has both 'if' and 'else'", branch)

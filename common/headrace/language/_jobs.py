@@ -36,16 +36,19 @@ from headrace.language._yaml import Mapping as MappingNode
 from headrace.language._yaml import Scalar, Sequence, Tree
 from headrace.plan import Group, Loop
 
-_JOB_KEYS = (
+JOB_KEYS = (
     "needs", "if", "name", "runs-on", "strategy", "env", "defaults", "outputs", "timeout-minutes",
     "cancel-timeout-minutes", "continue-on-error", "concurrency", "on-worker-loss", "retry",
     "trigger-rule", "steps",
 )  # fmt: skip
-_CALL_KEYS = (
+CALL_KEYS = (
     "needs", "if", "name", "strategy", "uses", "with", "secrets", "concurrency",
     "timeout-minutes", "continue-on-error", "trigger-rule",
 )  # fmt: skip
-_KEYS = frozenset((*_JOB_KEYS, *_CALL_KEYS))
+DEFAULTS_KEYS = ("run",)
+DEFAULTS_RUN_KEYS = ("shell", "working-directory")
+STRATEGY_KEYS = ("matrix", "fail-fast", "max-parallel")
+_KEYS = frozenset((*JOB_KEYS, *CALL_KEYS))
 _JOB_UNSUPPORTED = {
     "container": "use a step with 'uses: docker/run'",
     "services": "use steps with 'uses: docker/compose-up' and 'docker/compose-down'",
@@ -59,8 +62,8 @@ _JOB_UNSUPPORTED = {
 
 def read_defaults(reader: Reader, node: Tree | None, what: str, scope: Scope) -> StepDefaults:
     """Return `defaults.run`."""
-    entries = reader.mapping(node, what, ("run",))
-    run = reader.mapping(entries.get("run"), f"{what}.run", ("shell", "working-directory"))
+    entries = reader.mapping(node, what, DEFAULTS_KEYS)
+    run = reader.mapping(entries.get("run"), f"{what}.run", DEFAULTS_RUN_KEYS)
     return StepDefaults(
         shell=read_shell(reader, run.get("shell"), f"{what}.run.shell", scope),
         working_directory=reader.text(
@@ -142,7 +145,7 @@ class Jobs:
         if not isinstance(node, MappingNode):
             return entries
         action = "uses" if "uses" in node.entries else "steps"
-        allowed = frozenset(_CALL_KEYS if action == "uses" else _JOB_KEYS)
+        allowed = frozenset(CALL_KEYS if action == "uses" else JOB_KEYS)
         if action == "steps" and "steps" not in entries:
             reader.report.add(f"{what} needs 'steps' (or 'uses')", key)
         for name in entries.keys() - allowed:
@@ -233,7 +236,7 @@ class Jobs:
         self, node: Tree | None, name: str, key: Place, what: str, scope: Scope
     ) -> Draft | None:
         reader, what = self._reader, f"{what}.strategy"
-        entries = reader.mapping(node, what, ("matrix", "fail-fast", "max-parallel"))
+        entries = reader.mapping(node, what, STRATEGY_KEYS)
         matrix = entries.get("matrix")
         if matrix is None:
             # Without a matrix there is one leg, and nothing to limit.

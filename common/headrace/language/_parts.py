@@ -16,11 +16,11 @@ from headrace.plan import Concurrency, InputSpec, Join, TriggerRule
 from headrace.plan._inputs import coerce_input
 from headrace.retry import RetryPolicy
 
-_RETRY_KEYS = (
+RETRY_KEYS = (
     "max-attempts", "backoff", "initial", "factor", "max", "jitter", "max-elapsed", "on", "not-on",
 )  # fmt: skip
-_CONCURRENCY_KEYS = ("group", "cancel-in-progress", "queue", "limit")
-_INPUT_KEYS = ("description", "type", "required", "default", "options", "deprecationMessage")
+CONCURRENCY_KEYS = ("group", "cancel-in-progress", "queue", "limit")
+INPUT_KEYS = ("description", "type", "required", "default", "options", "deprecationMessage")
 _INPUT_TYPES = ("string", "number", "boolean", "choice", "json")
 _ATTEMPTS_MAX = 1_000_000
 
@@ -32,7 +32,7 @@ def read_retry(reader: Reader, node: Tree | None, what: str) -> RetryPolicy | No
     if isinstance(node, Scalar):
         attempts = reader.integer(node, what, 1, _ATTEMPTS_MAX)
         return None if attempts is None else RetryPolicy(max_attempts=attempts)
-    entries = reader.mapping(node, what, _RETRY_KEYS)
+    entries = reader.mapping(node, what, RETRY_KEYS)
     found: dict[str, Any] = {
         "max_attempts": reader.integer(
             entries.get("max-attempts"), f"{what}.max-attempts", 1, _ATTEMPTS_MAX
@@ -115,7 +115,7 @@ def read_concurrency(
         return None
     if isinstance(node, Scalar):
         return Concurrency(group=reader.text(node, what, scope), queue="single")
-    entries = reader.mapping(node, what, _CONCURRENCY_KEYS)
+    entries = reader.mapping(node, what, CONCURRENCY_KEYS)
     group = reader.text(entries.get("group"), f"{what}.group", scope)
     if not group:
         reader.report.add(f"{what} needs a 'group'", node)
@@ -143,7 +143,7 @@ def read_inputs(reader: Reader, node: Tree | None, what: str) -> dict[str, Input
         place = f"{what}.{name}"
         if not is_identifier(name):
             reader.report.add(f"'{name}' cannot be the name of an input", keys[name])
-        entries = reader.mapping(body, place, _INPUT_KEYS)
+        entries = reader.mapping(body, place, INPUT_KEYS)
         kind = _input_type(reader, entries.get("type"), f"{place}.type")
         options = tuple(reader.texts(entries.get("options"), f"{place}.options"))
         if kind == "choice" and not options:

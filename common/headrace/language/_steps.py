@@ -24,7 +24,7 @@ _TASK = _COMMON | {
     "attempt-timeout",
 }  # fmt: skip
 _GROUP = _COMMON | {"env", "join", "losers"}
-_ACTIONS: Mapping[str, frozenset[str]] = {
+ACTIONS: Mapping[str, frozenset[str]] = {
     "uses": _TASK | {"uses", "with"},
     "run": _TASK | {"run", "shell", "working-directory"},
     "parallel": _GROUP | {"parallel"},
@@ -36,7 +36,7 @@ _ACTIONS: Mapping[str, frozenset[str]] = {
     "approval": _COMMON | {"approval"},
     "sleep": _COMMON | {"sleep"},
 }
-_STEP_KEYS = frozenset().union(*_ACTIONS.values())
+_STEP_KEYS = frozenset().union(*ACTIONS.values())
 _LATER = "it is planned; not in this version"
 _STEP_UNSUPPORTED = {
     "background": "use 'parallel:'; background steps are not in this version",
@@ -144,15 +144,15 @@ class Steps:
             reader.report.add(f"{what} must be a mapping, not {shape(node)}", node)
             return None
         entries = reader.mapping(node, what, _STEP_KEYS, _STEP_UNSUPPORTED)
-        actions = [key for key in _ACTIONS if key in entries]
+        actions = [key for key in ACTIONS if key in entries]
         if len(actions) != 1:
             found = " and ".join(f"'{key}'" for key in actions) or "none"
             reader.report.add(
-                f"{what} needs one action, and has {found}", node, "one of: " + ", ".join(_ACTIONS)
+                f"{what} needs one action, and has {found}", node, "one of: " + ", ".join(ACTIONS)
             )
             return None
         action = actions[0]
-        for key in entries.keys() - _ACTIONS[action]:
+        for key in entries.keys() - ACTIONS[action]:
             reader.report.add(f"'{key}' does not go with '{action}'", node.keys[key])
         draft = self._act(action, node, entries, segment, what, scope)
         draft.place = node

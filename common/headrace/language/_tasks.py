@@ -31,13 +31,13 @@ _COMMON = frozenset(
     ("name", "title", "description", "type", "depends-on", "needs", "if", "continue-on-error",
      "timeout", "timeout-minutes", "config", "trigger-rule")
 )  # fmt: skip
-_TASK = _COMMON | {
+TASK = _COMMON | {
     "with", "env", "retry", "effect", "priority", "heartbeat-timeout", "schedule-timeout",
     "attempt-timeout", "runs-on",
 }  # fmt: skip
 _BODY = frozenset(("tasks", "steps"))
 _GROUP = _COMMON | _BODY | {"env", "join", "losers", "runs-on"}
-_CONTROL: Mapping[str, frozenset[str]] = {
+CONTROL: Mapping[str, frozenset[str]] = {
     "parallel": _GROUP,
     "pipeline": _GROUP,
     "group": _GROUP,
@@ -50,7 +50,7 @@ _CONTROL: Mapping[str, frozenset[str]] = {
     "approval": _COMMON | set(APPROVAL_KEYS) - {"name"},
     "sleep": _COMMON | set(SLEEP_KEYS),
 }
-_KEYS = _TASK.union(*_CONTROL.values())
+_KEYS = TASK.union(*CONTROL.values())
 _ACTIONS = {"wait": "wait-for"}
 """Types whose settings `Control` reads under another name."""
 _CONDITIONAL = ("if", "condition")
@@ -108,8 +108,8 @@ class Tasks:
             reader.report.add(f"{what} needs a 'type'", node, hint)
         needs = self._needs(entries, what)
         scope = scope.with_known(needs={need.lower(): need for need, _ in needs})
-        control = _CONTROL.get(kind)
-        for key in entries.keys() - (control or _TASK) if kind else ():
+        control = CONTROL.get(kind)
+        for key in entries.keys() - (control or TASK) if kind else ():
             reader.report.add(f"'{key}' does not go with 'type: {kind}'", self._key(node, key))
         if control is None:
             draft = self._handler(kind, node, entries, name, what, scope)
@@ -129,7 +129,7 @@ class Tasks:
         for key, value in node.entries.items():
             spelled = key.replace("_", "-")
             if spelled not in _KEYS:
-                hint = did_you_mean(spelled, _KEYS) or "keys: " + ", ".join(sorted(_TASK))
+                hint = did_you_mean(spelled, _KEYS) or "keys: " + ", ".join(sorted(TASK))
                 self._reader.report.add(f"unknown key '{key}' in {what}", node.keys[key], hint)
             elif spelled in entries:
                 self._reader.report.add(f"duplicate key '{key}'", node.keys[key])

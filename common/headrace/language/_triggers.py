@@ -20,11 +20,17 @@ from headrace.language._yaml import Mapping as MappingNode
 from headrace.language._yaml import Scalar, Sequence, Tree
 from headrace.plan import EventTrigger, InputSpec, Schedule, SecretSpec
 
+DISPATCH_KEYS = ("inputs",)
+CALL_KEYS = ("inputs", "outputs", "secrets")
+SECRET_KEYS = ("description", "required")
+OUTPUT_KEYS = ("description", "value")
+SCHEDULE_KEYS = ("cron", "timezone")
+EVENT_KEYS = ("subject", "filter")
 _SCHEDULES_MAX = 100
 _SUBJECT = re.compile(r"(?:[A-Za-z0-9_$-]+|\*)(?:\.(?:[A-Za-z0-9_$-]+|\*))*(?:\.>)?\Z|>\Z")
 _SUBJECT_LENGTH_MAX = 256
 _OURS = ("workflow_dispatch", "workflow_call", "schedule", "event")
-_GITHUB_EVENTS = frozenset(
+GITHUB_EVENTS = frozenset(
     (
         "push", "pull_request", "pull_request_target", "release", "issues", "issue_comment",
         "create", "delete", "fork", "label", "milestone", "page_build", "public",
@@ -67,7 +73,7 @@ def read_triggers(reader: Reader, node: Tree | None, inputs: Tree | None) -> Tri
     for event, body in node.entries.items():
         _event(reader, event, node.keys[event])
         if event == "workflow_dispatch":
-            fields = reader.mapping(body, f"on.{event}", ("inputs",))
+            fields = reader.mapping(body, f"on.{event}", DISPATCH_KEYS)
             found.inputs.update(read_inputs(reader, fields.get("inputs"), f"on.{event}.inputs"))
         elif event == "workflow_call":
             _call(reader, body, found)
@@ -79,14 +85,14 @@ def read_triggers(reader: Reader, node: Tree | None, inputs: Tree | None) -> Tri
 
 
 def _event(reader: Reader, event: str, place: Place) -> None:
-    if event not in _OURS and event not in _GITHUB_EVENTS:
-        hint = did_you_mean(event, (*_OURS, *_GITHUB_EVENTS)) or "events: " + ", ".join(_OURS)
+    if event not in _OURS and event not in GITHUB_EVENTS:
+        hint = did_you_mean(event, (*_OURS, *GITHUB_EVENTS)) or "events: " + ", ".join(_OURS)
         reader.report.add(f"unknown event '{event}'", place, hint)
 
 
 def _call(reader: Reader, node: Tree, found: Triggers) -> None:
     what = "on.workflow_call"
-    fields = reader.mapping(node, what, ("inputs", "outputs", "secrets"))
+    fields = reader.mapping(node, what, CALL_KEYS)
     found.callable = True
     found.inputs.update(read_inputs(reader, fields.get("inputs"), f"{what}.inputs"))
     found.outputs = fields.get("outputs")
@@ -96,7 +102,7 @@ def _call(reader: Reader, node: Tree, found: Triggers) -> None:
         assert isinstance(secrets, MappingNode)
         if not is_identifier(name):
             reader.report.add(f"'{name}' cannot be the name of a secret", secrets.keys[name])
-        entries = reader.mapping(body, place, ("description", "required"))
+        entries = reader.mapping(body, place, SECRET_KEYS)
         found.secrets[name] = SecretSpec(
             description=reader.text(entries.get("description"), f"{place}.description"),
             required=reader.boolean(entries.get("required"), f"{place}.required"),
@@ -111,7 +117,7 @@ def read_call_outputs(reader: Reader, node: Tree | None, scope: Scope) -> dict[s
         assert isinstance(node, MappingNode)
         if not is_identifier(name):
             reader.report.add(f"'{name}' cannot be the name of an output", node.keys[name])
-        entries = reader.mapping(body, f"{what}.{name}", ("description", "value"))
+        entries = reader.mapping(body, f"{what}.{name}", OUTPUT_KEYS)
         reader.text(entries.get("description"), f"{what}.{name}.description")
         if "value" not in entries:
             hint = "write 'value: ${{ jobs.<job>.outputs.<name> }}'"
@@ -130,7 +136,7 @@ def _schedules(reader: Reader, node: Tree, what: str) -> tuple[Schedule, ...]:
     found: list[Schedule] = []
     for index, item in enumerate(items):
         place = f"{what}[{index}]"
-        entries = reader.mapping(item, place, ("cron", "timezone"))
+        entries = reader.mapping(item, place, SCHEDULE_KEYS)
         cron = reader.text(entries.get("cron"), f"{place}.cron")
         problem = cron_problem(cron) if cron else ""
         if not cron and isinstance(item, MappingNode):
@@ -162,7 +168,7 @@ def _events(reader: Reader, node: Tree, what: str) -> tuple[EventTrigger, ...]:
         condition = ""
         subject_node: Tree | None = item
         if not isinstance(item, Scalar):
-            entries = reader.mapping(item, place, ("subject", "filter"))
+            entries = reader.mapping(item, place, EVENT_KEYS)
             condition = reader.condition(entries.get("filter"), f"{place}.filter", scope)
             subject_node = entries.get("subject")
         subject = reader.text(subject_node, f"{place}.subject")
