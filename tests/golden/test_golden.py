@@ -53,9 +53,15 @@ def test_every_event_is_written_as_it_was() -> None:
 @each
 def test_a_batch_is_read(folder: Path) -> None:
     found = decode_batch(bytes.fromhex((folder / "batch.txt").read_text()))
-    assert decode_chunk(found.chunks[0]).events == RUN_EVENTS
-    assert [*found.before, *found.after] == SHARD_EVENTS
+    # Events that came later are in the newer folders only.
+    known = {name for name, _ in lines(folder / "events.txt")}
+    assert decode_chunk(found.chunks[0]).events == _known(RUN_EVENTS, known)
+    assert [*found.before, *found.after] == _known(SHARD_EVENTS, known)
     assert (found.batch_id, found.index, found.more) == ("b1.0", 7, True)
+
+
+def _known(events: list[object], names: set[str]) -> list[object]:
+    return [event for event in events if type(event).__name__ in names]
 
 
 def test_a_batch_is_written_as_it_was() -> None:

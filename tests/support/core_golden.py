@@ -17,6 +17,8 @@ from headrace.events import (
     BATCH_VERSION,
     Batch,
     CancelRequested,
+    DefinitionRegistered,
+    DefinitionsDeleted,
     Expanded,
     JobMoved,
     JobRestarted,
@@ -144,6 +146,8 @@ SHARD_EVENTS: list[Any] = [
     KeyDeclined("default/deploy", "default/r"),
     OutboxCleared("acquire:default/deploy:default/r"),
     SettingsChanged({"layout": {"journal": 8}}),
+    DefinitionRegistered("default/order", "1.0", "d" * 32, 3, "q7", MS, "ann"),
+    DefinitionsDeleted("default/order", ["1.0", "1"], "q8", MS, "ann"),
 ]
 
 

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -14,6 +15,7 @@ import msgspec
 
 from headrace.bus import Bus, Message
 from headrace.client._transport import Unsubscribe
+from headrace.coordinator.core import Machine, Refusal, ShardState
 from headrace.errors import NotFound, Unreachable
 from headrace.messages import (
     CancelRun,
@@ -44,6 +46,7 @@ from headrace.messages import (
     encode,
     subjects,
 )
+from headrace.messages._definitions import DefinitionRequest
 from headrace.plan import decode_plan, plan_digest
 
 ARCHIVE = -1
@@ -79,6 +82,8 @@ class FakeCluster:
                 )
             ],
         )
+        self.system = Machine(ShardState(0, frozenset()), chance=lambda: 0.5, home=lambda _: 0)
+        """The system shard is the real one, without a log."""
         self.runs: dict[int, dict[str, RunView]] = {n: {} for n in (ARCHIVE, 1, 2, 3, 4)}
         self.plans: dict[int, dict[str, bytes]] = {n: {} for n in (ARCHIVE, 1, 2, 3, 4)}
         self.requests: list[tuple[str, ClientRequest]] = []
@@ -151,6 +156,10 @@ class FakeCluster:
             digest = plan_digest(decode_plan(request.plan))
             self.plans[shard][digest] = request.plan
             return digest
+        if isinstance(request, DefinitionRequest):
+            self.system.begin(int(time.time() * 1000))
+            found = self.system.request("default", request)
+            return tuple(found) if isinstance(found, Refusal) else found
         if isinstance(request, SubmitRun):
             return self._submit(shard, request)
         if isinstance(request, ListRuns):

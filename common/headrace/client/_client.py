@@ -12,6 +12,7 @@ import msgspec
 
 from headrace.client import _follow, _pages, _rerun
 from headrace.client._calls import Calls, result_of
+from headrace.client._definitions import Definitions
 from headrace.client._ids import RequestIds
 from headrace.client._large import LargeValues
 from headrace.client._lookup import Lookup
@@ -70,6 +71,8 @@ class Client:
         self._requests = RequestIds()
         self._actor = _user()
         self._large = LargeValues(self._calls)
+        self.definitions = Definitions(self._calls, self._stamp)
+        """What is registered, by name and version."""
         self._submitter = Submitter(self._calls, self._requests, actor=self._actor)
 
     @classmethod

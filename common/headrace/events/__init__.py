@@ -49,6 +49,8 @@ from headrace.events._run import (
     WaitStarted,
 )
 from headrace.events._shard import (
+    DefinitionRegistered,
+    DefinitionsDeleted,
     KeyDeclined,
     KeyGrantedTo,
     KeyReleased,
@@ -68,6 +70,8 @@ __all__ = [
     "Batch",
     "CancelRequested",
     "Chunk",
+    "DefinitionRegistered",
+    "DefinitionsDeleted",
     "Expanded",
     "JobMoved",
     "JobRestarted",

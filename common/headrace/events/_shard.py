@@ -90,6 +90,30 @@ class SettingsChanged(msgspec.Struct, frozen=True, array_like=True, gc=False, ta
     settings: dict[str, Any]
 
 
+class DefinitionRegistered(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=130):
+    """System shard: a stored plan has a name and a version from now on."""
+
+    key: str
+    """``<namespace>/<name>``"""
+    version: str
+    digest: str
+    number: int
+    """Counts what was ever registered in the cluster."""
+    request_id: str
+    not_after_ms: int
+    actor: str = ""
+
+
+class DefinitionsDeleted(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=131):
+    """System shard: versions of a name are registered no more."""
+
+    key: str
+    versions: list[str]
+    request_id: str
+    not_after_ms: int
+    actor: str = ""
+
+
 ShardEvent: TypeAlias = (
     PlanStored
     | RunEvicted
@@ -102,4 +126,6 @@ ShardEvent: TypeAlias = (
     | KeyDeclined
     | OutboxCleared
     | SettingsChanged
+    | DefinitionRegistered
+    | DefinitionsDeleted
 )

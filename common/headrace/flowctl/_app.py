@@ -25,7 +25,7 @@ GROUP = "headrace.commands"
 
 COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "Run workflows": {
-        "submit": ("_cmd_submit:submit", "Start a run of a workflow file."),
+        "submit": ("_cmd_submit:submit", "Start a run of a workflow."),
         "list": ("_cmd_runs:list_runs", "List runs, newest first."),
         "get": ("_cmd_runs:get", "Show a run and its steps."),
         "history": ("_cmd_runs:history", "Show every event of a run."),
@@ -42,6 +42,8 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "schema": ("_cmd_files:schema", "Print the JSON Schema of workflow files."),
         "validate": ("_cmd_files:validate", "Check workflow files."),
         "graph": ("_cmd_files:graph", "Draw a workflow file or a run."),
+        "register": ("_cmd_definitions:register", "Keep a workflow under a name and a version."),
+        "definitions": ("_cmd_definitions:definitions", "List, show and delete what is kept."),
         "handlers": ("_cmd_handlers:handlers", "List what steps can use."),
     },
     "Look after the cluster": {

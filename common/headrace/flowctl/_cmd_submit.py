@@ -16,6 +16,7 @@ from headrace.flowctl._shared import note_trouble, pass_settings, run_client, sh
 if TYPE_CHECKING:
     from headrace.client import Client
     from headrace.messages import RunView
+    from headrace.plan import Plan
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -30,6 +31,23 @@ def follow_options(function: Command) -> Command:
         is_flag=True,
         help="Return when the run has ended: exit 0 completed, 1 failed, 2 cancelled.",
     )(function)
+
+
+async def check_handlers(client: Client, file: str, plan: Plan) -> None:
+    """Raise `InvalidDefinition` if *file* uses what no worker online offers."""
+    from headrace.flowctl._definitions import custom_handlers, load_definition
+
+    if not custom_handlers(plan):
+        return
+    info = await client.info(workers=True)
+    # Compiled again for the place and the suggestion; nothing has been sent yet.
+    offered = {
+        name
+        for worker in info.workers
+        if worker.namespace == client.namespace
+        for name in worker.handlers
+    }
+    load_definition(file, handlers=offered)
 
 
 async def followed(client: Client, run: RunView, *, wait: bool, watch: bool) -> RunView:
@@ -63,7 +81,7 @@ def finish(settings: Settings, run: RunView, *, followed: bool) -> None:
 
 
 @click.command()
-@click.argument("file", type=click.Path(dir_okay=False))
+@click.argument("target", metavar="FILE|NAME[@VERSION]")
 @input_options
 @click.option("--id", "run_id", default="", metavar="ID", help="Choose the run's id.")
 @click.option("--label", "-l", "labels", multiple=True, metavar="KEY=VALUE", help="A label.")
@@ -82,7 +100,7 @@ def finish(settings: Settings, run: RunView, *, followed: bool) -> None:
 @pass_settings
 def submit(
     settings: Settings,
-    file: str,
+    target: str,
     inputs: tuple[str, ...],
     input_file: str | None,
     run_id: str,
@@ -93,34 +111,34 @@ def submit(
     wait: bool,
     watch: bool,
 ) -> None:
-    """Start a run of the workflow in FILE.
+    """Start a run of the workflow in FILE, or of what is registered as NAME.
 
-    The same --id with the same definition and input returns the existing run.
+    What exists as a file is a file; without VERSION the newest one is taken. The same --id with
+    the same definition and input returns the existing run.
 
     \b
     Examples:
       flowctl submit order.yaml --watch
+      flowctl submit order@1.2 --watch
       flowctl submit order.yaml --input count=3 --input note=@note.txt
       flowctl submit order.yaml --input-file order.json --wait -o json
       RUN=$(flowctl submit order.yaml -o name)
     """
-    from headrace.flowctl._definitions import custom_handlers, load_definition
+    from headrace.flowctl._definitions import is_file, load_definition, registered_plan
 
-    plan = load_definition(file, allow_unknown=True)
-    values = collect_inputs(plan, inputs, input_file)
     marks = parse_labels(labels)
+    # A file with mistakes is refused before anything is asked.
+    written = load_definition(target, allow_unknown=True) if is_file(target) else None
+    given = collect_inputs(written, inputs, input_file) if written else {}
 
     async def action(client: Client) -> RunView:
-        if not allow_unknown and custom_handlers(plan):
-            info = await client.info(workers=True)
-            # Compiled again for the place and the suggestion; nothing has been sent yet.
-            offered = {
-                name
-                for worker in info.workers
-                if worker.namespace == client.namespace
-                for name in worker.handlers
-            }
-            load_definition(file, handlers=offered)
+        if written is None:
+            plan = await registered_plan(client, target)
+            values = collect_inputs(plan, inputs, input_file)
+        else:
+            plan, values = written, given
+            if not allow_unknown:
+                await check_handlers(client, target, plan)
         run = await client.submit(
             plan,
             values,

@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from headrace.errors import InvalidRequest, LimitExceeded
+from headrace.errors import InvalidRequest, LimitExceeded, NotFound
 
 if TYPE_CHECKING:
+    from headrace.client import Client
     from headrace.plan import Plan
 
 FILE_BYTES_MAX = 8 * 1024 * 1024
@@ -27,6 +28,24 @@ def load_definition(
     specs = {name: HandlerSpec(name=name, open=True) for name in handlers}
     text = read_definition(file)
     return compile_workflow(text, file=file, handlers=specs, allow_unknown=allow_unknown)
+
+
+def is_file(target: str) -> bool:
+    """Tell whether *target* means a file: it is there, or it cannot be the name of a definition."""
+    from headrace.messages import subjects
+
+    return Path(target).exists() or not subjects.valid_name(target.partition("@")[0])
+
+
+async def registered_plan(client: Client, target: str) -> Plan:
+    """Return the plan that ``NAME[@VERSION]`` names. Raises `NotFound`, `InvalidRequest`."""
+    name, at, version = target.partition("@")
+    if at and not version:
+        raise InvalidRequest(f"{target}: a version is expected behind the @")
+    try:
+        return await client.definitions.plan(name, version)
+    except NotFound as error:
+        raise NotFound(f"no file {target}, and {error}") from error
 
 
 def custom_handlers(plan: Plan) -> set[str]:

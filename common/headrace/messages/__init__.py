@@ -35,6 +35,13 @@ from headrace.messages._client import (
     WorkerView,
 )
 from headrace.messages._codec import UNREADABLE, decode, encode
+from headrace.messages._definitions import (
+    DefinitionView,
+    DeleteDefinition,
+    GetDefinition,
+    ListDefinitions,
+    RegisterDefinition,
+)
 from headrace.messages._steps import (
     CancelStep,
     Claim,
@@ -68,9 +75,12 @@ __all__ = [
     "ClientBatch",
     "ClientReply",
     "ClientRequest",
+    "DefinitionView",
+    "DeleteDefinition",
     "DrainWorker",
     "EpochNotice",
     "Explanation",
+    "GetDefinition",
     "GetExplanation",
     "GetHistory",
     "GetInfo",
@@ -80,11 +90,13 @@ __all__ = [
     "Held",
     "HistoryEntry",
     "LaneOffer",
+    "ListDefinitions",
     "ListRuns",
     "LogLine",
     "LogLines",
     "Parts",
     "PauseRun",
+    "RegisterDefinition",
     "ReplyBatch",
     "ResultBatch",
     "ResultExtra",

@@ -11,6 +11,8 @@ from typing import Any, TypeAlias
 
 import msgspec
 
+from headrace.messages._definitions import DefinitionRequest
+
 
 class _Mutation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     run: str
@@ -133,6 +135,7 @@ ClientRequest: TypeAlias = (
     | ListRuns
     | GetInfo
     | HasRuns
+    | DefinitionRequest
 )
 
 

@@ -8,11 +8,14 @@ from typing import Any
 
 from headrace.coordinator.core.state import (
     IDLE_PLANS_MAX,
+    Definition,
     KeyRecord,
     ShardState,
     Tombstone,
 )
 from headrace.events import (
+    DefinitionRegistered,
+    DefinitionsDeleted,
     KeyDeclined,
     KeyGrantedTo,
     KeyReleased,
@@ -160,6 +163,23 @@ def _settings(state: ShardState, event: SettingsChanged) -> None:
     state.settings.update(event.settings)
 
 
+def _definition_registered(state: ShardState, event: DefinitionRegistered) -> None:
+    state.remember(event.request_id, event.not_after_ms)
+    versions = state.definitions.setdefault(event.key, {})
+    versions[event.version] = Definition(event.digest, event.number, state.now_ms, event.actor)
+    state.definition_last = event.number
+    state.plan_uses[event.digest] = state.plan_uses.get(event.digest, 0) + 1
+
+
+def _definitions_deleted(state: ShardState, event: DefinitionsDeleted) -> None:
+    state.remember(event.request_id, event.not_after_ms)
+    versions = state.definitions[event.key]
+    for version in event.versions:
+        state.plan_uses[versions.pop(version).digest] -= 1
+    if not versions:
+        del state.definitions[event.key]
+
+
 _EVOLVE: dict[type, Callable[[ShardState, Any], None]] = {
     PlanStored: _plan_stored,
     PlansForgotten: _plans_forgotten,
@@ -172,4 +192,6 @@ _EVOLVE: dict[type, Callable[[ShardState, Any], None]] = {
     KeyDeclined: _key_declined,
     OutboxCleared: _outbox_cleared,
     SettingsChanged: _settings,
+    DefinitionRegistered: _definition_registered,
+    DefinitionsDeleted: _definitions_deleted,
 }

@@ -21,6 +21,7 @@ from headrace.coordinator.core.state import (
     Signal,
     Tombstone,
 )
+from headrace.coordinator.core.trigger_image import TriggerImage, image_of, restore
 from headrace.errors import HeadraceError
 from headrace.messages import StepError
 
@@ -92,6 +93,7 @@ class StateImage(msgspec.Struct, array_like=True, gc=False):
     outbox: list[tuple[str, OutMessage]]
     snapshots: list[tuple[int, str, str]]
     settings: dict[str, Any]
+    triggers: TriggerImage = msgspec.field(default_factory=TriggerImage)
 
 
 # Maps keep the order that they have in the log: it is the same on all replicas, and it shows
@@ -223,6 +225,7 @@ def _image(state: ShardState) -> StateImage:
         outbox=sorted(state.outbox.items()),
         snapshots=state.snapshots,
         settings=state.settings,
+        triggers=image_of(state),
     )
 
 
@@ -290,6 +293,7 @@ def decode_state(data: bytes, builtin: frozenset[str]) -> ShardState:
     state.outbox = dict(image.outbox)
     state.snapshots = image.snapshots
     state.settings = image.settings
+    restore(state, image.triggers)
     return state
 
 

@@ -325,6 +325,15 @@ class Tombstone(NamedTuple):
     expires_ms: int
 
 
+class Definition(NamedTuple):
+    """A registered version."""
+
+    digest: str
+    number: int
+    time_ms: int
+    actor: str
+
+
 class ShardState:
     """Everything that a shard's log folds to."""
 
@@ -345,6 +354,10 @@ class ShardState:
         self.snapshots: list[tuple[int, str, str]] = []
         """(position, name, state hash) of the registered ones, oldest first; two are kept."""
         self.settings: dict[str, Any] = {}
+        self.definitions: dict[str, dict[str, Definition]] = {}
+        """System shard: ``<namespace>/<name>`` -> version -> what it is, the newest last."""
+        self.definition_last = 0
+        """Number of the last one that was registered."""
         # The chain of batches.
         self.now_ms = 0
         """A leader's may be ahead of the log."""

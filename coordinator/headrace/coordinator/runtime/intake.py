@@ -21,12 +21,15 @@ from headrace.coordinator.runtime.room import Room
 from headrace.coordinator.runtime.watch import Watch, refusal_reason
 from headrace.messages import (
     Claim,
+    GetDefinition,
     GetExplanation,
     GetHistory,
     GetPlan,
     GetRun,
     HasRuns,
+    ListDefinitions,
     ListRuns,
+    RegisterDefinition,
     ResultBatch,
     ResultReply,
     StorePlan,
@@ -39,8 +42,10 @@ NO_ROOM = Refusal("unavailable", "the log is full; it is being made smaller", 1_
 NEARLY_FULL = Refusal("unavailable", "the log is nearly full; submits are refused", 1_000)
 _MAY_CHANGE = frozenset(("busy", "unavailable", "unknown-plan"))
 """Refusals after which the client asks again, so that a wrong one does no harm."""
-_NEEDS_ROOM = (SubmitRun, StorePlan)
-_QUESTIONS = (GetRun, GetHistory, GetExplanation, GetPlan, ListRuns, HasRuns)
+_NEEDS_ROOM = (SubmitRun, StorePlan, RegisterDefinition)
+_ASSERTED = (HasRuns, GetDefinition, ListDefinitions)
+"""Questions whose answer says what is not there: true only if the shard is still ours."""
+_QUESTIONS = (GetRun, GetHistory, GetExplanation, GetPlan, ListRuns, *_ASSERTED)
 
 
 class Intake:
@@ -117,7 +122,7 @@ class Intake:
             self._watch.request(type(request), refused=isinstance(value, Refusal))
             if isinstance(value, Refusal):
                 self.asserts |= value.code not in _MAY_CHANGE
-            elif isinstance(request, HasRuns):
+            elif isinstance(request, _ASSERTED):
                 self.asserts = True
             if isinstance(value, RENDERED):
                 if batch.wants_views:

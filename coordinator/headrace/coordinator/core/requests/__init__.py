@@ -7,7 +7,7 @@ comes too late is refused, so that sending again is always safe.
 from typing import Final
 
 from headrace.coordinator.core.commands import Refusal, Reply
-from headrace.coordinator.core.requests import control, plans, queries, submit
+from headrace.coordinator.core.requests import control, definitions, plans, queries, submit
 from headrace.coordinator.core.requests.mutation import Handler
 from headrace.coordinator.core.requests.submit import fingerprint
 from headrace.coordinator.core.tick import Tick
@@ -18,6 +18,7 @@ __all__ = ["fingerprint", "handle"]
 
 _HANDLERS: Final[dict[type, Handler]] = {
     **plans.HANDLERS,
+    **definitions.HANDLERS,
     **submit.HANDLERS,
     **control.HANDLERS,
     **queries.HANDLERS,

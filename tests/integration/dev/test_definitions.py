@@ -1,0 +1,28 @@
+"""Workflows that the cluster keeps: registered, submitted by name, kept across a restart."""
+
+import pytest
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(90)]
+
+
+async def test_a_registered_workflow_runs_by_its_name(user):
+    one = user.shell('echo word=first >> "$GITHUB_OUTPUT"', name="kept")
+    two = user.shell('echo word=second >> "$GITHUB_OUTPUT"', name="kept")
+    assert (await user("register", one, "-o", "name")).out == "kept@1\n"
+    assert (await user("register", one, "-o", "name")).out == "kept@1\n"
+    assert (await user("register", two, "--version", "2.0", "-o", "name")).out == "kept@2.0\n"
+    newest = await user.json("submit", "kept", "--wait")
+    oldest = await user.json("submit", "kept@1", "--wait")
+    words = [
+        next(s["outputs"]["word"] for s in run["steps"] if s["path"] == "main/step")
+        for run in (newest, oldest)
+    ]
+    assert words == ["second", "first"]
+    clash = await user("register", one, "--version", "2.0", code=3)
+    assert "another content" in clash.err
+    await user("definitions", "delete", "kept@2.0")
+    listed = await user.json("definitions", "list", "kept")
+    assert [(view["version"], view["latest"]) for view in listed] == [("1", True)]
+    await user("definitions", "delete", "kept")
+    gone = await user("submit", "kept", code=4)
+    assert "no file kept, and no definition kept" in gone.err
