@@ -175,7 +175,7 @@ async def test_a_takeovers_purge_makes_a_missing_stream(world):
 async def uploading(world):
     """One step is sent, the inputs of another are being stored; return what ends that."""
     stored = []
-    world.dispatcher.oversized.store = lambda task, then, _failed: stored.append((task, then))
+    world.dispatcher.oversized.store = lambda task, then, _failed, **_: stored.append((task, then))
     world.bus.max_payload_bytes = 2_000
     shard = await started(world, 1)
     shard.send(5, lane(), "l", tasks(2, inputs=msgspec.Raw(encode("x" * 5_000))))

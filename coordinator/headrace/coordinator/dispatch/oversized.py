@@ -10,15 +10,20 @@ from collections.abc import Callable
 import msgspec
 
 from headrace.bus import Bus, ObjectBucket
-from headrace.errors import HeadraceError
+from headrace.errors import Busy, HeadraceError, Unavailable, Unreachable
 from headrace.messages import Task, encode, subjects
 from headrace.payloads import reference_to
 
 log = logging.getLogger(__name__)
 
 TIMEOUT_S = 30.0
-WAITING_MAX = 64
-"""Tasks whose inputs are being stored; the next ones fail."""
+STORING_MAX = 8
+"""Inputs that are being stored at the same time; the next ones wait."""
+WAITING_MAX = 10_000
+"""Tasks that wait for it, which credit bounds long before; the next ones fail."""
+PAUSE_S = 0.5
+PAUSE_S_MAX = 5.0
+_MAY_PASS = (Busy, Unavailable, Unreachable)
 
 
 class Oversized:
@@ -27,18 +32,27 @@ class Oversized:
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
         self._storing: set[asyncio.Task[None]] = set()
+        self._turn = asyncio.Semaphore(STORING_MAX)
 
     def store(
-        self, task: Task, then: Callable[[Task], None], failed: Callable[[str], None]
+        self,
+        task: Task,
+        then: Callable[[Task], None],
+        failed: Callable[[str], None],
+        *,
+        wanted: Callable[[], bool],
     ) -> None:
-        """Store the inputs of *task*; call *then* with a task that refers to them, or *failed*."""
+        """Store the inputs of *task*; call *then* with a task that refers to them, or *failed*.
+
+        A store that is away is waited for as long as the task is *wanted*.
+        """
         if len(self._storing) >= WAITING_MAX:
             failed("too many large inputs at a time")
             return
 
         async def work() -> None:
             try:
-                small = await self._stored(task)
+                small = await self._stored_at_last(task, wanted)
             except HeadraceError as error:
                 log.warning("inputs not stored", extra={"run": task.run, "error": str(error)})
                 failed(str(error))
@@ -48,6 +62,19 @@ class Oversized:
         storing = asyncio.create_task(work(), name="oversized-inputs")
         self._storing.add(storing)
         storing.add_done_callback(self._storing.discard)
+
+    async def _stored_at_last(self, task: Task, wanted: Callable[[], bool]) -> Task:
+        pause_s = PAUSE_S
+        while True:
+            try:
+                async with self._turn:
+                    return await self._stored(task)
+            except _MAY_PASS as error:
+                if not wanted():
+                    raise
+                log.info("inputs not stored yet", extra={"run": task.run, "error": str(error)})
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, PAUSE_S_MAX)
 
     async def _stored(self, task: Task) -> Task:
         data = bytes(task.inputs)

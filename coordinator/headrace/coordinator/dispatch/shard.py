@@ -114,20 +114,22 @@ class ShardDispatch:
 
         leases = self.leases
 
+        def wanted() -> bool:
+            return self.leases is leases and self._all.has(self)
+
         def send(slim: Task) -> None:
             # However long it took: only now can it be delivered, held, or lost.
             now_ms = self._all.now_ms()
-            wanted = self.leases is leases and self._all.has(self)
-            if wanted and leases.sent(task.run, task.step, task.attempt, now_ms):
+            if wanted() and leases.sent(task.run, task.step, task.attempt, now_ms):
                 self._publish(wire_lane, self._epoch, namespace, now_ms, [slim])
 
         def failed(reason: str) -> None:
-            if not self._all.has(self):
+            if not wanted():
                 return
             self._too_large(task, f"its inputs of {size} bytes could not be stored: {reason}")
 
         leases.prepare(task.run, task.step, task.attempt)
-        self._all.oversized.store(task, send, failed)
+        self._all.oversized.store(task, send, failed, wanted=wanted)
 
     def _too_large(self, task: Task, reason: str) -> None:
         """Sent again it would be refused again: the step fails, for good."""

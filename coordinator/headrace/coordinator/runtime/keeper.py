@@ -11,13 +11,14 @@ from headrace.coordinator.runtime.room import Room
 from headrace.coordinator.runtime.snapshots import Copy, Snapshots
 from headrace.coordinator.runtime.watch import Watch
 from headrace.coordinator.shardlog.log import ShardLog
-from headrace.errors import HeadraceError
+from headrace.errors import HeadraceError, Unreachable
 from headrace.events import SnapshotRegistered
 from headrace.telemetry import Clock
 
 log = logging.getLogger(__name__)
 
 LOOK_S = 0.25
+REGISTER_TIMEOUT_S = 60.0
 Logged = Callable[[Callable[[Machine], None], Callable[[], None]], None]
 """Runs its first argument in a coming tick, though the log be full, and the second one after it
 was appended."""
@@ -81,7 +82,11 @@ class Keeper:
             m.emit_shard(SnapshotRegistered(*registered))
 
         self._logged(register, done.set)
-        await done.wait()
+        try:
+            async with asyncio.timeout(REGISTER_TIMEOUT_S):
+                await done.wait()
+        except TimeoutError:
+            raise Unreachable(f"not registered within {REGISTER_TIMEOUT_S:g} s") from None
         self._watch.snapshot(taken.size)
         older = self._snapshots.purge_position(machine.state)
         if older:
