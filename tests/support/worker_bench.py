@@ -53,7 +53,7 @@ class Bench:
         self.blobs: dict[str, bytes] = {}
         self.secrets = dict(secrets or {})
         self._changed = asyncio.Event()
-        registry = builtin_registry()
+        self.registry = registry = builtin_registry()
         for thing in handlers:
             registry.add(thing)
         self.executor = Executor(

@@ -219,6 +219,8 @@ class Worker(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Time between a cancelled step's SIGTERM and SIGKILL."""
     apps: tuple[str, ...] = ()
     """Applications to serve, `package.module:name`."""
+    plugins: str = ""
+    """Folder of Python files with handlers; watched, so that they come and go without a restart."""
     secrets_path: str = ""
     """Folder with one file for each secret (a mounted Kubernetes Secret, say), or a file of
     `NAME=value` lines; beside the variables `HEADRACE_SECRET_<NAME>` of the environment."""

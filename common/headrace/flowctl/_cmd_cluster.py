@@ -43,7 +43,7 @@ def workers(settings: Settings) -> None:
 
     def lines(wide: bool) -> list[str]:
         header = ["WORKER", "NAMESPACE", "STATE", "FREE/SLOTS", "CAPABILITIES"]
-        header += ["HOST", "RELEASE", "LAST SEEN", "HANDLERS"] if wide else []
+        header += ["HOST", "RELEASE", "LAST SEEN", "HANDLERS", "PROBLEMS"] if wide else []
         rows = [_worker_row(worker, wide=wide) for worker in found]
         return table(header, rows, colour=colourful(sys.stdout))
 
@@ -67,7 +67,12 @@ def _worker_row(worker: WorkerView, *, wide: bool) -> list[str]:
     ]
     if wide:
         last = rfc3339(worker.last_seen_ms) or ""
-        row += [worker.host, worker.release, last, one_line(",".join(worker.handlers))]
+        handlers = ",".join(
+            f"{name}@{worker.versions[name]}" if name in worker.versions else name
+            for name in worker.handlers
+        )
+        problems = one_line("; ".join(worker.problems), 300)
+        row += [worker.host, worker.release, last, one_line(handlers), problems]
     return row
 
 

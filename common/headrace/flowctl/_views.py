@@ -100,6 +100,8 @@ def worker_json(worker: WorkerView) -> dict[str, Any]:
         "state": worker.state,
         "capabilities": worker.capabilities,
         "handlers": worker.handlers,
+        "versions": worker.versions,
+        "problems": worker.problems,
         "slots": worker.slots,
         "free": worker.free,
         "release": worker.release,

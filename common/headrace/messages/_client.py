@@ -297,6 +297,10 @@ class WorkerView(msgspec.Struct, kw_only=True, omit_defaults=True):
     host: str = ""
     started_ms: int = 0
     last_seen_ms: int = 0
+    problems: list[str] = []
+    """What an operator can mend there."""
+    versions: dict[str, str] = {}
+    """Of handlers that have one."""
 
 
 class ServerInfo(msgspec.Struct, kw_only=True, omit_defaults=True):

@@ -189,6 +189,8 @@ class WorkerHeartbeat(msgspec.Struct, frozen=True, omit_defaults=True):
     """Highest epoch seen for each shard; lower ones are dropped from now on."""
     rounds: dict[int, int] = {}
     """Highest round seen of that epoch, where it is not 0; lower ones are dropped, too."""
+    problems: list[str] = []
+    """What is wrong on the worker and an operator can mend: plug-ins that do not load."""
 
 
 class LaneOffer(msgspec.Struct, frozen=True, array_like=True, tag="lane"):

@@ -36,6 +36,7 @@ from headrace.plan import Plan
 from headrace.telemetry import setup_logging
 from headrace.worker.builtin import builtin_registry
 from headrace.worker.handlers import Registry
+from headrace.worker.plugins import Plugins
 from headrace.worker.sources import secrets_at, variables_at
 
 DIRECTORY: Final = Path(".headrace/run")
@@ -63,6 +64,7 @@ class _Wanted(msgspec.Struct, frozen=True, kw_only=True):
     slots: int
     capabilities: tuple[str, ...]
     apps: tuple[str, ...]
+    plugins: str
     secrets_path: str
     vars_path: str
     quiet: bool
@@ -111,6 +113,7 @@ class _Wanted(msgspec.Struct, frozen=True, kw_only=True):
     help="Offer only these labels (default: every one that the workflow names).",
 )
 @click.option("--app", "apps", multiple=True, help="Handlers to use, package.module:name.")
+@click.option("--plugins", default="", help="Folder of Python files with handlers.")
 @click.option("--secrets", "secrets_path", default="", help="Folder or file with secrets.")
 @click.option("--vars", "vars_path", default="", help="Folder or file with variables.")
 @click.option("--quiet", "-q", is_flag=True, help="No progress and no output of steps on stderr.")
@@ -131,6 +134,7 @@ def run(
     slots: int,
     capabilities: tuple[str, ...],
     apps: tuple[str, ...],
+    plugins: str,
     secrets_path: str,
     vars_path: str,
     quiet: bool,
@@ -171,6 +175,7 @@ def run(
         slots=slots,
         capabilities=capabilities,
         apps=apps,
+        plugins=plugins,
         secrets_path=secrets_path,
         vars_path=vars_path,
         quiet=quiet,
@@ -205,7 +210,7 @@ class _Session:
             persistence=wanted.persistence,
             path=wanted.directory,
             slots=wanted.slots,
-            handlers=_handlers(wanted.apps),
+            handlers=await _handlers(wanted.apps, wanted.plugins),
             capabilities=wanted.capabilities or None,
             namespace=wanted.namespace,
             secrets=secrets_at(wanted.secrets_path),
@@ -323,13 +328,18 @@ class _Session:
         task.add_done_callback(self._background.discard)
 
 
-def _handlers(apps: Sequence[str]) -> Registry:
+async def _handlers(apps: Sequence[str], plugins: str) -> Registry:
     # Modules of applications lie where the command was started.
     sys.path.insert(0, os.getcwd())
     registry = builtin_registry()
     registry.add_entry_points()
     for app in apps:
         registry.add_app(app)
+    if plugins:
+        folder = Plugins(Path(plugins), registry)
+        await folder.scan()
+        if folder.problems:
+            raise InvalidRequest(f"--plugins: {'; '.join(folder.problems)}")
     return registry
 
 

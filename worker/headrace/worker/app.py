@@ -24,6 +24,7 @@ from headrace.worker.handlers import Registry
 from headrace.worker.identity import DataDirLock, new_incarnation, release, stable_id
 from headrace.worker.life import Life, Terms, Watch
 from headrace.worker.payloads import Payloads
+from headrace.worker.plugins import Plugins
 from headrace.worker.ports import ValueSource
 from headrace.worker.reporter import Reporter
 from headrace.worker.sources import secrets_at, variables_at
@@ -54,6 +55,7 @@ class Worker:
         config: Config,
         *,
         registry: Registry | None = None,
+        plugins: Plugins | None = None,
         metrics: WorkerMetrics | None = None,
         secrets: ValueSource | None = None,
         variables: ValueSource | None = None,
@@ -64,6 +66,7 @@ class Worker:
         self._clock: Clock = clock or SystemClock()
         self._metrics = metrics or WorkerMetrics(new_registry())
         self._registry = registry or builtin_registry()
+        self._plugins = plugins
         self.data_dir = Path(settings.data_dir).absolute() / "worker"
         self.data_dir.mkdir(parents=True, exist_ok=True)
         self._lock = DataDirLock(self.data_dir)
@@ -136,6 +139,8 @@ class Worker:
             watch=_Metered(self, self._metrics),
         )
         self.reporter = self.life.reporter
+        if self._plugins is not None:
+            self._plugins.on_change = self._offer_handlers
 
     # -- from outside --------------------------------------------------------------------------
 
@@ -164,6 +169,8 @@ class Worker:
         """Work until drained. Raises `Unreachable` when the broker cannot be subscribed to."""
         identity, life = self.identity, self.life
         life.listen()
+        if self._plugins is not None:
+            self._offer_handlers()
         log.info(
             "worker started",
             extra={
@@ -181,6 +188,8 @@ class Worker:
                     group.create_task(life.heartbeats.run(), name="worker-heartbeats"),
                     group.create_task(self._sweep(), name="worker-sweep"),
                 ]
+                if self._plugins is not None:
+                    tasks.append(group.create_task(self._plugins.run(), name="worker-plugins"))
                 await life.drained()
                 for task in tasks:
                     task.cancel()
@@ -190,6 +199,10 @@ class Worker:
             log.info("worker stopped", extra={"worker": identity.id})
 
     # -- inside --------------------------------------------------------------------------------
+
+    def _offer_handlers(self) -> None:
+        assert self._plugins is not None
+        self.life.offer_handlers(self._registry.describe(), self._plugins.problems)
 
     def _ended(self, result: StepResult) -> None:
         self._metrics.steps_ended.inc(_OUTCOMES[result.status])

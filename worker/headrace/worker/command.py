@@ -28,6 +28,7 @@ from headrace.worker.app import Worker
 from headrace.worker.builtin import builtin_registry
 from headrace.worker.identity import release
 from headrace.worker.orphans import kill_orphans, mark
+from headrace.worker.plugins import Plugins
 
 
 @click.command()
@@ -38,6 +39,7 @@ from headrace.worker.orphans import kill_orphans, mark
 @click.option("--namespace", "-n", help="Namespace whose steps it runs.")
 @click.option("--data-dir", help="Folder of workspaces and of the worker's id.")
 @click.option("--app", "apps", multiple=True, help="Handlers to serve, package.module:name.")
+@click.option("--plugins", help="Folder of Python files with handlers; it is watched.")
 @click.option("--secrets", "secrets_path", help="Folder or file with secrets.")
 @click.option("--vars", "vars_path", help="Folder or file with variables.")
 @click.option("--metrics-port", type=int, help="Port of /metrics, /healthz and /readyz.")
@@ -50,6 +52,7 @@ def worker(
     namespace: str | None,
     data_dir: str | None,
     apps: tuple[str, ...],
+    plugins: str | None,
     secrets_path: str | None,
     vars_path: str | None,
     metrics_port: int | None,
@@ -64,6 +67,7 @@ def worker(
         "worker.namespace": namespace,
         "worker.data_dir": data_dir,
         "worker.apps": list(apps) or None,
+        "worker.plugins": plugins,
         "worker.secrets_path": secrets_path,
         "worker.vars_path": vars_path,
         "metrics.port": metrics_port,
@@ -88,11 +92,16 @@ async def serve(config: Config) -> None:
     handlers.add_entry_points()
     for app in config.worker.apps:
         handlers.add_app(app)
+    plugins = Plugins(Path(config.worker.plugins), handlers) if config.worker.plugins else None
+    if plugins is not None:
+        await plugins.scan()
     registry = new_registry(release=release(), role="worker")
     async with await dial(config.broker, name="headrace-worker") as bus:
         bus.count_in(BusMetrics(registry))
         # Takes the lock of the data folder.
-        life = Worker(bus, config, registry=handlers, metrics=WorkerMetrics(registry))
+        life = Worker(
+            bus, config, registry=handlers, plugins=plugins, metrics=WorkerMetrics(registry)
+        )
         incarnation = life.identity.incarnation
         await asyncio.to_thread(kill_orphans, life.data_dir, incarnation)
         mark(life.data_dir, incarnation)

@@ -80,11 +80,21 @@ class Consumer:
         self._open_pull = open_pull
         self._on_dropped, self._on_received = on_dropped, on_received
         self._own_lane = subjects.pinned_lane(identity.id, identity.incarnation)
-        # A handler that is not built in is a capability too, see the coordinator's lanes.
-        labels = (*identity.capabilities, *(f"uses:{name}" for name in handlers))
-        self._offered = frozenset(label.lower() for label in labels)
         self._pulls: dict[str, LanePull] = {}
+        self._needed: dict[str, LaneOffer] = {}
         self._stopped = False
+        self._offered: frozenset[str] = frozenset()
+        self.offer_handlers(handlers)
+
+    def offer_handlers(self, names: Iterable[str]) -> None:
+        """Serve the handlers *names* beside the built-in ones; leave lanes that need others."""
+        # A handler that is not built in is a capability too, see the coordinator's lanes.
+        labels = (*self._identity.capabilities, *(f"uses:{name}" for name in names))
+        self._offered = frozenset(label.lower() for label in labels)
+        for lane, offer in list(self._needed.items()):
+            if not self._serves(offer):
+                del self._needed[lane]
+                self._pulls.pop(lane).close()
 
     @property
     def lanes(self) -> list[str]:
@@ -107,7 +117,7 @@ class Consumer:
         pull = self._open_pull(
             offer.consumer, lambda message: self._receive(offer.lane, pinned, message)
         )
-        self._pulls[offer.lane] = pull
+        self._pulls[offer.lane], self._needed[offer.lane] = pull, offer
         pull.start()
         self.adjust()
         return True
@@ -149,7 +159,9 @@ class Consumer:
         )
 
     def _receive(self, lane: str, pinned: bool, message: Any) -> None:
-        pull = self._pulls[lane]
+        pull = self._pulls.get(lane)
+        if pull is None:
+            return  # left a moment ago: the broker gives it to another
         try:
             batch = decode(TaskBatch, message.data)
             if batch.version != VERSION:

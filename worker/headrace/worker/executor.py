@@ -241,8 +241,13 @@ class Executor:
             context = Context(assignment, self)
             assignment.started_ms = self._now_ms()
             handler = self._registry.lookup(assignment.task.uses)
+            if handler is not None:
+                context.version = handler.version
             rest: Coroutine[Any, Any, None]
             try:
+                if handler is None and self._registry.was_removed(assignment.task.uses):
+                    # The owner does not know yet; another worker may have it.
+                    raise HandBack
                 work = self._starter.begin(assignment, handler, context)
                 waiting = work.send(None)
             except StopIteration as end:
@@ -380,7 +385,7 @@ class Executor:
     def _complete(
         self, assignment: Assignment, handler: Handler | None, context: Context, output: bytes
     ) -> None:
-        extra = context.result_extra(handler.version if handler is not None else "")
+        extra = context.result_extra()
         raw = msgspec.Raw(output) if output is not EMPTY_MAP else _EMPTY
         self._end(assignment, context, ResultStatus.COMPLETED, raw, None, extra)
 
@@ -404,7 +409,7 @@ class Executor:
             self.assignments.forget((assignment,))
         elif stop is not None and isinstance(error, asyncio.CancelledError):
             status, why = stopped(stop)
-            self._end(assignment, context, status, _EMPTY, why, context.result_extra(""))
+            self._end(assignment, context, status, _EMPTY, why, context.result_extra())
         else:
             why = failure(error)
             if is_surprise(error):
@@ -412,7 +417,7 @@ class Executor:
                     context.log(line, stream="system")
             message = self._masker_of(context).text(why.message)
             why = StepError(why.type, message, why.retryable)
-            raw, extra = msgspec.Raw(output), context.result_extra("")
+            raw, extra = msgspec.Raw(output), context.result_extra()
             self._end(assignment, context, ResultStatus.FAILED, raw, why, extra)
 
     def _end(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, cast
 
 import msgspec
@@ -106,6 +106,7 @@ class Life:
         self._bus, self.identity, self._terms, self._clock = bus, identity, terms, clock
         self._watch = watch or Watch()
         self._handlers = dict(handlers)
+        self._problems: list[str] = []
         self.assignments = Assignments(slots=terms.slots, queue_max=terms.queue_max)
         self.outbox = Outbox(bytes_max=terms.outbox_bytes_max, batch_bytes_max=BATCH_BYTES_MAX)
         self.reporter = Reporter(
@@ -267,6 +268,14 @@ class Life:
         self._watch.received(count)
         self.heartbeats.soon()
 
+    def offer_handlers(
+        self, handlers: Mapping[str, dict[str, Any]], problems: Sequence[str] = ()
+    ) -> None:
+        """Offer *handlers* from now on, and tell what is wrong with others."""
+        self._handlers, self._problems = dict(handlers), list(problems)
+        self.consumer.offer_handlers(self._handlers)
+        self.heartbeats.kick()
+
     def _has_news(self) -> bool:
         """Tell whether a step that takes longer is not listed by any heartbeat yet."""
         before_ms = self._clock.now_ms() - NEWS_MS
@@ -291,6 +300,7 @@ class Life:
             now_ms=now_ms,
             lanes=self.consumer.lanes,
             handlers=self._handlers,
+            problems=self._problems,
             draining=self.draining,
             stopped=stopped,
             complete=complete,

@@ -237,6 +237,12 @@ class Census:
                     host=beat.host,
                     started_ms=beat.started_ms,
                     last_seen_ms=dispatcher.wall_ms(record.last_seen_ms) if dispatcher else 0,
+                    problems=list(beat.problems),
+                    versions={
+                        name: str(described["version"])
+                        for name, described in beat.handlers.items()
+                        if described.get("version")
+                    },
                 )
             )
         heard = {view.id for view in found}

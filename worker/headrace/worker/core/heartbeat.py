@@ -60,6 +60,7 @@ def heartbeat(
     now_ms: int,
     lanes: Sequence[str],
     handlers: dict[str, dict[str, Any]],
+    problems: Sequence[str] = (),
     draining: bool = False,
     stopped: bool = False,
     complete: bool = False,
@@ -88,4 +89,5 @@ def heartbeat(
         held_since_ms=since_ms,
         epochs=dict(assignments.epochs),
         rounds=dict(assignments.rounds),
+        problems=list(problems),
     )

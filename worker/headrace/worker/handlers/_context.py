@@ -68,6 +68,7 @@ class Context:
         "_temporary",
         "_workspace",
         "env",
+        "version",
     )
 
     def __init__(self, assignment: Assignment, services: Services) -> None:
@@ -80,6 +81,8 @@ class Context:
         self._extra: Extra | None = None
         self._workspace: Path | None = None
         self._temporary = False
+        self.version = ""
+        """Of the handler that runs the attempt; empty: of the worker's release."""
 
     @property
     def task(self) -> Task:
@@ -159,8 +162,9 @@ class Context:
         """The folder to delete after the step."""
         return self._workspace if self._temporary else None
 
-    def result_extra(self, version: str) -> ResultExtra | None:
+    def result_extra(self) -> ResultExtra | None:
         """Return what the result carries beside the outputs."""
+        version = self.version
         if self._extra is None:
             return ResultExtra(handler_version=version) if version else None
         return self._extra.result(version)

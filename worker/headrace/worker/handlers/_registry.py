@@ -18,6 +18,7 @@ class Registry:
 
     def __init__(self, handlers: Iterable[Handler] = ()) -> None:
         self._handlers: dict[str, Handler] = {}
+        self._gone: set[str] = set()
         self.lookup = self._handlers.get
         """``lookup(name)`` returns the handler or None."""
         for handler in handlers:
@@ -43,10 +44,37 @@ class Registry:
             raise InvalidConfig("worker.apps", f"more than {HANDLERS_MAX} handlers")
         self._handlers[found.name] = found
 
+    def replace(self, names: Iterable[str], handlers: Iterable[Handler]) -> None:
+        """Put *handlers* in the place of those called *names*: all of them, or none.
+
+        Steps that run keep what they began with. Raises `InvalidConfig` as `add` does.
+        """
+        old, new = set(names), list(handlers)
+        for handler in new:
+            if handler.name in self._handlers and handler.name not in old:
+                raise InvalidConfig("worker.plugins", f"{handler.name!r} is taken")
+        if len(self._handlers) - len(old) + len(new) > HANDLERS_MAX:
+            raise InvalidConfig("worker.plugins", f"more than {HANDLERS_MAX} handlers")
+        for name in old:
+            del self._handlers[name]
+        self._handlers.update((handler.name, handler) for handler in new)
+        self._gone = (self._gone | old) - self._handlers.keys()
+
+    def was_removed(self, name: str) -> bool:
+        """Tell whether the handler *name* was here until it was taken away."""
+        return name in self._gone
+
     def add_entry_points(self) -> None:
-        """Add what installed distributions register under `headrace.handlers`."""
+        """Add what installed distributions register under `headrace.handlers`.
+
+        A handler that declares no version has that of its distribution.
+        """
         for entry in importlib.metadata.entry_points(group=ENTRY_POINTS):
-            self.add(load_attribute(entry.value), source=entry.value)
+            thing = load_attribute(entry.value)
+            found = handler_of(thing)
+            if found is not None and not found.version and entry.dist is not None:
+                found.version = entry.dist.version
+            self.add(thing, source=entry.value)
 
     def add_app(self, reference: str) -> None:
         """Add the handlers of ``package.module:app``; its `.handlers` maps names to functions."""
