@@ -158,9 +158,7 @@ def run(
     """
     if resumes == bool(file):
         raise click.UsageError("give a FILE, or --continue")
-    if persistence == "memory" and (directory is not None or resumes):
-        raise click.UsageError("--dir and --continue need --persistence journal or snapshot")
-    level = persistence or ("journal" if directory is not None or resumes else "memory")
+    level = _level(persistence, kept=directory is not None or resumes)
     wanted = _Wanted(
         file=file,
         inputs=inputs,
@@ -190,6 +188,12 @@ def run(
     if code:
         sys.stdout.flush()
         raise click.exceptions.Exit(code)
+
+
+def _level(persistence: str | None, *, kept: bool) -> str:
+    if persistence == "memory" and kept:
+        raise click.UsageError("--dir and --continue need --persistence journal or snapshot")
+    return persistence or ("journal" if kept else "memory")
 
 
 class _Session:
