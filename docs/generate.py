@@ -21,6 +21,7 @@ from headrace.language import (
     NODE_TYPES,
     TASK_TYPE_ALIASES,
     HandlerSpec,
+    fill_page,
     workflow_schema,
 )
 from headrace.telemetry import describe as describe_metrics
@@ -269,6 +270,14 @@ def _anchor(name: str) -> str:
     return name.replace("/", "")
 
 
+# -- docs/language.md ------------------------------------------------------------------------------
+
+
+def language_page() -> str:
+    """Return the page of the language: written by hand, its tables drawn."""
+    return fill_page((DOCS / "language.md").read_text("utf-8"))
+
+
 # -- docs/schema.json ------------------------------------------------------------------------------
 
 
@@ -281,6 +290,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "cli.md": cli_page,
     "configuration.md": describe_settings,
     "handlers.md": handlers_page,
+    "language.md": language_page,
     "metrics.md": describe_metrics,
     "schema.json": schema_page,
     "states.md": states_page,

@@ -17,6 +17,7 @@ from headrace.language._handlers import (
 )
 from headrace.language._render import GraphNode, PlanGraph, graph, node_paths, render_graph
 from headrace.language._schema import Dialect, workflow_schema
+from headrace.language._schema._page import fill_page
 
 __all__ = [
     "BUILTIN_HANDLERS",
@@ -30,6 +31,7 @@ __all__ = [
     "OutputField",
     "PlanGraph",
     "compile_workflow",
+    "fill_page",
     "graph",
     "json_schema",
     "node_paths",

@@ -29,7 +29,7 @@ _ROOT_KEYS = (
 )  # fmt: skip
 JOBS_KEYS = (*_ROOT_KEYS, "defaults", "jobs")
 TASKS_KEYS = (*_ROOT_KEYS, "inputs", "tasks", "timeout", "runs-on")
-_ROOT_UNSUPPORTED = {
+ROOT_UNSUPPORTED = {
     "permissions": "tokens of GitHub have no meaning here; remove it",
     "steps": "put the steps into a job: 'jobs: {main: {steps: …}}'",
     "runs": "actions of GitHub do not run here; write a workflow with 'jobs:'",
@@ -91,7 +91,7 @@ class _Workflow:
             report.finish()
             raise AssertionError("unreachable")
         keys = JOBS_KEYS if dialect == "jobs" else TASKS_KEYS
-        entries = reader.mapping(root, "the workflow", keys, _ROOT_UNSUPPORTED)
+        entries = reader.mapping(root, "the workflow", keys, ROOT_UNSUPPORTED)
         triggers = read_triggers(reader, entries.get("on"), entries.get("inputs"))
         scope = self._scope(triggers, entries.get("vars"))
         fields = self._fields(entries, scope)
@@ -131,7 +131,7 @@ class _Workflow:
             if dialect is not None:
                 report.add("a workflow that is called has 'jobs:'", root.keys["tasks"])
             return None
-        entries = reader.mapping(root, "the workflow", JOBS_KEYS, _ROOT_UNSUPPORTED)
+        entries = reader.mapping(root, "the workflow", JOBS_KEYS, ROOT_UNSUPPORTED)
         triggers = read_triggers(reader, entries.get("on"), None)
         if not triggers.callable:
             hint = "write 'on: workflow_call', with its inputs, secrets and outputs"

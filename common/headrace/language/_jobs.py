@@ -49,7 +49,7 @@ DEFAULTS_KEYS = ("run",)
 DEFAULTS_RUN_KEYS = ("shell", "working-directory")
 STRATEGY_KEYS = ("matrix", "fail-fast", "max-parallel")
 _KEYS = frozenset((*JOB_KEYS, *CALL_KEYS))
-_JOB_UNSUPPORTED = {
+JOB_UNSUPPORTED = {
     "container": "use a step with 'uses: docker/run'",
     "services": "use steps with 'uses: docker/compose-up' and 'docker/compose-down'",
     "permissions": "tokens of GitHub have no meaning here; remove it",
@@ -139,7 +139,7 @@ class Jobs:
     def _entries(self, node: Tree, key: Place, what: str) -> dict[str, Tree]:
         """Return a job's entries; those that do not go together are noted."""
         reader = self._reader
-        entries = reader.mapping(node, what, _KEYS, _JOB_UNSUPPORTED)
+        entries = reader.mapping(node, what, _KEYS, JOB_UNSUPPORTED)
         if isinstance(node, Scalar) and node.value is None:
             reader.report.add(f"{what} is empty", key, "a job has 'steps:', or 'uses:'")
         if not isinstance(node, MappingNode):

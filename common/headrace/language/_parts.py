@@ -243,7 +243,7 @@ def _listed(names: Collection[str]) -> str:
     return ", ".join(f"'{name}'" for name in names)
 
 
-_ACTIONS = {
+ACTIONS = {
     "actions/checkout": "write 'run: git clone …'",
     "actions/upload-artifact": "write a file to shared storage with 'uses: file/transfer'",
     "actions/download-artifact": "read a file from shared storage with 'uses: file/transfer'",
@@ -254,7 +254,7 @@ _ACTIONS = {
 
 
 def _handler_hint(name: str, specs: Mapping[str, HandlerSpec]) -> str:
-    instead = _ACTIONS.get(name.partition("@")[0])
+    instead = ACTIONS.get(name.partition("@")[0])
     if instead is not None:
         return f"actions of GitHub do not run here: {instead}"
     if name.startswith("docker://"):

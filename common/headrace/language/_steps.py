@@ -38,7 +38,7 @@ ACTIONS: Mapping[str, frozenset[str]] = {
 }
 _STEP_KEYS = frozenset().union(*ACTIONS.values())
 _LATER = "it is planned; not in this version"
-_STEP_UNSUPPORTED = {
+STEP_UNSUPPORTED = {
     "background": "use 'parallel:'; background steps are not in this version",
     "wait": "use 'wait-for:' for signals, or 'parallel:' with a 'join:'",
     "wait-all": "use 'parallel:' with 'join: all'",
@@ -143,7 +143,7 @@ class Steps:
         if not isinstance(node, MappingNode):
             reader.report.add(f"{what} must be a mapping, not {shape(node)}", node)
             return None
-        entries = reader.mapping(node, what, _STEP_KEYS, _STEP_UNSUPPORTED)
+        entries = reader.mapping(node, what, _STEP_KEYS, STEP_UNSUPPORTED)
         actions = [key for key in ACTIONS if key in entries]
         if len(actions) != 1:
             found = " and ".join(f"'{key}'" for key in actions) or "none"
