@@ -14,6 +14,7 @@ from headrace.messages import (
     LaneOffer,
     ResultBatch,
     ResultReply,
+    ResultStatus,
     TaskBatch,
     WorkerHeartbeat,
     WorkerRequest,
@@ -129,6 +130,47 @@ async def _noop(ctx, inputs) -> dict:
 @pytest.fixture
 def scene():
     return Scene()
+
+
+async def test_after_a_freeze_nothing_is_begun_that_somebody_else_may_have(scene, monkeypatch):
+    """What waited, and what lay in buffers, goes back; what comes later is begun."""
+    read = asyncio.Event()
+
+    async def flush(*, timeout_s: float) -> None:
+        await read.wait()
+
+    monkeypatch.setattr(scene.bus, "flush", flush)
+    scene.owners.frozen = 0
+    loop = asyncio.get_running_loop()
+    scene.order(LANE)
+    scene.life.heartbeats.send()
+    scene.give(*(make_task(step=step, uses="waits") for step in (1, 2, 3)))
+    await eventually(lambda: scene.life.assignments.running == 2)
+    time_s = loop.time
+    monkeypatch.setattr(loop, "time", lambda: time_s() + 1_000)
+    scene.give(make_task(step=4))
+    scene.life.heartbeats.send()
+    scene.give(make_task(step=5))
+    await eventually(lambda: len(returned(scene)) == 3)
+    read.set()
+    await eventually(lambda: not scene.life._holds_back())
+    scene.go.set()
+    scene.give(make_task(step=6))
+    await eventually(lambda: 6 in completed(scene))
+    assert returned(scene) == {3, 4, 5}
+    assert completed(scene) == {1, 2, 6}
+
+
+def returned(scene):
+    return _reported(scene, ResultStatus.RETURNED)
+
+
+def completed(scene):
+    return _reported(scene, ResultStatus.COMPLETED)
+
+
+def _reported(scene, status):
+    return {r.step for batch in scene.owners.asked for r in batch.results if r.status == status}
 
 
 async def test_a_new_owner_gets_the_results_that_a_frozen_one_has_not_answered(scene):

@@ -71,7 +71,9 @@ class Consumer:
         handlers: Iterable[str] = (),
         on_dropped: Callable[[str, int], None] = lambda _reason, _count: None,
         on_received: Callable[[int], None] = lambda _count: None,
+        holds_back: Callable[[], bool] = lambda: False,
     ) -> None:
+        """*holds_back*: what comes now may be somebody else's already: nothing of it is begun."""
         self._identity = identity
         self._executor = executor
         self._assignments: Assignments = executor.assignments
@@ -79,6 +81,7 @@ class Consumer:
         self._credit = credit
         self._open_pull = open_pull
         self._on_dropped, self._on_received = on_dropped, on_received
+        self._holds_back = holds_back
         self._own_lane = subjects.pinned_lane(identity.id, identity.incarnation)
         self._pulls: dict[str, LanePull] = {}
         self._needed: dict[str, LaneOffer] = {}
@@ -193,8 +196,8 @@ class Consumer:
             self._on_dropped("duplicate", len(batch.tasks) - len(tasks))
         origin = Origin(batch.shard, batch.namespace, batch.epoch, pinned)
         self._executor.submit(origin, tasks)
-        if self._stopped:
-            # It was on its way when the drain began.
+        if self._stopped or self._holds_back():
+            # It was on its way when the drain, or the freeze, began.
             self._executor.hand_back()
         self.adjust()
 

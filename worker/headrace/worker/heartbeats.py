@@ -11,6 +11,7 @@ from headrace.messages import WorkerHeartbeat, encode
 
 log = logging.getLogger(__name__)
 
+STALL_INTERVALS = 3
 SOON_S = 0.15
 """After tasks came; at most one such heartbeat in this time."""
 
@@ -26,18 +27,32 @@ class Heartbeats:
         interval_s: float,
         on_tick: Callable[[], None],
         news: Callable[[], bool] = lambda: False,
+        on_stall: Callable[[], None] = lambda: None,
     ) -> None:
-        """*news*: something is in hands since a moment ago that no heartbeat has listed yet."""
+        """*news*: something is in hands since a moment ago that no heartbeat has listed yet.
+
+        *on_stall* is called before a heartbeat that comes so late that leases may have lapsed.
+        """
         self._make = make
         """Called with True when nothing may be left out."""
         self._publish = publish
         self._interval_s = interval_s
         self._on_tick = on_tick
         self._news = news
+        self._on_stall = on_stall
         self._soon: asyncio.TimerHandle | None = None
         self._kicked = asyncio.Event()
         self.sent_s = 0.0
         """Loop time of the last one that left."""
+        self._tried_s = 0.0
+
+    def overdue(self) -> bool:
+        """Tell whether this process has stood still for so long that leases may have lapsed.
+
+        A lease lasts three heartbeats or more (the configuration of coordinators sees to it).
+        """
+        now_s = asyncio.get_running_loop().time()
+        return self._tried_s > 0 and now_s - self._tried_s >= STALL_INTERVALS * self._interval_s
 
     def kick(self) -> None:
         """Send a complete heartbeat in the next moment."""
@@ -59,6 +74,9 @@ class Heartbeats:
 
     def send(self, *, complete: bool = False) -> bool:
         """Send one now; False when the broker is away."""
+        if self.overdue():
+            self._on_stall()
+        self._tried_s = asyncio.get_running_loop().time()
         try:
             sent = self._publish(encode(self._make(complete)))
         except HeadraceError as error:

@@ -40,6 +40,8 @@ BATCH_BYTES_MAX: Final = 512 * 1024
 QUEUE_WAIT_MS_MAX: Final = 1_000
 """A task that waits longer for a slot here is handed back: another worker may have one free."""
 NEWS_MS: Final = 100
+FLUSH_S: Final = 2.0
+FLUSH_PAUSE_S: Final = 0.2
 FAREWELL_S: Final = 2.0
 """For the last results and log lines to reach their owners."""
 
@@ -128,6 +130,7 @@ class Life:
             handlers=self._handlers,
             on_dropped=self._watch.dropped,
             on_received=self._received,
+            holds_back=self._holds_back,
         )
         self.heartbeats = Heartbeats(
             make=lambda complete: self._heartbeat(complete=complete, stopped=False),
@@ -135,9 +138,12 @@ class Life:
             interval_s=terms.heartbeat_s,
             on_tick=self._tick,
             news=self._has_news,
+            on_stall=self._stalled,
         )
         self._orders: Subscription | None = None
         self._listed_ms = 0
+        self._catching_up: asyncio.Task[None] | None = None
+        """Reads, after a freeze, what had been on its way since before it."""
         self.draining = False
         self._drain_asked = asyncio.Event()
         self._hurry = asyncio.Event()
@@ -196,6 +202,8 @@ class Life:
             self._orders.close()
         self.consumer.close()
         self.draining = True
+        if self._catching_up is not None:
+            self._catching_up.cancel()
         left = await self.executor.close(kill_s=self._terms.kill_s)
         unconfirmed = await self.reporter.close()
         if left or unconfirmed:
@@ -259,6 +267,35 @@ class Life:
         """The connection is up again."""
         self.heartbeats.kick()
         self.reporter.hurry()
+
+    def _stalled(self) -> None:
+        """This process stood still (SIGSTOP, a sleeping host) for as long as a lease, or longer.
+
+        What waits here, and what lies in buffers, may have been given to somebody else: begun
+        now, it would run twice. Its owner places it anew, or has done so.
+        """
+        if self._catching_up is None:
+            returned = self.executor.hand_back()
+            log.warning("stood still: steps that wait go back", extra={"returned": returned})
+            self._catching_up = asyncio.create_task(self._catch_up(), name="catch-up")
+
+    async def _catch_up(self) -> None:
+        """End once all is read that was sent before now: the broker answers in order."""
+        try:
+            while True:
+                try:
+                    await self._bus.flush(timeout_s=FLUSH_S)
+                    return
+                except HeadraceError as error:
+                    log.info("not caught up yet", extra={"error": str(error)})
+                await asyncio.sleep(FLUSH_PAUSE_S)
+        finally:
+            self._catching_up = None
+
+    def _holds_back(self) -> bool:
+        if self.heartbeats.overdue():
+            self._stalled()
+        return self._catching_up is not None
 
     def _made_room(self) -> None:
         if not self.draining:
