@@ -9,6 +9,7 @@ from typing import Any
 
 from headrace.errors import NotFound
 from headrace.messages import ClaimReply, LogLine, StepResult, Task
+from headrace.worker.artifacts import FileArtifacts
 from headrace.worker.builtin import builtin_registry
 from headrace.worker.core import Assignments, Origin
 from headrace.worker.executor import Executor
@@ -68,6 +69,7 @@ class Bench:
             logs=self,
             secrets=self,
             variables=Fixed(variables or {}),
+            artifacts=FileArtifacts(folder / "artifacts"),
         )
 
     async def run(self, *tasks: Task) -> list[StepResult]:

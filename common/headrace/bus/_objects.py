@@ -147,6 +147,11 @@ class ObjectBucket:
             raise CorruptObject(self.bucket, name, "digest does not match")
         return gathered.getvalue()
 
+    async def size_of(self, name: str) -> int | None:
+        """Return the size of an object; None: there is none."""
+        info = await self._info(name)
+        return None if info is None or info.deleted else info.size
+
     async def has(self, name: str, *, size: int) -> bool:
         """Tell whether there is an object *name* of *size* bytes."""
         info = await self._info(name)

@@ -296,6 +296,11 @@ class Client:
         """Return the plan that a run is pinned to. Raises `NotFound`."""
         return decode_plan(await self._lookup.query(run, GetPlan(run=run), bytes))
 
+    async def artifact(self, run: str, name: str) -> bytes:
+        """Return an artifact of a run, packed as tar.gz. Raises `NotFound`."""
+        key = subjects.artifact(subjects.run_key(self.namespace, run), name)
+        return await self._transport.get_object(subjects.BLOB_BUCKET, key)
+
     async def logs(
         self, run: str, *, step: str = "", follow: bool = False
     ) -> AsyncIterator[LogLines]:

@@ -31,6 +31,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "history": ("_cmd_runs:history", "Show every event of a run."),
         "explain": ("_cmd_runs:explain", "Say why a run is where it is."),
         "logs": ("_cmd_runs:logs", "Print what the steps of a run wrote."),
+        "artifacts": ("_cmd_artifacts:artifacts", "List or fetch files that a run keeps."),
         "cancel": ("_cmd_control:cancel", "Stop a run."),
         "pause": ("_cmd_control:pause", "Start no more steps of a run."),
         "resume": ("_cmd_control:resume", "Go on with a paused run."),

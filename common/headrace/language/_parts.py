@@ -245,8 +245,8 @@ def _listed(names: Collection[str]) -> str:
 
 ACTIONS = {
     "actions/checkout": "write 'run: git clone …'",
-    "actions/upload-artifact": "write a file to shared storage with 'uses: file/transfer'",
-    "actions/download-artifact": "read a file from shared storage with 'uses: file/transfer'",
+    "actions/upload-artifact": "use 'uses: artifact/upload'",
+    "actions/download-artifact": "use 'uses: artifact/download'",
     "actions/cache": "keep files in shared storage with 'uses: file/transfer'",
     "actions/github-script": "use 'uses: script'",
 }

@@ -125,3 +125,8 @@ def step_logs(shard: int | str, key: str) -> str:
 def events(shard: int | str) -> str:
     """The public feed of a shard."""
     return f"headrace.events.{shard}"
+
+
+def artifact(run: str, name: str) -> str:
+    """Return the name of an artifact of *run* (a run key) in the blob bucket."""
+    return f"{run}/artifact.{name}"

@@ -219,6 +219,7 @@ class _Session:
             namespace=wanted.namespace,
             secrets=secrets_at(wanted.secrets_path),
             variables=variables_at(wanted.vars_path),
+            artifacts=(wanted.directory or DIRECTORY) / "artifacts",
             on_log=None if wanted.quiet else self._show_lines,
             own_process=True,
         ) as engine:

@@ -45,6 +45,7 @@ from headrace.messages import (
 )
 from headrace.plan import Plan
 from headrace.telemetry import Clock, SystemClock
+from headrace.worker.artifacts import FileArtifacts
 from headrace.worker.builtin import builtin_registry
 from headrace.worker.executor import Executor
 from headrace.worker.handlers import Registry
@@ -90,6 +91,7 @@ class LocalEngine:
         on_log: OnLog | None = None,
         secrets: ValueSource | None = None,
         variables: ValueSource | None = None,
+        artifacts: Path | None = None,
         limits: Limits | None = None,
         clock: Clock | None = None,
         own_process: bool = False,
@@ -113,6 +115,7 @@ class LocalEngine:
         self._capabilities = None if capabilities is None else tuple(capabilities)
         self._on_log = on_log
         self._secrets, self._variables, self._limits = secrets, variables, limits
+        self._artifacts = artifacts
         self._clock: Clock = clock or SystemClock()
         self._now_ms = self._clock.now_ms
         self._submits = Submits(self._now_ms)
@@ -164,6 +167,7 @@ class LocalEngine:
             logs=Lines(self._on_log),
             secrets=self._secrets or secrets_at(),
             variables=self._variables or variables_at(),
+            artifacts=FileArtifacts(self._artifacts or storage.data_dir / "artifacts"),
             clock=self._clock,
         )
         self._archiver = Archiver(storage.archive, SHARD, gather_s=GATHER_S)

@@ -15,6 +15,7 @@ from headrace.bus import Bus, Pull
 from headrace.config import Config
 from headrace.messages import ResultStatus, StepResult, subjects
 from headrace.telemetry import Clock, SystemClock, WorkerMetrics, new_registry
+from headrace.worker.artifacts import BusArtifacts
 from headrace.worker.broker import BusBlobs, BusLogs, BusRequests
 from headrace.worker.builtin import builtin_registry
 from headrace.worker.consumer import LanePull
@@ -116,6 +117,7 @@ class Worker:
                 log_limits=LogLimits(line_bytes_max=limits.log_line_bytes_max),
                 secrets=secrets,
                 variables=variables,
+                artifacts=BusArtifacts(self._bus, bytes_max=limits.payload_bytes_max),
                 clock=self._clock,
                 observe=self._ended,
             )

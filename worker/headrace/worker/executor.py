@@ -38,7 +38,15 @@ from headrace.worker.outcomes import (
     traceback_lines,
 )
 from headrace.worker.payloads import Payloads
-from headrace.worker.ports import ClaimDesk, LogSink, NoLogs, NoValues, ResultSink, ValueSource
+from headrace.worker.ports import (
+    ArtifactStore,
+    ClaimDesk,
+    LogSink,
+    NoLogs,
+    NoValues,
+    ResultSink,
+    ValueSource,
+)
 from headrace.worker.starting import Starter
 from headrace.worker.steplog import LogLimits, Spool, StepLog
 from headrace.worker.workspaces import Workspaces
@@ -69,10 +77,12 @@ class Executor:
         log_limits: LogLimits | None = None,
         secrets: ValueSource | None = None,
         variables: ValueSource | None = None,
+        artifacts: ArtifactStore | None = None,
         clock: Clock | None = None,
         observe: Callable[[StepResult], None] | None = None,
     ) -> None:
         self.assignments = assignments
+        self.artifacts = artifacts
         self._registry = registry
         self._deliver_to = results.deliver
         self._workspaces = workspaces

@@ -6,6 +6,7 @@ All calls are made on the executor's event loop.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Protocol
 
 from headrace.messages import ClaimReply, LogLine, StepResult, Task
@@ -45,6 +46,21 @@ class BlobStore(Protocol):
 
     async def get(self, reference: str) -> bytes:
         """Return what `put` stored. Raises `NotFound` or another `HeadraceError`."""
+        ...
+
+
+class ArtifactStore(Protocol):
+    """Keeps packed files by run and name."""
+
+    bytes_max: int
+    """Largest artifact."""
+
+    async def put(self, run: str, name: str, path: Path, *, overwrite: bool) -> None:
+        """Keep the file at *path*. Raises `Conflict` for a name that is taken, `HeadraceError`."""
+        ...
+
+    async def get(self, run: str, name: str, path: Path) -> None:
+        """Write what is kept to *path*. Raises `NotFound` or another `HeadraceError`."""
         ...
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from headrace.language._handlers._commands import DOCKER, SCRIPT, SHELL
-from headrace.language._handlers._files import FILES
+from headrace.language._handlers._files import ARTIFACTS, FILES
 from headrace.language._handlers._flow import NODES, NOOP, SLEEP
 from headrace.language._handlers._network import HTTP, NOTIFY
 from headrace.language._handlers._spec import (
@@ -33,7 +33,7 @@ __all__ = [
     "json_schema",
 ]
 
-_SPECS = (SHELL, SCRIPT, HTTP, *FILES, NOTIFY, *DOCKER, SLEEP, NOOP)
+_SPECS = (SHELL, SCRIPT, HTTP, *FILES, *ARTIFACTS, NOTIFY, *DOCKER, SLEEP, NOOP)
 
 BUILTIN_HANDLERS: Mapping[str, HandlerSpec] = {spec.name: spec for spec in _SPECS}
 """By name, what every worker can run."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from headrace.worker.builtin import docker, file, http, notify, transfer
+from headrace.worker.builtin import artifact, docker, file, http, notify, transfer
 from headrace.worker.builtin.basic import noop, sleep
 from headrace.worker.builtin.script import script
 from headrace.worker.builtin.shell import shell
@@ -21,6 +21,8 @@ _FUNCTIONS = (
     file.archive,
     file.extract,
     transfer.transfer,
+    artifact.upload,
+    artifact.download,
     notify.webhook,
     docker.run,
     docker.execute,

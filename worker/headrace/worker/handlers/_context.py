@@ -9,6 +9,8 @@ import msgspec
 
 from headrace.messages import ResultExtra, Task
 from headrace.worker.core import Assignment
+from headrace.worker.handlers._errors import HandlerError
+from headrace.worker.ports import ArtifactStore
 from headrace.worker.steplog import StepLog
 
 _NO_ENV: dict[str, str] = {}
@@ -23,6 +25,11 @@ class Services(Protocol):
 
     def open_workspace(self, task: Task) -> tuple[Path, bool]:
         """Return the folder to work in, and whether it is to be deleted after the step."""
+        ...
+
+    @property
+    def artifacts(self) -> ArtifactStore | None:
+        """Where artifacts are kept, if anywhere."""
         ...
 
     def beat(self, assignment: Assignment, details: Any) -> None:
@@ -121,6 +128,14 @@ class Context:
         if self._workspace is None:
             self._workspace, self._temporary = self._services.open_workspace(self.task)
         return self._workspace
+
+    @property
+    def artifacts(self) -> ArtifactStore:
+        """Where artifacts of runs are kept. Raises `HandlerError` where there is no such place."""
+        found = self._services.artifacts
+        if found is None:
+            raise HandlerError("not-supported", "artifacts cannot be kept here", False)
+        return found
 
     @property
     def cancelled(self) -> bool:
