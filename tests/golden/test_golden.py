@@ -17,7 +17,7 @@ from headrace.coordinator.core import (
     status,
 )
 from headrace.events import RunEvent, ShardEvent, decode_batch, decode_chunk, encode_batch
-from support.core_golden import GOLDEN, RUN_EVENTS, SHARD_EVENTS, batch, write
+from support.core_golden import GOLDEN, RUN_EVENTS, SHARD_EVENTS, batch, known_to, write
 from support.corekit import BUILTIN, Kit, finish
 
 VERSIONS = sorted(path for path in GOLDEN.glob("v*") if path.is_dir())
@@ -38,8 +38,10 @@ def test_there_is_an_example_of_every_event() -> None:
 
 @each
 def test_every_event_is_read(folder: Path) -> None:
+    run_events, shard_events = known_to(folder.name)
+    examples = {type(event).__name__: event for event in (*run_events, *shard_events)}
     for name, data in lines(folder / "events.txt"):
-        example = EXAMPLES[name]
+        example = examples[name]
         union = RunEvent if type(example) in get_args(RunEvent) else ShardEvent
         assert msgspec.msgpack.decode(bytes.fromhex(data), type=union) == example, name
 
@@ -55,8 +57,9 @@ def test_a_batch_is_read(folder: Path) -> None:
     found = decode_batch(bytes.fromhex((folder / "batch.txt").read_text()))
     # Events that came later are in the newer folders only.
     known = {name for name, _ in lines(folder / "events.txt")}
-    assert decode_chunk(found.chunks[0]).events == _known(RUN_EVENTS, known)
-    assert [*found.before, *found.after] == _known(SHARD_EVENTS, known)
+    run_events, shard_events = known_to(folder.name)
+    assert decode_chunk(found.chunks[0]).events == _known(run_events, known)
+    assert [*found.before, *found.after] == _known(shard_events, known)
     assert (found.batch_id, found.index, found.more) == ("b1.0", 7, True)
 
 

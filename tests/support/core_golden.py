@@ -17,6 +17,9 @@ from headrace.events import (
     BATCH_VERSION,
     Batch,
     CancelRequested,
+    ChildEnded,
+    ChildRefused,
+    ChildStarted,
     DefinitionRegistered,
     DefinitionsDeleted,
     Expanded,
@@ -88,6 +91,8 @@ RUN_EVENTS: list[Any] = [
         2,
         3,
         {"a": b"\x80"},
+        "default/p#3.1",
+        2,
     ),
     RunStarted(),
     StepScheduled(1, 1, 7, "0123456789abcdef0123"),
@@ -133,6 +138,8 @@ RUN_EVENTS: list[Any] = [
     KeyRequested(2, "default/db", 2, 1),
     SegmentArchived(17),
     RunQuarantined("ValueError: x"),
+    ChildStarted(6, 1, "r-0123456789abcdef", _map, True, MS),
+    ChildEnded(6, 5, _map, "child: run c ended FAILED: no", True),
 ]
 SHARD_EVENTS: list[Any] = [
     PlanStored("d" * 32, b"\x80"),
@@ -148,7 +155,17 @@ SHARD_EVENTS: list[Any] = [
     SettingsChanged({"layout": {"journal": 8}}),
     DefinitionRegistered("default/order", "1.0", "d" * 32, 3, "q7", MS, "ann"),
     DefinitionsDeleted("default/order", ["1.0", "1"], "q8", MS, "ann"),
+    ChildRefused("default/c", "default/r#6.1", 1, "expression: no"),
 ]
+
+
+def known_to(version: str) -> tuple[list[Any], list[Any]]:
+    """Return the examples of run and shard events with the fields that the release of *version*
+    knew; the others have their defaults."""
+    if version in ("v1", "v2"):
+        created = msgspec.structs.replace(RUN_EVENTS[0], parent="", parent_shard=-1)
+        return [created, *RUN_EVENTS[1:]], SHARD_EVENTS
+    return RUN_EVENTS, SHARD_EVENTS
 
 
 def batch() -> Batch:

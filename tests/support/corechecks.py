@@ -15,7 +15,7 @@ from headrace.coordinator.core import (
     fold,
     status,
 )
-from headrace.coordinator.core.state import Counts, Job, KeyRecord, Scope
+from headrace.coordinator.core.state import Counts, Family, Job, KeyRecord, Scope
 from headrace.events import JobRestarted
 
 BUILTIN = frozenset({"noop"})
@@ -67,7 +67,7 @@ _DERIVED = {"programs", "leading", "agenda", "outbox_news", "builtin", "program"
 
 def facts(value: Any) -> Any:
     """Return any part of the state as plain data, by looking at all attributes that there are."""
-    if isinstance(value, ShardState | Run | Counts | Job | Scope | KeyRecord):
+    if isinstance(value, ShardState | Run | Counts | Family | Job | Scope | KeyRecord):
         names = getattr(type(value), "__slots__", None) or vars(value)
         found = {name: getattr(value, name) for name in names if name not in _DERIVED}
         if isinstance(value, ShardState):

@@ -16,8 +16,10 @@ from headrace.plan import (
     Node,
     Plan,
     Sleep,
+    Subworkflow,
     Task,
     Wait,
+    encode_plan,
     validate_plan,
 )
 from headrace.retry import RetryPolicy
@@ -85,6 +87,13 @@ def wait(
 ) -> Spec:
     """A wait for a signal (by default of the node's name)."""
     return Spec(Wait, name, tuple(needs), {"signal": signal or name, **options})
+
+
+def child(
+    name: str, inner: Plan, *, needs: tuple[str, ...] | list[str] = (), **options: Any
+) -> Spec:
+    """A subworkflow: *inner* as a run of its own."""
+    return Spec(Subworkflow, name, tuple(needs), {"plan": encode_plan(inner), **options})
 
 
 def sleep(

@@ -17,6 +17,8 @@ from headrace.events._batch import (
 )
 from headrace.events._run import (
     CancelRequested,
+    ChildEnded,
+    ChildStarted,
     Expanded,
     JobMoved,
     JobRestarted,
@@ -49,6 +51,7 @@ from headrace.events._run import (
     WaitStarted,
 )
 from headrace.events._shard import (
+    ChildRefused,
     DefinitionRegistered,
     DefinitionsDeleted,
     KeyDeclined,
@@ -69,6 +72,9 @@ __all__ = [
     "BATCH_VERSION",
     "Batch",
     "CancelRequested",
+    "ChildEnded",
+    "ChildRefused",
+    "ChildStarted",
     "Chunk",
     "DefinitionRegistered",
     "DefinitionsDeleted",

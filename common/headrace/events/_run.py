@@ -31,6 +31,10 @@ class RunCreated(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=1):
     key_mode: int = 0
     """Bit 1: cancel in progress; bit 2: keep only the newest waiter."""
     carried: dict[str, bytes] | None = None
+    parent: str = ""
+    """``<run key>#<instance>.<attempt>`` of the subworkflow that it is; empty: none."""
+    parent_shard: int = -1
+    """Shard that is to be told of the end; -1: none, it is detached."""
 
 
 class RunStarted(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=2):
@@ -298,6 +302,28 @@ class RunQuarantined(msgspec.Struct, frozen=True, array_like=True, gc=False, tag
     reason: str
 
 
+class ChildStarted(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=40):
+    """A subworkflow is to run as run `child`; its shard is told through the outbox."""
+
+    node: int
+    attempt: int
+    child: str
+    """Its id, in the same namespace."""
+    input: msgspec.Raw
+    detached: bool = False
+    due_ms: int = 0
+
+
+class ChildEnded(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=41):
+    """The child has ended (a detached one: it is sure to begin), with this state and output."""
+
+    node: int
+    status: int
+    output: msgspec.Raw = msgspec.Raw(b"\x80")
+    reason: str = ""
+    tolerated: bool = False
+
+
 RunEvent: TypeAlias = (
     RunCreated
     | RunStarted
@@ -329,4 +355,6 @@ RunEvent: TypeAlias = (
     | KeyRequested
     | SegmentArchived
     | RunQuarantined
+    | ChildStarted
+    | ChildEnded
 )

@@ -78,6 +78,15 @@ class KeyDeclined(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=11
     holder: str
 
 
+class ChildRefused(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=130):
+    """A child could not be made: its parent's shard is told through the outbox."""
+
+    child: str
+    holder: str
+    shard: int
+    reason: str
+
+
 class OutboxCleared(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=113):
     """Another shard has an outbox message in its log."""
 
@@ -125,6 +134,7 @@ ShardEvent: TypeAlias = (
     | KeyReleased
     | KeyDeclined
     | OutboxCleared
+    | ChildRefused
     | SettingsChanged
     | DefinitionRegistered
     | DefinitionsDeleted

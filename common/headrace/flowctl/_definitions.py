@@ -27,7 +27,16 @@ def load_definition(
 
     specs = {name: HandlerSpec(name=name, open=True) for name in handlers}
     text = read_definition(file)
-    return compile_workflow(text, file=file, handlers=specs, allow_unknown=allow_unknown)
+    return compile_workflow(
+        text, file=file, handlers=specs, allow_unknown=allow_unknown, load=_called
+    )
+
+
+def _called(name: str) -> str:
+    """Return the text of a workflow that another one calls by *name*."""
+    if not name.endswith((".yaml", ".yml")):
+        raise InvalidRequest(f"only files can be called: write 'uses: ./{name}.yaml'")
+    return read_definition(name)
 
 
 def is_file(target: str) -> bool:

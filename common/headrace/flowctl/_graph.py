@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from headrace.messages import StepView
-from headrace.plan import Choice, Group, Loop, Node, Plan, Sleep, Task, Wait
+from headrace.plan import Choice, Group, Loop, Node, Plan, Sleep, Subworkflow, Task, Wait
 
 STATE_FILLS = {
     "COMPLETED": "#c8e6c9",
@@ -58,7 +58,13 @@ def kind_of(node: Node) -> str:
     """Return what a node is called."""
     if isinstance(node, Group | Loop):
         return node.kind
-    names = {Task: "task", Choice: "choice", Wait: "wait", Sleep: "sleep"}
+    names: dict[type, str] = {
+        Task: "task",
+        Choice: "choice",
+        Wait: "wait",
+        Sleep: "sleep",
+        Subworkflow: "subworkflow",
+    }
     return names[type(node)]
 
 

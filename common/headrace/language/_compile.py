@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from headrace.errors import InvalidDefinition
 from headrace.language import _limits, _yaml
 from headrace.language._calls import Load, Source, Sources
 from headrace.language._contexts import CALL_OUTPUTS, RUN, RUN_DEFAULTS, RUN_ENV, STEP_WORK
@@ -103,7 +104,7 @@ class _Workflow:
                 top.fields["outputs"] = outputs
         else:
             tasks: Known = {}
-            reading = Tasks(reader, self._handlers, tasks)
+            reading = Tasks(reader, self._handlers, tasks, self._subplan)
             place = Scope(STEP_WORK, scope.known, _IN_TASKS)
             if "runs-on" in entries:
                 top.fields["runs_on"] = read_runs_on(
@@ -153,7 +154,7 @@ class _Workflow:
     def _jobs(self, entries: Mapping[str, Tree], scope: Scope) -> list[Draft]:
         what = "defaults"
         defaults = read_defaults(self._reader, entries.get(what), what, scope.at(RUN_DEFAULTS))
-        jobs = Jobs(self._reader, self._handlers, defaults, self._call)
+        jobs = Jobs(self._reader, self._handlers, defaults, self._call, self._subplan)
         return jobs.read(entries["jobs"], scope)
 
     def _outputs(self, triggers: Triggers, scope: Scope, top: Draft) -> dict[str, Any]:
@@ -171,6 +172,18 @@ class _Workflow:
         if found is not None:
             self._sources.grew(found.body, at, self._report)
         return found
+
+    def _subplan(self, uses: str, at: Any) -> Plan | None:
+        """Compile the workflow that a subworkflow of this one runs."""
+        source = self._sources.called(uses, at, self._source, self._chain)
+        if source is None:
+            return None
+        chain = (*self._chain, source.file)
+        try:
+            return _Workflow(source, self._handlers, self._sources, chain).plan()
+        except InvalidDefinition:
+            # Noted; what is wrong elsewhere is to be found, too.
+            return None
 
     def _dialect(self, root: MappingNode) -> Any:
         """Return `jobs` or `tasks`; None: what is wrong is noted."""

@@ -11,12 +11,25 @@ from headrace.language._draft import Draft
 from headrace.language._parts import read_join
 from headrace.language._reader import Reader, shape
 from headrace.language._scope import Scope
+from headrace.language._uses import check_given
 from headrace.language._values import is_identifier
 from headrace.language._yaml import Mapping as MappingNode
 from headrace.language._yaml import Scalar, Sequence, Tree
-from headrace.plan import Choice, Group, Join, Loop, Sleep, Wait
-from headrace.plan._validate import ITERATIONS_MAX
+from headrace.plan import (
+    Choice,
+    Group,
+    Join,
+    Loop,
+    Plan,
+    Sleep,
+    Subworkflow,
+    Wait,
+    encode_plan,
+)
+from headrace.plan._validate import ITERATIONS_MAX, SUBPLAN_BYTES_MAX
 
+FindPlan = Callable[[str, Tree], Plan | None]
+"""Returns the plan of the workflow that a name or a path means; None: what is wrong is noted."""
 Body = Callable[[Tree, Mapping[str, Tree], str, Scope], list[Draft]]
 
 _FORMS = ("for-each", "while", "until", "repeat")
@@ -35,14 +48,25 @@ _LOOP_HINTS = {
     "break": "write 'until', with the condition that ends the loop",
 }
 _ONE_BY_ONE = "this loop makes one iteration after the other"
+SUBWORKFLOW_KEYS = ("uses", "with", "detached")
+_SUBWORKFLOW_HINTS = {
+    "file": "write 'uses'",
+    "workflow": "write 'uses'",
+    "inputs": "write 'with'",
+    "wait": "write 'detached: true' if nobody is to wait for it",
+    "secrets": "a run of its own takes the secrets that its worker has",
+}
 _ITEMS_MAX = 100_000
 
 
 class Control:
     """Reads control nodes; *body* reads the steps (or tasks) inside one."""
 
-    def __init__(self, reader: Reader, body: Body, *, sequence: bool = True) -> None:
+    def __init__(
+        self, reader: Reader, body: Body, find: FindPlan, *, sequence: bool = True
+    ) -> None:
         self._reader = reader
+        self._find = find
         self._body = body
         self._kind = "pipeline" if sequence else "graph"
 
@@ -54,6 +78,7 @@ class Control:
             "wait-for": self._wait,
             "approval": self._approval,
             "sleep": self._sleep,
+            "subworkflow": self._subworkflow,
         }
         return readers[action](node, name, what, scope)
 
@@ -255,6 +280,37 @@ class Control:
             )
             if timeout is None:
                 self._reader.report.add(f"{what}.default needs a 'timeout'", entries["default"])
+        return draft
+
+    def _subworkflow(self, node: Tree, name: str, what: str, scope: Scope) -> Draft:
+        reader = self._reader
+        entries: dict[str, Tree] = {}
+        place: Tree | None = node
+        if not isinstance(node, Scalar):
+            entries = reader.mapping(node, what, SUBWORKFLOW_KEYS, _SUBWORKFLOW_HINTS)
+            place = entries.get("uses")
+        source = reader.text(place, f"{what}.uses")
+        draft = Draft(Subworkflow, name, node, plan=b"", source=source)
+        given = entries.get("with")
+        if given is not None:
+            reader.mapping(given, f"{what}.with")
+        if isinstance(given, MappingNode):
+            draft.fields["inputs"] = reader.json(given, f"{what}.with", scope)
+        if "detached" in entries:
+            draft.fields["detached"] = reader.boolean(entries["detached"], f"{what}.detached")
+        if not source or place is None:
+            hint = "uses: ./file.yaml, or a registered name"
+            reader.report.add(f"{what} needs 'uses'", node, hint)
+            return draft
+        plan = self._find(source, place)
+        if plan is not None:
+            data = encode_plan(plan)
+            if len(data) > SUBPLAN_BYTES_MAX:
+                limit = f"SUBPLAN_BYTES_MAX = {SUBPLAN_BYTES_MAX}"
+                reader.report.add(f"'{source}' is too large, {len(data)} bytes: {limit}", place)
+            draft.fields["plan"] = data
+            if plan.inputs:
+                check_given(reader, source, plan.inputs, given, place, f"{what}.with")
         return draft
 
     def _sleep(self, node: Tree, name: str, what: str, scope: Scope) -> Draft:

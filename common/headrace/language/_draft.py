@@ -6,10 +6,18 @@ from collections.abc import Iterable
 from typing import Any, TypeAlias
 
 from headrace.language._report import Place, Report, did_you_mean
-from headrace.plan import Choice, Group, Loop, Node, Position, Sleep, Task, Wait
+from headrace.plan import Choice, Group, Loop, Node, Position, Sleep, Subworkflow, Task, Wait
 from headrace.plan._validate import NESTING_MAX, NODES_MAX
 
-Struct: TypeAlias = type[Task] | type[Group] | type[Loop] | type[Choice] | type[Wait] | type[Sleep]
+Struct: TypeAlias = (
+    type[Task]
+    | type[Group]
+    | type[Loop]
+    | type[Choice]
+    | type[Wait]
+    | type[Sleep]
+    | type[Subworkflow]
+)
 
 
 _CYCLE_SHOWN_MAX = 20

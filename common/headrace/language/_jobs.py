@@ -18,6 +18,7 @@ from headrace.language._contexts import (
     JOB_OUTPUTS,
     STEP_WORK,
 )
+from headrace.language._control import FindPlan
 from headrace.language._draft import Draft
 from headrace.language._parts import (
     Handlers,
@@ -85,12 +86,17 @@ class Jobs:
     """Reads the jobs of one workflow."""
 
     def __init__(
-        self, reader: Reader, handlers: Handlers, defaults: StepDefaults, find: FindCalled
+        self,
+        reader: Reader,
+        handlers: Handlers,
+        defaults: StepDefaults,
+        find: FindCalled,
+        find_plan: FindPlan,
     ) -> None:
         self._reader = reader
         self._handlers = handlers
         self._defaults = defaults
-        self._find = find
+        self._find, self._find_plan = find, find_plan
 
     def read(self, node: Tree, scope: Scope) -> list[Draft]:
         """Return the drafts of all jobs."""
@@ -189,7 +195,7 @@ class Jobs:
             working_directory=own.working_directory or self._defaults.working_directory,
             retry=read_retry(reader, entries.get("retry"), f"{what}.retry"),
         )
-        steps = Steps(reader, self._handlers, defaults, known)
+        steps = Steps(reader, self._handlers, defaults, known, self._find_plan)
         return steps.read(entries.get("steps"), f"{what}.steps", scope)
 
     def _common(self, entries: Mapping[str, Tree], what: str, scope: Scope) -> dict[str, Any]:

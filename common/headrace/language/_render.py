@@ -13,13 +13,14 @@ from typing import Literal
 import msgspec
 import yaml
 
-from headrace.plan import Choice, Group, Loop, Node, Plan, Sleep, Task, Wait
+from headrace.plan import Choice, Group, Loop, Node, Plan, Sleep, Subworkflow, Task, Wait
 
 Format = Literal["mermaid", "dot", "json", "yaml"]
 
 _INDEX = re.compile(r"\[[^\]]*\]")
 _KINDS: dict[type, str] = {
     Task: "task", Group: "group", Loop: "loop", Choice: "choice", Wait: "wait", Sleep: "sleep",
+    Subworkflow: "subworkflow",
 }  # fmt: skip
 _WORST_FIRST = (
     "FAILED", "UNKNOWN", "CANCELLED", "RUNNING", "DISPATCHED", "WAITING", "READY", "PENDING",
@@ -80,7 +81,7 @@ def graph(plan: Plan, states: Mapping[str, str] | None = None) -> PlanGraph:
             path=paths[index],
             kind=_kind(node),
             title=node.title,
-            uses=node.uses if isinstance(node, Task) else "",
+            uses=_uses(node),
             level=levels[index] if node.size == 1 else -1,
             parent=paths[node.parent],
             state=shown.get(paths[index], ""),
@@ -113,6 +114,12 @@ def render_graph(
         return yaml.safe_dump(msgspec.to_builtins(found), sort_keys=False, allow_unicode=True)
     lines = _mermaid(found) if form == "mermaid" else _dot(found)
     return "\n".join(lines) + "\n"
+
+
+def _uses(node: Node) -> str:
+    if isinstance(node, Subworkflow):
+        return node.source
+    return node.uses if isinstance(node, Task) else ""
 
 
 def _kind(node: Node) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from headrace.language._contexts import STEP, STEP_IF, STEP_NAME, STEP_WORK
-from headrace.language._control import Control
+from headrace.language._control import Control, FindPlan
 from headrace.language._draft import Draft
 from headrace.language._handlers import INPUT_ALIASES
 from headrace.language._parts import Handlers, read_retry, read_shell
@@ -35,6 +35,7 @@ ACTIONS: Mapping[str, frozenset[str]] = {
     "wait-for": _COMMON | {"wait-for"},
     "approval": _COMMON | {"approval"},
     "sleep": _COMMON | {"sleep"},
+    "subworkflow": _COMMON | {"subworkflow"},
 }
 _STEP_KEYS = frozenset().union(*ACTIONS.values())
 _LATER = "it is planned; not in this version"
@@ -43,10 +44,13 @@ STEP_UNSUPPORTED = {
     "wait": "use 'wait-for:' for signals, or 'parallel:' with a 'join:'",
     "wait-all": "use 'parallel:' with 'join: all'",
     "cancel": "use 'parallel:' with 'losers: cancel'",
-    "subworkflow": _LATER,
     "on-failure": _LATER,
     "compensate": _LATER,
 }
+_NAMED = (
+    "parallel", "pipeline", "loop", "choose", "wait-for", "approval", "sleep", "subworkflow",
+)  # fmt: skip
+"""Actions that name their step, if nothing else does."""
 _PRIORITY_MAX = 1_000_000
 
 
@@ -92,13 +96,18 @@ class Steps:
     """Reads the steps of one job. *known* collects their names, for references to them."""
 
     def __init__(
-        self, reader: Reader, handlers: Handlers, defaults: StepDefaults, known: Known
+        self,
+        reader: Reader,
+        handlers: Handlers,
+        defaults: StepDefaults,
+        known: Known,
+        find: FindPlan,
     ) -> None:
         self._reader = reader
         self._handlers = handlers
         self._defaults = defaults
         self._known = known
-        self._control = Control(reader, self.body)
+        self._control = Control(reader, self.body, find)
 
     def read(self, node: Tree | None, what: str, scope: Scope) -> list[Draft]:
         """Return the steps in a list, named; at least one."""
@@ -271,7 +280,7 @@ def _segment(node: Tree, index: int) -> str:
                 return found
     if "then" in entries:
         return "if"
-    for key in ("parallel", "pipeline", "loop", "choose", "wait-for", "approval", "sleep"):
+    for key in _NAMED:
         if key in entries:
             return key
     return f"step-{index + 1}"

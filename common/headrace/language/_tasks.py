@@ -11,8 +11,10 @@ from headrace.language._control import (
     IF_KEYS,
     LOOP_KEYS,
     SLEEP_KEYS,
+    SUBWORKFLOW_KEYS,
     WAIT_KEYS,
     Control,
+    FindPlan,
 )
 from headrace.language._draft import Draft
 from headrace.language._handlers import INPUT_ALIASES, TASK_TYPE_ALIASES
@@ -49,6 +51,7 @@ CONTROL: Mapping[str, frozenset[str]] = {
     "wait-for": _COMMON | set(WAIT_KEYS),
     "approval": _COMMON | set(APPROVAL_KEYS) - {"name"},
     "sleep": _COMMON | set(SLEEP_KEYS),
+    "subworkflow": _COMMON | set(SUBWORKFLOW_KEYS),
 }
 _KEYS = TASK.union(*CONTROL.values())
 _ACTIONS = {"wait": "wait-for"}
@@ -62,11 +65,11 @@ _WAITING = ("wait", "wait-for", "approval")
 class Tasks:
     """Reads the tasks of one workflow. *known* collects their names, for references to them."""
 
-    def __init__(self, reader: Reader, handlers: Handlers, known: Known) -> None:
+    def __init__(self, reader: Reader, handlers: Handlers, known: Known, find: FindPlan) -> None:
         self._reader = reader
         self._handlers = handlers
         self._known = known
-        self._control = Control(reader, self._body, sequence=False)
+        self._control = Control(reader, self._body, find, sequence=False)
 
     def read(self, node: Tree, what: str, scope: Scope) -> list[Draft]:
         """Return the tasks in a list (or a mapping by name); at least one."""

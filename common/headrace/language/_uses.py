@@ -98,21 +98,30 @@ def _secrets(reader: Reader, node: Tree | None, what: str, scope: Scope) -> dict
 
 
 def _check_inputs(reader: Reader, called: Called, entries: Mapping[str, Tree], what: str) -> None:
-    node = entries.get("with")
+    check_given(reader, called.file, called.inputs, entries.get("with"), entries["uses"], what)
+
+
+def check_given(
+    reader: Reader,
+    file: str,
+    inputs: Mapping[str, InputSpec],
+    node: Tree | None,
+    at: Tree,
+    what: str,
+) -> None:
+    """Check what `with:` (*node*) gives against the inputs that the workflow *file* declares."""
     written = node if isinstance(node, MappingNode) else MappingNode(0, 0)
     for name, value in written.entries.items():
-        spec = called.inputs.get(name)
+        spec = inputs.get(name)
         if spec is None:
-            hint = did_you_mean(name, called.inputs)
-            hint = hint or "inputs: " + (", ".join(called.inputs) or "none")
-            text = f"'{called.file}' has no input '{name}'"
-            reader.report.add(text, written.keys[name], hint)
+            hint = did_you_mean(name, inputs)
+            hint = hint or "inputs: " + (", ".join(inputs) or "none")
+            reader.report.add(f"'{file}' has no input '{name}'", written.keys[name], hint)
         elif not isinstance(value, Scalar) or "${{" not in value.text:
             _check_value(reader, spec, value, f"{what}.{name}")
-    for name, spec in called.inputs.items():
+    for name, spec in inputs.items():
         if spec.required and spec.default is None and name not in written.entries:
-            text = f"'{called.file}' needs the input '{name}'"
-            reader.report.add(text, entries["uses"], spec.description)
+            reader.report.add(f"'{file}' needs the input '{name}'", at, spec.description)
 
 
 def _check_value(reader: Reader, spec: InputSpec, node: Tree, what: str) -> None:

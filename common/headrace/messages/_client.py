@@ -194,6 +194,8 @@ class StepView(msgspec.Struct, kw_only=True, omit_defaults=True):
     outputs: Any = None
     needs: list[str] = []
     index: int = 0
+    child: str = ""
+    """Id of the run that a subworkflow has begun."""
 
 
 class RunView(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -221,6 +223,8 @@ class RunView(msgspec.Struct, kw_only=True, omit_defaults=True):
     archived: bool = False
     events: int = 0
     steps: list[StepView] = []
+    parent: str = ""
+    """Id of the run that has begun this one."""
 
 
 class HistoryEntry(msgspec.Struct, kw_only=True, omit_defaults=True):

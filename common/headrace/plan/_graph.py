@@ -219,7 +219,20 @@ class Sleep(_Base, frozen=True, kw_only=True, omit_defaults=True, tag="sleep"):
     """RFC 3339."""
 
 
-Node: TypeAlias = Task | Group | Loop | Choice | Wait | Sleep
+class Subworkflow(_Base, frozen=True, kw_only=True, omit_defaults=True, tag="subworkflow"):
+    """Runs another workflow as a run of its own, and waits for its end unless `detached`."""
+
+    plan: bytes
+    """The other workflow, encoded: compiled in, so that a live run never sees a newer one."""
+    inputs: dict[str, Any] = {}
+    """JSON that may hold expressions."""
+    detached: bool = False
+    """It has succeeded as soon as it is sure that the other run begins."""
+    source: str = ""
+    """The file or registered name, as written."""
+
+
+Node: TypeAlias = Task | Group | Loop | Choice | Wait | Sleep | Subworkflow
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -5,25 +5,43 @@ from __future__ import annotations
 from collections.abc import Iterable
 from itertools import pairwise
 
+import msgspec
+
 from headrace.errors import InvalidDefinition, Problem
-from headrace.plan._graph import Choice, Group, Loop, Node, Plan, Sleep, Task, Wait
+from headrace.plan._graph import (
+    Choice,
+    Group,
+    Loop,
+    Node,
+    Plan,
+    Sleep,
+    Subworkflow,
+    Task,
+    Wait,
+    decode_plan,
+)
 
 NODES_MAX = 100_000
 """Nodes of one plan."""
 NESTING_MAX = 64
 """Depth of the tree of nodes, the root included."""
+SUBPLAN_BYTES_MAX = 256 * 1024
+"""Size of a plan inside a plan, with all that is inside it: it travels in one message."""
+SUBPLAN_DEPTH_MAX = 10
+"""Plans inside each other, the outermost included."""
 ITERATIONS_MAX = 100_000
 """Iterations of one repetition."""
 _PROBLEMS_MAX = 20
 _SEQUENCES = frozenset(("job", "pipeline"))
 
 
-def validate_plan(plan: Plan) -> None:
+def validate_plan(plan: Plan, *, depth: int = 1) -> None:
     """Check that *plan* is a tree that the engine can run.
 
     Checked: limits; indexes, parents and sizes (depth first, contiguous); names unique among
     siblings; needs that point at siblings and make no cycle; what each kind of node must hold.
-    Expressions are not parsed. Raises `InvalidDefinition` with what is wrong.
+    Plans inside are checked too; *depth* is how
+    deep this one is. Expressions are not parsed. Raises `InvalidDefinition` with what is wrong.
     """
     nodes = plan.nodes
     if not nodes:
@@ -40,6 +58,8 @@ def validate_plan(plan: Plan) -> None:
             children[nodes[index].parent].append(index)
         for index, node in enumerate(nodes):
             problems.extend(_node(index, node))
+            if isinstance(node, Subworkflow):
+                problems.extend(_subworkflow(index, node, depth))
             if children[index] or isinstance(node, (Loop, Choice)):
                 problems.extend(_children(nodes, index, children[index]))
             if len(problems) >= _PROBLEMS_MAX:
@@ -95,6 +115,22 @@ def _node(index: int, node: Node) -> Iterable[str]:
         yield f"node {index}: a trigger rule is about needs, and it has none"
     if isinstance(node, Loop):
         yield from _loop(index, node)
+
+
+def _subworkflow(index: int, node: Subworkflow, depth: int) -> Iterable[str]:
+    if depth >= SUBPLAN_DEPTH_MAX:
+        yield f"node {index}: plans inside each other: SUBPLAN_DEPTH_MAX = {SUBPLAN_DEPTH_MAX}"
+        return
+    if len(node.plan) > SUBPLAN_BYTES_MAX:
+        size = len(node.plan)
+        yield f"node {index}: a plan of {size} bytes: SUBPLAN_BYTES_MAX = {SUBPLAN_BYTES_MAX}"
+        return
+    try:
+        validate_plan(decode_plan(node.plan), depth=depth + 1)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        yield f"node {index}: not a plan: {error}"
+    except InvalidDefinition as error:
+        yield from (f"node {index}: inside: {problem.message}" for problem in error.problems)
 
 
 def _loop(index: int, node: Loop) -> Iterable[str]:

@@ -9,12 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from headrace.coordinator.core import evolve_children as children
 from headrace.coordinator.core import evolve_nodes as nodes
 from headrace.coordinator.core import evolve_runs as runs
 from headrace.coordinator.core import evolve_steps as steps
 from headrace.coordinator.core.state import Run, ShardState
 from headrace.events import (
     CancelRequested,
+    ChildEnded,
+    ChildStarted,
     Expanded,
     JobMoved,
     JobRestarted,
@@ -85,4 +88,6 @@ _EVOLVE: dict[type, Callable[[ShardState, Run, Any], None]] = {
     KeyRequested: nodes.key_requested,
     SegmentArchived: runs.segment_archived,
     RunQuarantined: runs.quarantined,
+    ChildStarted: children.child_started,
+    ChildEnded: children.child_ended,
 }

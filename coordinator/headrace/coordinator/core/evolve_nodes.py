@@ -33,7 +33,7 @@ def node_ended(state: ShardState, run: Run, event: NodeEnded) -> None:
     if output != EMPTY_MAP:
         run.outputs[instance] = output
     run.due.pop(instance, None)
-    if run.node_keys:
+    if run.node_keys or run.family:
         drop_key(state, run, instance)
     if event.reason:
         kind, _, message = event.reason.partition(": ")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from headrace.coordinator.core import status
-from headrace.coordinator.core.state import Run, ShardState, Signal
+from headrace.coordinator.core.state import Family, Run, ShardState, Signal
 from headrace.coordinator.core.surroundings import drop_key, start_container
 from headrace.events import (
     CancelRequested,
@@ -29,6 +29,8 @@ def run_created(state: ShardState, run: Run, event: RunCreated) -> None:
     run.labels = event.labels or {}
     run.priority, run.explicit, run.rerun_of = event.priority, event.explicit, event.rerun_of
     run.carried = event.carried
+    if event.parent:
+        run.family = Family(event.parent, event.parent_shard)
     state.plan_uses[event.plan] = state.plan_uses.get(event.plan, 0) + 1
     if event.key:
         run.key_name, run.key_limit, run.key_mode = event.key, event.key_limit, event.key_mode
@@ -111,9 +113,20 @@ def run_ended(state: ShardState, run: Run, event: RunEnded) -> None:
     run.active = 0
     for instance in sorted(run.node_keys):
         drop_key(state, run, instance)
+    if run.family is not None:
+        _tell_family(state, run, run.family)
     if run.key_name:
         # The holder's end and its intent to release are this one entry.
         state.post(run.key_name, "release", run.key_name, run.key)
+
+
+def _tell_family(state: ShardState, run: Run, family: Family) -> None:
+    """Children that are still awaited are cancelled; the parent is told, in this one entry."""
+    for instance in sorted(family.awaited):
+        drop_key(state, run, instance)
+    if family.parent_shard >= 0:
+        more = (run.state, run.output, run.ended_reason)
+        state.post(f"#{family.parent_shard}", "child-ended", run.key, family.parent, *more)
 
 
 def segment_archived(state: ShardState, run: Run, event: SegmentArchived) -> None:

@@ -73,7 +73,7 @@ def failed(state: ShardState, run: Run, event: StepFailed) -> None:
     run.errors[step] = event.error
     if run.waits:
         run.waits.pop(step, None)
-    if run.node_keys:
+    if run.node_keys or run.family:
         drop_key(state, run, step)
     if run.jobs:
         pin(state, run, step, event.worker, event.extra)
@@ -149,7 +149,7 @@ def cancelled(state: ShardState, run: Run, event: StepCancelled) -> None:
     leave(run, event.step)
     run.waits.pop(event.step, None)
     run.status[event.step] = status.CANCELLED
-    if run.node_keys:
+    if run.node_keys or run.family:
         drop_key(state, run, event.step)
     if run.jobs:
         unpin(state, run, event.step)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from headrace.coordinator.core import keys
+from headrace.coordinator.core import children, keys
 from headrace.coordinator.core.commands import Outgoing
 from headrace.coordinator.core.state import OutMessage
 from headrace.coordinator.core.tick import Tick
@@ -61,5 +61,11 @@ def deliver(tick: Tick, message: str, content: OutMessage) -> None:
         keys.granted(tick, *args)
     elif kind in ("preempt", "replaced"):
         keys.preempted(tick, *args, reason=kind)
+    elif kind == "start-child":
+        children.start(tick, *args)
+    elif kind == "cancel-child":
+        children.cancel(tick, *args)
+    elif kind == "child-ended":
+        children.ended(tick, *args)
     else:
         raise AssertionError(f"outbox message {message}: {kind}")

@@ -16,7 +16,20 @@ import msgspec
 from headrace.coordinator.core import status
 from headrace.expressions import Expression, parse
 from headrace.messages import TaskOptions, subjects
-from headrace.plan import Choice, Group, Loop, Node, Plan, Sleep, Task, Wait, is_expression
+from headrace.plan import (
+    Choice,
+    Group,
+    Loop,
+    Node,
+    Plan,
+    Sleep,
+    Subworkflow,
+    Task,
+    Wait,
+    decode_plan,
+    is_expression,
+    plan_digest,
+)
 
 TASK: Final = 0
 GROUP: Final = 1
@@ -24,6 +37,7 @@ LOOP: Final = 2
 CHOICE: Final = 3
 WAIT: Final = 4
 SLEEP: Final = 5
+CHILD: Final = 6
 
 _KINDS: dict[type, int] = {
     Task: TASK,
@@ -32,6 +46,7 @@ _KINDS: dict[type, int] = {
     Choice: CHOICE,
     Wait: WAIT,
     Sleep: SLEEP,
+    Subworkflow: CHILD,
 }
 STATUS_FUNCTIONS: Final = frozenset({"success", "failure", "cancelled", "always"})
 _DEFERRED_CONTEXTS: Final = frozenset({"secrets", "runner"})
@@ -70,6 +85,7 @@ class Program:
         "sequence",
         "size",
         "status_template",
+        "subplans",
         "waiting_template",
     )
 
@@ -106,6 +122,8 @@ class Program:
         """For the repetitions that have them: conditions before and after each iteration."""
         self.rule = {i: node.trigger_rule for i, node in enumerate(nodes) if node.trigger_rule}
         """The few nodes that have a trigger rule."""
+        self.subplans = self._subplans()
+        """For each subworkflow: (digest, plan)."""
         self.job = self._jobs()
         self.path = self._paths()
         self.status_template = self._statuses()
@@ -149,6 +167,14 @@ class Program:
                 for name, inner in names[index].items():
                     above.setdefault(name, inner)
         return names
+
+    def _subplans(self) -> dict[int, tuple[str, Plan]]:
+        found: dict[int, tuple[str, Plan]] = {}
+        for index, node in enumerate(self.nodes):
+            if isinstance(node, Subworkflow):
+                plan = decode_plan(node.plan)
+                found[index] = plan_digest(plan), plan
+        return found
 
     def _repetitions(self) -> tuple[dict[int, Expression], dict[int, Expression]]:
         before: dict[int, Expression] = {}

@@ -6,7 +6,9 @@ from collections.abc import Callable
 from heapq import heappop, heappush
 from typing import Any
 
+from headrace.coordinator.core import status
 from headrace.coordinator.core.state import (
+    EMPTY_MAP,
     IDLE_PLANS_MAX,
     Definition,
     KeyRecord,
@@ -14,6 +16,7 @@ from headrace.coordinator.core.state import (
     Tombstone,
 )
 from headrace.events import (
+    ChildRefused,
     DefinitionRegistered,
     DefinitionsDeleted,
     KeyDeclined,
@@ -155,6 +158,11 @@ def _key_declined(state: ShardState, event: KeyDeclined) -> None:
     state.post(event.key, "release", event.key, event.holder)
 
 
+def _child_refused(state: ShardState, event: ChildRefused) -> None:
+    more = (status.FAILED, EMPTY_MAP, event.reason)
+    state.post(f"#{event.shard}", "child-ended", event.child, event.holder, *more)
+
+
 def _outbox_cleared(state: ShardState, event: OutboxCleared) -> None:
     state.outbox.pop(event.message, None)
 
@@ -191,6 +199,7 @@ _EVOLVE: dict[type, Callable[[ShardState, Any], None]] = {
     KeyReleased: _key_released,
     KeyDeclined: _key_declined,
     OutboxCleared: _outbox_cleared,
+    ChildRefused: _child_refused,
     SettingsChanged: _settings,
     DefinitionRegistered: _definition_registered,
     DefinitionsDeleted: _definitions_deleted,

@@ -11,6 +11,8 @@ from typing import NamedTuple
 from headrace.coordinator.core.state import Run
 from headrace.events import (
     CancelRequested,
+    ChildEnded,
+    ChildStarted,
     Expanded,
     NodeEnded,
     NodeStarted,
@@ -28,6 +30,8 @@ from headrace.events import (
     WaitStarted,
     decode_chunk,
 )
+
+_BEGUN = NodeStarted | SleepStarted | WaitStarted | Expanded | ChildStarted
 
 
 class Times(NamedTuple):
@@ -50,11 +54,11 @@ def times_of(run: Run, segments: Iterable[bytes]) -> dict[int, Times]:
                 found[event.step] = Times(event.started_ms, event.ended_ms, event.worker)
             elif isinstance(event, StepScheduled):
                 found[event.step] = Times(now_ms, 0)
-            elif isinstance(event, NodeStarted | SleepStarted | WaitStarted | Expanded):
+            elif isinstance(event, _BEGUN):
                 found.setdefault(event.node, Times(now_ms, 0))
-            elif isinstance(event, NodeEnded | WaitEnded):
+            elif isinstance(event, NodeEnded | WaitEnded | ChildEnded):
                 started = found.get(event.node, Times(now_ms, 0)).started_ms
-                reason = event.reason if isinstance(event, NodeEnded) else event.outcome
+                reason = event.outcome if isinstance(event, WaitEnded) else event.reason
                 found[event.node] = Times(started, now_ms, "", reason)
             elif isinstance(event, StepSkipped):
                 found[event.step] = Times(0, now_ms, "", event.reason)

@@ -12,6 +12,7 @@ from headrace.coordinator.core import status
 from headrace.coordinator.core.state import (
     UNREADABLE,
     Counts,
+    Family,
     Job,
     KeyRecord,
     OutMessage,
@@ -74,6 +75,8 @@ class RunImage(msgspec.Struct, array_like=True, gc=False):
     history_first: int
     history: list[bytes]
     uncounted: list[list[int]] = []
+    family: list[Any] | None = None
+    """parent, its shard, children, awaited."""
 
 
 class StateImage(msgspec.Struct, array_like=True, gc=False):
@@ -160,8 +163,24 @@ def encode_run(run: Run) -> bytes:
             history_first=run.history_first,
             history=run.history,
             uncounted=_pairs(run.uncounted),
+            family=_family_image(run.family),
         )
     )
+
+
+def _family_image(family: Family | None) -> list[Any] | None:
+    if family is None:
+        return None
+    children = sorted(family.children.items())
+    return [family.parent, family.parent_shard, children, sorted(family.awaited)]
+
+
+def _family(image: list[Any] | None) -> Family | None:
+    if image is None:
+        return None
+    family = Family(image[0], image[1])
+    family.children, family.awaited = {node: child for node, child in image[2]}, set(image[3])
+    return family
 
 
 def decode_run(state: ShardState, data: bytes | msgspec.Raw) -> Run:
@@ -201,6 +220,7 @@ def decode_run(state: ShardState, data: bytes | msgspec.Raw) -> Run:
     run.key_name = image.key_name
     run.key_limit, run.key_mode = image.key_facts
     run.node_keys = {node: (key, holder) for node, key, holder in image.node_keys}
+    run.family = _family(image.family)
     run.active = len(run.tokens)
     run.events, run.history_first, run.history = image.events, image.history_first, image.history
     run.history_bytes = sum(map(len, run.history))

@@ -81,6 +81,20 @@ class Job:
         self.path: list[str] = []
 
 
+class Family:
+    """Runs that a run has begun, and the one that has begun it."""
+
+    __slots__ = ("awaited", "children", "parent", "parent_shard")
+
+    def __init__(self, parent: str = "", parent_shard: int = -1) -> None:
+        self.parent, self.parent_shard = parent, parent_shard
+        """``<run key>#<instance>.<attempt>``, and the shard to be told of the end (-1: none)."""
+        self.children: dict[int, str] = {}
+        """Instance -> id of the last run that it has begun."""
+        self.awaited: set[int] = set()
+        """Instances whose child has not ended."""
+
+
 class Signal(NamedTuple):
     """A signal that no wait has taken yet."""
 
@@ -110,6 +124,7 @@ class Run:
         "events",
         "explicit",
         "failing",
+        "family",
         "fingerprint",
         "finished_ms",
         "first_ms",
@@ -166,6 +181,7 @@ class Run:
         self.not_after_ms = 0
         self.explicit = False
         self.carried: dict[str, bytes] | None = None
+        self.family: Family | None = None
         # Instances, by index.
         self.status = bytearray(program.status_template)
         self.attempt = array("H", bytes(2 * program.size))
@@ -313,7 +329,8 @@ class OutMessage(msgspec.Struct, frozen=True, array_like=True):
     shard_key: str
     """Entity whose slot names the target shard, or ``#<shard>`` for a shard itself."""
     kind: str
-    """`acquire`, `release`, `granted`, `preempt`, `replaced`."""
+    """`acquire`, `release`, `granted`, `preempt`, `replaced`; of runs that begin others:
+    `start-child`, `cancel-child`, `child-ended`."""
     args: list[Any]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from headrace.coordinator.core import program as kinds
 from headrace.coordinator.core import status
 from headrace.coordinator.core.state import Counts, Job, Run, ShardState
-from headrace.messages import ResultExtra
+from headrace.messages import ResultExtra, subjects
 from headrace.plan import Group
 
 _NOT_OK = 1
@@ -202,8 +202,20 @@ def cancel_below(state: ShardState, run: Run, container: int) -> None:
 
 
 def drop_key(state: ShardState, run: Run, instance: int) -> None:
-    """The end of a holder and its intent to release are one entry."""
+    """The end of a holder and its intent to release are one entry. So it is with who waits for a
+    child, and the child's cancel.
+    """
     held = run.node_keys.pop(instance, None)
     if held is not None:
         key, holder = held
         state.post(key, "release", key, holder)
+    family = run.family
+    if family is not None and instance in family.awaited:
+        family.awaited.discard(instance)
+        child = subjects.run_key(run.program.namespace, family.children[instance])
+        state.post(child, "cancel-child", child, child_holder(run, instance), run.cancel_reason)
+
+
+def child_holder(run: Run, instance: int) -> str:
+    """Return how the child of *instance* names what waits for it."""
+    return f"{run.key}#{instance}.{run.attempt[instance]}"

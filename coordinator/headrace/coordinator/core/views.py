@@ -91,6 +91,8 @@ def run_view(
         shard=shard,
         events=run.events,
     )
+    if run.family is not None and run.family.parent:
+        view.parent = run.family.parent.partition("#")[0].partition("/")[2]
     if steps:
         view.steps = step_views(run, holders or {}, segments)
     return view
@@ -129,6 +131,8 @@ def step_views(
         view.started_ms, view.finished_ms = started, ended
         view.worker = holders.get((run.key, instance), worker)
         view.reason = reason
+        if run.family is not None:
+            view.child = run.family.children.get(instance, "")
         views.append(view)
     return views
 

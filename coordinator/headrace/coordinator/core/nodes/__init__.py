@@ -20,6 +20,7 @@ from headrace.coordinator.core.nodes.group import GroupKind, key_granted, key_re
 from headrace.coordinator.core.nodes.kind import NodeKind
 from headrace.coordinator.core.nodes.loop import LoopKind
 from headrace.coordinator.core.nodes.sleep import SleepKind
+from headrace.coordinator.core.nodes.subworkflow import SubworkflowKind
 from headrace.coordinator.core.nodes.task import TaskKind, lane_of, push_ready
 from headrace.coordinator.core.nodes.wait import WaitKind, deliver_signals
 
@@ -30,6 +31,7 @@ _TABLE: dict[int, NodeKind] = {
     program.CHOICE: ChoiceKind(),
     program.WAIT: WaitKind(),
     program.SLEEP: SleepKind(),
+    program.CHILD: SubworkflowKind(),
 }
 KINDS: Final = tuple(_TABLE[number] for number in range(len(_TABLE)))
 """By the number of the kind in `Program.kind`."""

@@ -1,0 +1,102 @@
+"""Runs that other runs begin: made, cancelled and told of here, once, whatever is sent twice.
+
+The parent's shard logs the intent with what caused it; this shard logs the run, or why there is
+none. A child's end and the intent to tell it are one entry, so the news outlives the child: it may
+be evicted, and its parent still hears.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from headrace.coordinator.core import status
+from headrace.coordinator.core.cancellation import cancel_run
+from headrace.coordinator.core.nodes import concurrency, is_tolerated
+from headrace.coordinator.core.state import Run
+from headrace.coordinator.core.surroundings import child_holder
+from headrace.coordinator.core.tick import Tick
+from headrace.errors import HeadraceError
+from headrace.events import ChildEnded, ChildRefused, PlanStored, RequestSeen, RunCreated
+from headrace.messages import subjects
+
+KEPT_MS = 600_000
+"""What was sent before the child's end may still arrive this long after it."""
+
+
+def start(
+    tick: Tick, child: str, holder: str, plan: str, data: bytes, given: bytes, priority: int,
+    shard: int,
+) -> None:  # fmt: skip
+    """Begin the run *child*. Once: not if it is there, was there, or was cancelled before."""
+    state = tick.state
+    if child in state.runs or child in state.tombstones or tick.is_evicted(child):
+        return
+    if _cancelled_id(holder) in state.requests:
+        return
+    if plan not in state.plans:
+        tick.emit_shard(PlanStored(plan, data))
+    run = Run(child, state.program(plan, subjects.split_key(child)[0]))
+    run.input = given
+    limit, mode, key = 1, 0, ""
+    try:
+        if run.program.plan.concurrency is not None:
+            key, limit, mode = concurrency(run, 0, run.program.plan.concurrency)
+    except HeadraceError as error:
+        if shard >= 0:
+            tick.emit_shard(ChildRefused(child, holder, shard, f"{error.code}: {error}"[:1_000]))
+        return
+    state.runs[child] = run
+    created = RunCreated(
+        run.workflow,
+        plan,
+        msgspec.Raw(given),
+        holder,
+        state.now_ms + KEPT_MS,
+        "",
+        run.program.plan.labels or None,
+        priority,
+        held=bool(key),
+        key=key,
+        key_limit=limit,
+        key_mode=mode,
+        parent=holder,
+        parent_shard=shard,
+    )
+    tick.emit(run, created)
+    if run.due:
+        tick.timers.push(run.due[0], run.key, 0)
+
+
+def cancel(tick: Tick, child: str, holder: str, reason: str) -> None:
+    """Nobody waits for the child any more. Its start may be on the way still: remembered."""
+    name = _cancelled_id(holder)
+    if name in tick.state.requests:
+        return
+    tick.emit_shard(RequestSeen(name, tick.state.now_ms + KEPT_MS))
+    run = tick.state.runs.get(child)
+    if run is None or status.is_final(run.state) or run.family is None:
+        return
+    if run.family.parent == holder and not run.cancelling:
+        why = f": {reason}" if reason else ""
+        cancel_run(tick, run, f"what waited for it has ended{why}"[:1_000])
+
+
+def ended(tick: Tick, child: str, holder: str, state: int, output: bytes, reason: str) -> None:
+    """A child has ended: its parent goes on, if it still waits for this very one."""
+    name, _, rest = holder.partition("#")
+    run = tick.state.runs.get(name)
+    instance = int(rest.partition(".")[0])
+    if run is None or run.quarantined or run.family is None:
+        return
+    if instance not in run.family.awaited or child_holder(run, instance) != holder:
+        return
+    why = ""
+    if state != status.COMPLETED:
+        shown = subjects.split_key(child)[1]
+        why = f"child: run {shown} ended {status.NAMES[state]}: {reason}"[:1_000]
+    tolerated = state == status.FAILED and is_tolerated(run, instance)
+    tick.emit(run, ChildEnded(instance, state, msgspec.Raw(output), why, tolerated))
+
+
+def _cancelled_id(holder: str) -> str:
+    return f"no-child:{holder}"
