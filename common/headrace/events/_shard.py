@@ -78,7 +78,7 @@ class KeyDeclined(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=11
     holder: str
 
 
-class ChildRefused(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=130):
+class ChildRefused(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=140):
     """A child could not be made: its parent's shard is told through the outbox."""
 
     child: str

@@ -60,9 +60,14 @@ async def registered_plan(client: Client, target: str) -> Plan:
 def custom_handlers(plan: Plan) -> set[str]:
     """Return the handlers that *plan* uses and that are not built in."""
     from headrace.language import BUILTIN_HANDLERS
-    from headrace.plan import Task
+    from headrace.plan import Subworkflow, Task, decode_plan
 
-    used = {node.uses for node in plan.nodes if isinstance(node, Task)}
+    used: set[str] = set()
+    for node in plan.nodes:
+        if isinstance(node, Task):
+            used.add(node.uses)
+        elif isinstance(node, Subworkflow):
+            used |= custom_handlers(decode_plan(node.plan))
     return used - BUILTIN_HANDLERS.keys()
 
 

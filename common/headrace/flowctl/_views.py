@@ -27,6 +27,7 @@ def step_json(step: StepView) -> dict[str, Any]:
         "attempt": step.attempt,
         "worker": step.worker,
         "reason": step.reason,
+        "child": step.child or None,
         "created_at": rfc3339(step.created_ms),
         "started_at": rfc3339(step.started_ms),
         "finished_at": rfc3339(step.finished_ms),
@@ -54,6 +55,7 @@ def run_json(run: RunView) -> dict[str, Any]:
         "output": run.output,
         "plan": run.plan,
         "rerun_of": run.rerun_of or None,
+        "parent": run.parent or None,
         "shard": run.shard,
         "archived": run.archived,
         "steps": [step_json(step) for step in run.steps],
@@ -178,7 +180,9 @@ def step_rows(
         ]
         if wide:
             row += [step.uses, ",".join(step.needs)]
-        rows.append([*row, one_line(step.error or step.reason)])
+        rows.append(
+            [*row, one_line(step.error or step.reason or (step.child and f"run {step.child}"))]
+        )
     return header, rows
 
 
@@ -195,6 +199,7 @@ def run_lines(run: RunView, now_ms: int, *, wide: bool, colour: bool) -> list[st
         ("Duration", span(run.started_ms, run.finished_ms, now_ms)),
         ("Labels", labels_text(run.labels)),
         ("Rerun of", run.rerun_of),
+        ("Child of", run.parent),
     ]
     if wide:
         facts += [

@@ -77,6 +77,16 @@ async def test_control_flow(run):
     assert "SKIPPED" in {step["state"] for step in done["steps"] if step["path"] == "clean"}
 
 
+async def test_subworkflow(run, shared_dev):
+    done = await run("subworkflow.yaml", "--input", "who=Ada")
+    assert outputs_of(done, "main") == {"said": "Hello, Ada!"}
+    steps = {step["path"]: step for step in done["steps"]}
+    for path in ("main/ask", "main/later"):
+        child = await shared_dev.flowctl("get", steps[path]["child"], "--wait", "-o", "json")
+        assert (child.json["state"], child.json["workflow"]) == ("COMPLETED", "hello")
+        assert child.json["parent"] == done["id"]
+
+
 async def test_order_processing(run, tmp_path):
     journal = tmp_path / "journal"
     done = await run(

@@ -6,7 +6,7 @@ import pytest
 
 from headrace.errors import InvalidDefinition
 from headrace.language import compile_workflow, node_paths
-from headrace.plan import Choice, Loop, Plan, validate_plan
+from headrace.plan import Choice, Loop, Plan, Subworkflow, decode_plan, validate_plan
 
 STEPS = "jobs:\n  j:\n    steps:\n"
 TASKS = "name: w\ntasks:\n"
@@ -148,4 +148,54 @@ S = STEPS + "      - "
 )  # fmt: skip
 def test_problems(text: str, said: str) -> None:
     found = problems(text)
+    assert any(said in text for text in found), found
+
+
+CHILD = """\
+name: child
+on: {workflow_dispatch: {inputs: {n: {type: number, required: true}}}}
+jobs: {a: {steps: [{run: x}]}}
+"""
+
+
+def with_child(text: str, child: str = CHILD) -> Plan:
+    files = {"child.yaml": child}
+    plan = compile_workflow(text, file="w.yaml", load=files.__getitem__)
+    validate_plan(plan)
+    return plan
+
+
+def test_a_subworkflow_is_compiled_in() -> None:
+    step = "{id: s, subworkflow: {uses: ./child.yaml, with: {n: 2}, detached: true}}"
+    found = node(with_child(S + step), "j/s")
+    assert isinstance(found, Subworkflow)
+    assert decode_plan(found.plan).name == "child"
+    assert (found.inputs, found.detached, found.source) == ({"n": 2}, True, "./child.yaml")
+    task = "  - {name: s, type: subworkflow, uses: ./child.yaml, with: {n: 2}}\n"
+    found = node(with_child(TASKS + task), "s")
+    assert isinstance(found, Subworkflow)
+    assert found.inputs == {"n": 2}
+
+
+@pytest.mark.parametrize(
+    ("step", "child", "said"),
+    [
+        ("{subworkflow: {with: {}}}", CHILD, "4:23 jobs.j.steps[0].subworkflow needs 'uses'"),
+        ("{subworkflow: ./child.yaml}", CHILD, "4:23 './child.yaml' needs the input 'n'"),
+        ("{subworkflow: {uses: ./child.yaml, with: {m: 1, n: 1}}}", CHILD, "has no input 'm'"),
+        ("{subworkflow: {uses: ./child.yaml, with: {n: x}}}", CHILD, "must be a number"),
+        ("{subworkflow: {uses: ./child.yaml, file: x}}", CHILD, "'file' is not supported"),
+        ("{subworkflow: {uses: child.yaml}}", CHILD, "a called file begins with './'"),
+        ("{subworkflow: ./child.yaml}", "jobs: {a: {steps: [{rum: x}]}}", "unknown key 'rum'"),
+        (
+            "{subworkflow: ./child.yaml}",
+            "jobs: {a: {steps: [{subworkflow: ./child.yaml}]}}",
+            "in a cycle: child.yaml → child.yaml",
+        ),
+    ],
+)
+def test_problems_of_subworkflows(step: str, child: str, said: str) -> None:
+    with pytest.raises(InvalidDefinition) as refused:
+        with_child(S + step, child)
+    found = [f"{p.line}:{p.column} {p.message}" for p in refused.value.problems]
     assert any(said in text for text in found), found

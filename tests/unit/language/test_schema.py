@@ -75,6 +75,7 @@ PLANTED = {
     "wait": STEP % "{wait-for: {signal: s, qqzzqq: 1}}",
     "approval": STEP % "{approval: {qqzzqq: 1}}",
     "sleep": STEP % "{sleep: {for: 1s, qqzzqq: 1}}",
+    "subworkflow": STEP % "{subworkflow: {uses: ./b.yaml, qqzzqq: 1}}",
 }
 
 
@@ -135,7 +136,7 @@ VALUES = {
     "uses": "noop", "run": "x", "parallel": [{"run": "x"}], "pipeline": [{"run": "x"}],
     "loop": {"for-each": [1], "steps": [{"run": "x"}]},
     "choose": [{"if": "true", "steps": [{"run": "x"}]}], "wait-for": "s", "approval": None,
-    "sleep": "1s", "then": [{"run": "x"}], "id": "i", "name": "n",
+    "sleep": "1s", "subworkflow": "./b.yaml", "then": [{"run": "x"}], "id": "i", "name": "n",
 }  # fmt: skip
 
 

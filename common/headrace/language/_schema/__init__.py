@@ -73,6 +73,7 @@ SHAPES: Mapping[str, Shape] = {
     "wait": Shape(_control.WAIT_KEYS, _words.WAIT, ("signal",)),
     "approval": Shape(_control.APPROVAL_KEYS, _words.APPROVAL),
     "sleep": Shape(_control.SLEEP_KEYS, _words.SLEEP),
+    "subworkflow": Shape(_control.SUBWORKFLOW_KEYS, _words.SUBWORKFLOW, ("uses",)),
 }
 """Mappings whose keys do not depend on each other."""
 

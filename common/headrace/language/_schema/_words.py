@@ -193,7 +193,14 @@ STEP: Words = _NODE | TASK_FIELDS | {
     "approval": Word("Wait until a person agrees.", either(TEXT, ref("approval"))),
     "sleep": Word("Wait for a time, without a worker.",
                   either(DURATION_OR_EXPRESSION, ref("sleep"))),
+    "subworkflow": Word("Another workflow, as a run of its own.",
+                        either(TEXT, ref("subworkflow"))),
 }  # fmt: skip
+SUBWORKFLOW: Words = {
+    "uses": Word("The workflow: `./file.yaml`.", TEXT),
+    "with": Word("Its inputs.", VALUES),
+    "detached": Word("Nobody waits for its end.", BOOLEAN),
+}
 LOOP: Words = {
     "for-each": Word("A list, or an expression that gives one.", either(
         items(JSON), ref("expression"))),
@@ -235,6 +242,8 @@ TASK: Words = STEP | LOOP | APPROVAL | SLEEP | {
                  ref("task-type")),
     "depends-on": Word("Tasks that must have ended first.", TEXTS),
     "needs": Word("As `depends_on`.", TEXTS),
+    "uses": SUBWORKFLOW["uses"],
+    "detached": SUBWORKFLOW["detached"],
     "config": Word("The handler's inputs, or the settings of the type.", VALUES),
     "with": Word("As `config`.", VALUES),
     "if": STEP["if"],
