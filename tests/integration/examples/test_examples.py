@@ -82,7 +82,7 @@ async def test_subworkflow(run, shared_dev):
     assert outputs_of(done, "main") == {"said": "Hello, Ada!"}
     steps = {step["path"]: step for step in done["steps"]}
     for path in ("main/ask", "main/later"):
-        child = await shared_dev.flowctl("get", steps[path]["child"], "--wait", "-o", "json")
+        child = await shared_dev.flowctl("get", steps[path]["child"], "--watch", "-o", "json")
         assert (child.json["state"], child.json["workflow"]) == ("COMPLETED", "hello")
         assert child.json["parent"] == done["id"]
 
