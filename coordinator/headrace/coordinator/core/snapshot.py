@@ -220,8 +220,7 @@ def decode_run(state: ShardState, data: bytes | msgspec.Raw) -> Run:
     run.key_name = image.key_name
     run.key_limit, run.key_mode = image.key_facts
     run.node_keys = {node: (key, holder) for node, key, holder in image.node_keys}
-    run.family = _family(image.family)
-    run.active = len(run.tokens)
+    run.family, run.active = _family(image.family), len(run.tokens)
     run.events, run.history_first, run.history = image.events, image.history_first, image.history
     run.history_bytes = sum(map(len, run.history))
     return run
