@@ -42,6 +42,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "init": ("_cmd_files:init", "Write a small project to start from."),
         "schema": ("_cmd_files:schema", "Print the JSON Schema of workflow files."),
         "validate": ("_cmd_files:validate", "Check workflow files."),
+        "plan": ("_cmd_plan:plan", "Print what a run of a file would do, and why."),
         "graph": ("_cmd_files:graph", "Draw a workflow file or a run."),
         "register": ("_cmd_definitions:register", "Keep a workflow under a name and a version."),
         "definitions": ("_cmd_definitions:definitions", "List, show and delete what is kept."),

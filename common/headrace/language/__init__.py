@@ -5,6 +5,7 @@ Pure: texts come in, plans and `headrace.errors.InvalidDefinition` go out.
 """
 
 from headrace.language._compile import compile_workflow
+from headrace.language._forecast import Forecast, PlannedNode, forecast
 from headrace.language._handlers import (
     BUILTIN_HANDLERS,
     NODE_TYPES,
@@ -24,14 +25,17 @@ __all__ = [
     "NODE_TYPES",
     "TASK_TYPE_ALIASES",
     "Dialect",
+    "Forecast",
     "GraphNode",
     "HandlerSpec",
     "InputField",
     "NodeSpec",
     "OutputField",
     "PlanGraph",
+    "PlannedNode",
     "compile_workflow",
     "fill_page",
+    "forecast",
     "graph",
     "json_schema",
     "node_paths",

@@ -30,9 +30,11 @@ from headrace.plan._graph import (
     plan_digest,
 )
 from headrace.plan._inputs import check_inputs
+from headrace.plan._items import ITEMS_MAX, expand_items
 from headrace.plan._validate import validate_plan
 
 __all__ = [
+    "ITEMS_MAX",
     "Call",
     "Choice",
     "Concurrency",
@@ -54,6 +56,7 @@ __all__ = [
     "check_inputs",
     "decode_plan",
     "encode_plan",
+    "expand_items",
     "is_expression",
     "plan_digest",
     "validate_plan",

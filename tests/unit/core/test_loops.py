@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from headrace.coordinator.core import Limits
-from headrace.coordinator.core.expand import expand_items, matrix_items
 from headrace.errors import InvalidRequest
 from headrace.events import Expanded
+from headrace.plan._items import expand_items, matrix_items
 from support.corekit import Kit, finish
 from support.plans import group, job, join, loop, plan, task, wait
 

@@ -452,3 +452,21 @@ def test_starting_imports_neither_the_client_nor_the_broker_library():
         "sys.exit(str(bad) if bad else 0)"
     )
     subprocess.run([sys.executable, "-c", text], check=True, timeout=20, capture_output=True)
+
+
+def test_plan_says_what_would_run_and_who_could(flowctl, cluster, workflow):
+    ran = flowctl("plan", workflow)
+    assert ran.code == 0, ran.err
+    assert ran.out.splitlines()[0].split() == ["NODE", "DOES", "RUNS", "AFTER", "NEEDS", "WHY"]
+    assert "b/step-1" in ran.out
+    data = json.loads(flowctl("plan", workflow, "--input", "count=2", "-o", "json").out)
+    assert data["inputs"]["count"] == 2
+    by_path = {node["path"]: node for node in data["nodes"]}
+    assert by_path["b"]["after"] == ["a"]
+    assert by_path["a/step-1"]["labels"] == ["linux"]
+    assert "workers" not in by_path["a/step-1"]
+    asked = json.loads(flowctl("plan", workflow, "--workers", "-o", "json").out)
+    offered = {node["path"]: node.get("workers") for node in asked["nodes"]}
+    assert offered["a"] is None
+    assert isinstance(offered["a/step-1"], list)
+    assert flowctl("plan", workflow, "--input", "count=many").code == 3

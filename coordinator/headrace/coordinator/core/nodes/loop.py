@@ -8,7 +8,6 @@ from typing import Any
 import msgspec
 
 from headrace.coordinator.core.deferral import plain
-from headrace.coordinator.core.expand import ITEMS_MAX, expand_items
 from headrace.coordinator.core.nodes import repetition
 from headrace.coordinator.core.nodes.container import Container
 from headrace.coordinator.core.nodes.fields import deadline_ms, evaluated
@@ -17,7 +16,7 @@ from headrace.coordinator.core.tick import Tick
 from headrace.errors import InvalidRequest
 from headrace.events import Expanded
 from headrace.expressions import Opaque, OpaqueValue, to_number, truthy
-from headrace.plan import Loop
+from headrace.plan import ITEMS_MAX, Loop, expand_items
 
 _encode = msgspec.msgpack.Encoder().encode
 EXPANSION_PART = 2_000

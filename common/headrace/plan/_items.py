@@ -6,7 +6,7 @@ from itertools import product
 from typing import Any
 
 from headrace.errors import InvalidRequest
-from headrace.plan import Loop
+from headrace.plan._graph import Loop
 
 ITEMS_MAX = 100_000
 MATRIX_MAX = 256
