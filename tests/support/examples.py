@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from headrace.local import LocalEngine
 
-_DIRECTIVE = re.compile(r"(run|compile|refused)(?:: (.*))?")
+_DIRECTIVE = re.compile(r"(run|compile|refused|file)(?:: (.*))?")
 _FENCE = re.compile(r"(?:<!-- ([^\n]*?) -->\n)?```ya?ml\n(.*?)```", re.DOTALL)
 WITHIN_S = 60.0
 
@@ -17,7 +17,7 @@ class Example(NamedTuple):
 
     line: int
     kind: str
-    """`run`, `compile` or `refused`."""
+    """`run`, `compile`, `refused`, or `file`: the others find it under the name that is said."""
     said: Any
     """Of `run`: inputs, signals, state, steps (path to state)."""
     text: str

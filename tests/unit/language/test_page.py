@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from headrace.errors import InvalidDefinition
+from headrace.flowctl import load_definition
 from headrace.language import compile_workflow
 from headrace.language._schema._page import blocks, tables
 from support.examples import check_run, read_examples
@@ -17,11 +18,14 @@ EXAMPLES = read_examples(PAGE)
 async def test_example(example, tmp_path):
     file = tmp_path / "example.yaml"
     file.write_text(example.text)
+    for other in EXAMPLES:
+        if other.kind == "file":
+            (tmp_path / other.said).write_text(other.text)
     if example.kind == "refused":
         with pytest.raises(InvalidDefinition, match=example.said):
             compile_workflow(example.text)
-    elif example.kind == "compile":
-        compile_workflow(example.text)
+    elif example.kind in ("compile", "file"):
+        load_definition(str(file))
     else:
         await check_run(str(file), example.said)
 
