@@ -338,15 +338,25 @@ class Client:
         """Go on after a pause."""
         await self._change(run, ResumeRun(run=run, **self._stamp()))
 
-    async def signal(self, run: str, name: str, payload: Any = None) -> None:
+    async def signal(
+        self, run: str, name: str, payload: Any = None, *, correlation_key: str = ""
+    ) -> None:
         """Deliver a signal once; it is kept if the run does not wait for it yet.
 
+        With a *correlation_key* only a wait with the same one takes it.
         Raises also `LimitExceeded`.
         """
         if not subjects.valid_name(name):
             raise InvalidRequest(f"not a signal name: {name!r} (letters, digits, - and _)")
         payload = await self._large.slim(run, payload, "payload")
-        await self._change(run, SignalRun(run=run, name=name, payload=payload, **self._stamp()))
+        request = SignalRun(
+            run=run,
+            name=name,
+            payload=payload,
+            correlation_key=correlation_key,
+            **self._stamp(),
+        )
+        await self._change(run, request)
 
     async def drain(self, worker: str, *, grace_ms: int | None = None) -> WorkerView:
         """Ask a worker to finish what it has, and stop; returns once it is draining or gone.

@@ -82,14 +82,32 @@ def resume(settings: Settings, run: str) -> None:
 @click.argument("run")
 @click.argument("name")
 @click.option("--payload", metavar="JSON", help="JSON, or a text; @FILE reads a file.")
+@click.option("--correlation-key", default="", help="Only a wait with this key takes it.")
+@click.option("--comment", help="Said with it; the payload's `comment`.")
 @shared_options
 @pass_settings
-def signal(settings: Settings, run: str, name: str, payload: str | None) -> None:
+def signal(
+    settings: Settings,
+    run: str,
+    name: str,
+    payload: str | None,
+    correlation_key: str,
+    comment: str | None,
+) -> None:
     """Send the signal NAME to a run; it is kept if the run does not wait for it yet.
 
     \b
     Examples:
-      flowctl signal 01k3x… approval --payload '{"by": "ada"}'
+      flowctl signal 01k3x… approval --payload '{"by": "ada"}' --comment "looks good"
+      flowctl signal 01k3x… paid --correlation-key order-7
     """
     value = parse_payload(payload)
-    _change(settings, run, f"signal {name} sent", lambda client: client.signal(run, name, value))
+    if comment is not None:
+        if value is not None and not isinstance(value, dict):
+            raise click.UsageError("--comment goes with a payload that is an object, or none")
+        value = {**(value or {}), "comment": comment}
+
+    async def send(client: Client) -> None:
+        await client.signal(run, name, value, correlation_key=correlation_key)
+
+    _change(settings, run, f"signal {name} sent", send)

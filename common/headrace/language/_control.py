@@ -36,8 +36,8 @@ _FORMS = ("for-each", "while", "until", "repeat")
 _EACH_KEYS = ("as", "max-parallel", "fail-fast", "join", "losers")
 LOOP_KEYS = (*_FORMS, *_EACH_KEYS, "max-iterations")
 IF_KEYS = ("then", "elif", "else")
-WAIT_KEYS = ("signal", "timeout", "default")
-APPROVAL_KEYS = ("signal", "name", "timeout", "default")
+WAIT_KEYS = ("signal", "correlation-key", "timeout", "default")
+APPROVAL_KEYS = ("signal", "name", "correlation-key", "timeout", "default")
 SLEEP_KEYS = ("for", "duration", "until")
 _BODY_KEYS = ("steps", "tasks")
 BRANCH_KEYS = ("if", "else", *_BODY_KEYS)
@@ -273,6 +273,12 @@ class Control:
         )
         if timeout is not None:
             draft.fields["timeout_ms"] = timeout
+        if "correlation-key" in entries:
+            node = entries["correlation-key"]
+            key = self._reader.text(node, f"{what}.correlation-key", scope)
+            if not key:
+                self._reader.report.add(f"{what}.correlation-key is empty", node)
+            draft.fields["correlation_key"] = key
         if "default" in entries:
             draft.fields["has_default"] = True
             draft.fields["default"] = self._reader.json(

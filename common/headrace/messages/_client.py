@@ -51,6 +51,8 @@ class SignalRun(_Mutation, frozen=True, kw_only=True, omit_defaults=True, tag="s
 
     name: str
     payload: Any = None
+    correlation_key: str = ""
+    """Only a wait with this key takes it; empty: one without."""
 
 
 class CancelRun(_Mutation, frozen=True, kw_only=True, omit_defaults=True, tag="cancel"):

@@ -208,6 +208,8 @@ class Wait(_Base, frozen=True, kw_only=True, omit_defaults=True, tag="wait"):
     default: Any = None
     """Outcome at the timeout (`timeout_ms`), if `has_default`; else the node fails."""
     has_default: bool = False
+    correlation_key: str = ""
+    """Only a signal that names the same key is taken; may hold expressions."""
 
 
 class Sleep(_Base, frozen=True, kw_only=True, omit_defaults=True, tag="sleep"):

@@ -324,3 +324,55 @@ def test_a_mutation_sent_again_is_answered_again_after_the_run_has_ended(how: st
     kit.advance(1)
     assert kit.state() in ("COMPLETED", "CANCELLED")
     assert not isinstance(send(), Refusal)
+
+
+def test_a_correlation_key_tells_waits_of_one_name_apart() -> None:
+    kit = Kit()
+    waits = [
+        wait(name, "paid", correlation_key="order-${{ inputs.n }}-" + name) for name in ("a", "b")
+    ]
+    kit.start(plan(*waits, wait("c", "paid")), input={"n": 7})
+    assert "waiting for signal paid:order-7-a" in kit.explain().reasons[0].reason
+    kit.signal("paid", {"sum": 1}, correlation_key="order-7-b")
+    assert (kit.status("a"), kit.status("b"), kit.status("c")) == (
+        "WAITING",
+        "COMPLETED",
+        "WAITING",
+    )
+    kit.signal("paid", {"sum": 2})
+    assert (kit.status("a"), kit.status("c")) == ("WAITING", "COMPLETED")
+    kit.kill(snapshot=True)
+    kit.signal("paid", {"sum": 3}, correlation_key="order-7-a")
+    assert kit.output("a")["sum"] == 3
+    assert kit.state() == "COMPLETED"
+
+
+def test_an_early_signal_with_a_key_is_kept_for_it() -> None:
+    kit = Kit()
+    kit.start(plan(sleep("s", 5), wait("w", "go", needs=["s"], correlation_key="k")))
+    kit.signal("go", 1, correlation_key="other")
+    kit.signal("go", 2, correlation_key="k")
+    kit.next_timer()
+    assert kit.output("w")["payload"] == 2
+
+
+@pytest.mark.parametrize("key", ["${{ inputs.none }}", "x" * 257])
+def test_a_correlation_key_that_is_none_fails_the_wait(key: str) -> None:
+    kit = Kit()
+    kit.start(plan(wait("w", "go", correlation_key=key)))
+    assert kit.state() == "FAILED"
+    assert "a correlation key has 1 to 256 characters" in kit.run().ended_reason
+
+
+def test_an_approval_records_who_and_the_comment() -> None:
+    kit = Kit()
+    kit.start(plan(wait("w", "release", approval=True), wait("v", "release", approval=True)))
+    kit.signal("release", None, actor="ann")
+    kit.signal("release", {"approved": False, "comment": "too early"}, actor="bob")
+    first, second = kit.output("v"), kit.output("w")
+    assert {(o["approved"], o["by"], o["comment"]) for o in (first, second)} == {
+        (True, "ann", ""),
+        (False, "bob", "too early"),
+    }
+    received = [entry.data for entry in kit.history() if entry.type == "SignalReceived"]
+    assert [data["actor"] for data in received] == ["ann", "bob"]

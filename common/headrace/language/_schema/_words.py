@@ -225,6 +225,7 @@ BRANCH: Words = {
 }
 WAIT: Words = {
     "signal": Word("Name of the signal; may hold expressions.", TEXT),
+    "correlation-key": Word("Only a signal that names the same key is taken.", TEXT),
     "timeout": Word("How long.", DURATION_OR_EXPRESSION),
     "default": Word("Outcome at the timeout; without it the step fails then.", JSON),
 }

@@ -22,7 +22,12 @@ from headrace.coordinator.core.nodes.loop import LoopKind
 from headrace.coordinator.core.nodes.sleep import SleepKind
 from headrace.coordinator.core.nodes.subworkflow import SubworkflowKind
 from headrace.coordinator.core.nodes.task import TaskKind, lane_of, push_ready
-from headrace.coordinator.core.nodes.wait import WaitKind, deliver_signals
+from headrace.coordinator.core.nodes.wait import (
+    CORRELATION_KEY_MAX,
+    WaitKind,
+    deliver_signals,
+    signal_address,
+)
 
 _TABLE: dict[int, NodeKind] = {
     program.TASK: TaskKind(),
@@ -37,6 +42,7 @@ KINDS: Final = tuple(_TABLE[number] for number in range(len(_TABLE)))
 """By the number of the kind in `Program.kind`."""
 
 __all__ = [
+    "CORRELATION_KEY_MAX",
     "KINDS",
     "NodeKind",
     "concurrency",
@@ -49,5 +55,6 @@ __all__ = [
     "lane_of",
     "push_ready",
     "rule_holds",
+    "signal_address",
     "timeout_ms",
 ]

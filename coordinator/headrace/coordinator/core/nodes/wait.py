@@ -13,6 +13,7 @@ from headrace.coordinator.core.nodes.fields import deadline_ms, evaluated
 from headrace.coordinator.core.nodes.kind import NodeKind
 from headrace.coordinator.core.state import Run, ShardState
 from headrace.coordinator.core.tick import Tick
+from headrace.errors import InvalidRequest
 from headrace.events import WaitEnded, WaitStarted
 from headrace.expressions import to_string
 from headrace.messages import WaitReason
@@ -20,6 +21,7 @@ from headrace.payloads import reference
 from headrace.plan import Wait
 
 _encode = msgspec.msgpack.Encoder().encode
+CORRELATION_KEY_MAX = 256
 
 
 class WaitKind(NodeKind):
@@ -31,7 +33,11 @@ class WaitKind(NodeKind):
         """Begin to wait; a signal that came early is taken at once."""
         wait = run.program.nodes[node]
         assert isinstance(wait, Wait)
-        name = to_string(evaluated(run, instance, wait.signal))
+        key = to_string(evaluated(run, instance, wait.correlation_key))
+        if wait.correlation_key and not 0 < len(key) <= CORRELATION_KEY_MAX:
+            text = f"a correlation key has 1 to {CORRELATION_KEY_MAX} characters, not {len(key)}"
+            raise InvalidRequest(text)
+        name = signal_address(to_string(evaluated(run, instance, wait.signal)), key)
         due_ms = deadline_ms(run, instance, wait.timeout_ms, tick.state.now_ms)
         tick.emit(run, WaitStarted(instance, name, due_ms))
         if due_ms:
@@ -64,6 +70,11 @@ class WaitKind(NodeKind):
         )
 
 
+def signal_address(name: str, key: str) -> str:
+    """Return by what a wait and a signal find each other: the name, and the key if there is one."""
+    return f"{name}:{key}" if key else name
+
+
 def deliver_signals(tick: Tick, run: Run) -> None:
     """Give kept signals to waits of their name, oldest to oldest; each is delivered once."""
     if not run.signals or not run.waits or run.state != status.RUNNING:
@@ -72,6 +83,8 @@ def deliver_signals(tick: Tick, run: Run) -> None:
         for instance in sorted(run.waits):
             if run.waits[instance] == signal.name and run.status[instance] == status.WAITING:
                 payload = msgspec.msgpack.decode(signal.payload)
+                wait = run.program.nodes[run.locate(instance)[0]]
+                assert isinstance(wait, Wait)
                 result: dict[str, Any] = {
                     "payload": payload,
                     "actor": signal.actor,
@@ -80,5 +93,7 @@ def deliver_signals(tick: Tick, run: Run) -> None:
                 }
                 if isinstance(payload, dict) and reference(payload) is None:
                     result = {**payload, **result}
+                if wait.approval:
+                    result = {"approved": True, "by": signal.actor, "comment": ""} | result
                 tick.emit(run, WaitEnded(instance, "signal", msgspec.Raw(_encode(result))))
                 break

@@ -8,8 +8,12 @@ import msgspec
 
 from headrace.coordinator.core.cancellation import cancel_run
 from headrace.coordinator.core.commands import Refusal, Reply
-from headrace.coordinator.core.nodes import deliver_signals
-from headrace.coordinator.core.requests.mutation import Handler, mutate, seen
+from headrace.coordinator.core.nodes import (
+    CORRELATION_KEY_MAX,
+    deliver_signals,
+    signal_address,
+)
+from headrace.coordinator.core.requests.mutation import Handler, mutate, over, seen
 from headrace.coordinator.core.state import Run
 from headrace.coordinator.core.takeover import rebuild
 from headrace.coordinator.core.tick import Tick
@@ -23,6 +27,9 @@ def _signal(tick: Tick, namespace: str, request: SignalRun) -> Reply:
     def apply(run: Run) -> Refusal | None:
         if len(run.signals) >= tick.limits.signals:
             return Refusal("limit-exceeded", f"{len(run.signals)} signals wait to be taken")
+        if len(request.correlation_key) > CORRELATION_KEY_MAX:
+            length = len(request.correlation_key)
+            return over("correlation key", length, CORRELATION_KEY_MAX, "characters")
         payload = _encode(request.payload)
         if len(payload) > tick.limits.input_bytes:
             return Refusal(
@@ -32,7 +39,7 @@ def _signal(tick: Tick, namespace: str, request: SignalRun) -> Reply:
         tick.emit(
             run,
             SignalReceived(
-                request.name,
+                signal_address(request.name, request.correlation_key),
                 msgspec.Raw(payload),
                 request.request_id,
                 request.not_after_ms,
