@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.worker.masks import Masker
+from support.worker_owner import make_task, output_of
 
 SECRETS = (
     "hunter2hunter2",
@@ -91,3 +92,28 @@ def test_a_copy_goes_its_own_way() -> None:
     second.add("another-one")
     assert first.text("hunter2hunter2 another-one") == "*** another-one"
     assert second.text("hunter2hunter2 another-one") == "*** ***"
+
+
+async def test_half_a_secret_is_not_left_where_a_text_is_cut(make_bench) -> None:
+    secret = "hunter2hunter2-and-more"
+    bench = make_bench(secrets={"TOKEN": secret})
+    long = "import sys\nsys.stdout.write('y' * 70_000 + SECRET * 3_000)\n".replace(
+        "SECRET", repr(secret)
+    )
+    result = await bench.run_one(
+        make_task("default/1", uses="shell", inputs={"run": long, "shell": "python"})
+    )
+    output = output_of(result)
+    assert output["stdout-truncated"]
+    assert "hunter" not in output["stdout"]
+    assert "-more" not in output["stdout"].replace("***", "")
+    for number, length in enumerate((280, 290, 295)):
+        run = f"echo {'x' * length}{secret} >&2; exit 1"
+        failed = await bench.run_one(
+            make_task(f"default/{2 + number}", uses="shell", inputs={"run": run})
+        )
+        assert "hunter" not in failed.error.message
+    cut = await bench.run_one(
+        make_task("default/9", uses="file/read", inputs={"path": "/none" + "x" * 3_980 + secret})
+    )
+    assert "hunt" not in cut.error.message

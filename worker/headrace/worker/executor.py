@@ -421,12 +421,10 @@ class Executor:
             status, why = stopped(stop)
             self._end(assignment, context, status, _EMPTY, why, context.result_extra())
         else:
-            why = failure(error)
+            why = failure(error, self._masker_of(context))
             if is_surprise(error):
                 for line in traceback_lines(error):
                     context.log(line, stream="system")
-            message = self._masker_of(context).text(why.message)
-            why = StepError(why.type, message, why.retryable)
             raw, extra = msgspec.Raw(output), context.result_extra()
             self._end(assignment, context, ResultStatus.FAILED, raw, why, extra)
 

@@ -67,13 +67,21 @@ class Masker:
         self._pattern = self._bytes = None
         return True
 
-    def text(self, text: str) -> str:
-        """Return *text* without the values."""
+    def tail(self, text: str) -> str:
+        """Return what may be shown of the end of a longer text: it may begin within a value."""
         if not self._values:
             return text
-        if self._pattern is None:
-            self._pattern = re.compile("|".join(map(re.escape, self._ordered())))
-        return self._pattern.sub(SHOWN, text)
+        cut = max(map(len, self._values)) - 1
+        for found in self._in_text().finditer(text):
+            if found.end() > cut:
+                # Cut before a value, never within one.
+                cut = min(cut, found.start())
+                break
+        return text[cut:]
+
+    def text(self, text: str) -> str:
+        """Return *text* without the values."""
+        return self._in_text().sub(SHOWN, text) if self._values else text
 
     def packed(self, data: bytes) -> bytes:
         """Return a msgpack value with the values hidden in its strings."""
@@ -98,6 +106,11 @@ class Masker:
     def _ordered(self) -> list[str]:
         # The longest first, so that a value which contains another one goes as a whole.
         return sorted(self._values, key=len, reverse=True)
+
+    def _in_text(self) -> re.Pattern[str]:
+        if self._pattern is None:
+            self._pattern = re.compile("|".join(map(re.escape, self._ordered())))
+        return self._pattern
 
     def _in_bytes(self) -> re.Pattern[bytes]:
         if self._bytes is None:

@@ -10,6 +10,7 @@ from headrace.errors import HeadraceError
 from headrace.messages import ResultStatus, StepError
 from headrace.worker.core import Stop
 from headrace.worker.handlers import HandlerError
+from headrace.worker.masks import Masker
 
 MESSAGE_CHARS_MAX: Final = 4_000
 TRACEBACK_LINES_MAX: Final = 60
@@ -26,13 +27,18 @@ class NotGranted(Exception):
     """The owner says that this at-most-once attempt must not run."""
 
 
-def failure(error: BaseException) -> StepError:
-    """Return what users see of *error*: never a traceback."""
+def failure(error: BaseException, masker: Masker) -> StepError:
+    """Return what users see of *error*: never a traceback, and no secret.
+
+    It is masked before it is cut, or half a secret might be left.
+    """
     if isinstance(error, HandlerError):
-        return StepError(error.type, error.message[:MESSAGE_CHARS_MAX], error.retryable)
-    if isinstance(error, HeadraceError):
-        return StepError(error.code, str(error)[:MESSAGE_CHARS_MAX])
-    return StepError(type(error).__name__, str(error)[:MESSAGE_CHARS_MAX])
+        message = masker.text(error.message)[:MESSAGE_CHARS_MAX]
+        return StepError(error.type, message, error.retryable)
+    message = masker.text(str(error))[:MESSAGE_CHARS_MAX]
+    return StepError(
+        error.code if isinstance(error, HeadraceError) else type(error).__name__, message
+    )
 
 
 def is_surprise(error: BaseException) -> bool:

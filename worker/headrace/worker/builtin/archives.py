@@ -200,8 +200,7 @@ def _untar(archive: Path, scratch: Path, form: Format, limits: _Limits) -> None:
                 # A link of this name would lead the bytes elsewhere.
                 target.unlink(missing_ok=True)
                 limits.copy(packed, target)
-                if safe.mode is not None:
-                    target.chmod(safe.mode & 0o755 | 0o600)
+                target.chmod(safe.mode & 0o755 | 0o600)
         _check_links(archive, scratch)
 
 

@@ -98,7 +98,7 @@ async def script(ctx: Context, inputs: ScriptInputs) -> dict[str, Any]:
     outputs["result"] = parse_result(stdout)
     if len(stdout) > CAPTURE_TAIL_BYTES:
         # It is in the result already.
-        outputs["stdout"] = stdout[-CAPTURE_TAIL_BYTES:]
+        outputs["stdout"] = ctx.output.masker.tail(stdout[-CAPTURE_TAIL_BYTES:])
         outputs["stdout-truncated"] = True
     return outputs
 

@@ -241,11 +241,14 @@ def _outcome(
     outputs: dict[str, Any] = lines.outputs | files.outputs()
     outputs["exit-code"] = finished.code
     outputs["stdout"] = finished.stdout
+    masker = ctx.output.masker
     if finished.truncated:
+        outputs["stdout"] = masker.tail(finished.stdout)
         outputs["stdout-truncated"] = True
     if finished.code != 0:
         how = f"exit code {finished.code}" if finished.code > 0 else f"signal {-finished.code}"
-        last = finished.stderr_last.strip()[:300]
+        # Masked before it is cut: half a secret would be shown.
+        last = masker.text(finished.stderr_last.strip())[:300]
         raise HandlerError("exit-code", f"{how}: {last}" if last else how, output=outputs)
     if lines.refused:
         raise HandlerError("refused-command", lines.refused, False, output=outputs)

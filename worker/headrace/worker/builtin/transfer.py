@@ -125,7 +125,7 @@ async def _with_storage(
             path = workspace_path(ctx, target.name)
             path = path / source.name.rpartition("/")[2] if path.is_dir() else path
             size = await _download(source, path, inputs)
-    except (FileNotFoundError, exceptions.NotFoundError) as error:
+    except FileNotFoundError as error:
         raise HandlerError("not-found", f"{source}: not there ({_short(error)})", False) from error
     except exceptions.AlreadyExistsError as error:
         raise HandlerError("exists", f"{target} is there already", False) from error
@@ -207,11 +207,10 @@ async def _from_store_to_store(source: Place, target: Place, inputs: TransferInp
 
 async def _refuse_existing(store: S3Store, target: Place) -> None:
     import obstore
-    from obstore import exceptions
 
     try:
         await obstore.head_async(store, target.name)
-    except (FileNotFoundError, exceptions.NotFoundError):
+    except FileNotFoundError:
         return
     raise HandlerError("exists", f"{target} is there already", retryable=False)
 
