@@ -15,8 +15,9 @@ from headrace.coordinator.core import (
     fold,
     status,
 )
+from headrace.coordinator.core.saga import Saga
 from headrace.coordinator.core.state import Counts, Family, Job, KeyRecord, Scope
-from headrace.events import JobRestarted
+from headrace.events import JobRestarted, NodeRestarted
 
 BUILTIN = frozenset({"noop"})
 
@@ -34,7 +35,7 @@ def legal_only() -> Iterator[None]:
     def watched(state: ShardState, run: Run, event: Any) -> None:
         before = bytes(run.status)
         evolve(state, run, event)
-        if isinstance(event, JobRestarted):
+        if isinstance(event, JobRestarted | NodeRestarted):
             return
         for instance, (old, new) in enumerate(zip(before, run.status, strict=False)):
             if old != new:
@@ -67,7 +68,7 @@ _DERIVED = {"programs", "leading", "agenda", "outbox_news", "builtin", "program"
 
 def facts(value: Any) -> Any:
     """Return any part of the state as plain data, by looking at all attributes that there are."""
-    if isinstance(value, ShardState | Run | Counts | Family | Job | Scope | KeyRecord):
+    if isinstance(value, ShardState | Run | Counts | Family | Job | Saga | Scope | KeyRecord):
         names = getattr(type(value), "__slots__", None) or vars(value)
         found = {name: getattr(value, name) for name in names if name not in _DERIVED}
         if isinstance(value, ShardState):

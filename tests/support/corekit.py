@@ -37,6 +37,7 @@ from headrace.messages import (
     Explanation,
     HistoryEntry,
     PauseRun,
+    ResolveStep,
     ResultBatch,
     ResultExtra,
     ResultStatus,
@@ -219,6 +220,9 @@ class Kit:
 
     def resume(self, run: str = "r", **options: Any) -> Any:
         return self._mutate(ResumeRun, run, options)
+
+    def resolve(self, step: str, resolution: str, run: str = "r", **options: Any) -> Any:
+        return self._mutate(ResolveStep, run, {"step": step, "resolution": resolution, **options})
 
     # -- workers ----------------------------------------------------------------------------
 

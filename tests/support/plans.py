@@ -14,6 +14,7 @@ from headrace.plan import (
     Join,
     Loop,
     Node,
+    OnFailure,
     Plan,
     Sleep,
     Subworkflow,
@@ -119,6 +120,44 @@ def key(name: str, **options: Any) -> Concurrency:
     return Concurrency(group=name, **options)
 
 
+def policy(action: str, **options: Any) -> OnFailure:
+    """What follows a failure."""
+    return OnFailure(action=action, **options)  # type: ignore[arg-type]
+
+
+_HANDLERS = {"compensate": "compensate", "on_failure": "handler", "reconcile": "unknown_handler"}
+
+
+def _with_dormant(children: tuple[Spec, ...]) -> list[Spec]:
+    """Put what steps name as specs (`compensate`, `on_failure`, `reconcile`) behind them."""
+    found: list[Spec] = []
+    for child in children:
+        found.append(child)
+        for option in _HANDLERS:
+            handler = child.options.get(option)
+            if isinstance(handler, Spec):
+                options = {**handler.options, "dormant": True}
+                found.append(handler._replace(name=f"{child.name}~{option}", options=options))
+    return found
+
+
+def _named(spec: Spec, indexes: dict[str, int]) -> dict[str, Any]:
+    """Return the options of *spec*, handlers by their index."""
+    options = dict(spec.options)
+    for option in _HANDLERS:
+        if not isinstance(options.get(option), Spec):
+            continue
+        del options[option]
+        index = indexes[f"{spec.name}~{option}"]
+        if option == "compensate":
+            options["compensate"] = index
+        elif option == "on_failure":
+            options["on_failure"] = policy("run", handler=index)
+        else:
+            options |= {"on_unknown": "run", "unknown_handler": index}
+    return options
+
+
 def plan(
     *children: Spec, name: str = "test", root: dict[str, Any] | None = None, **options: Any
 ) -> Plan:
@@ -130,28 +169,42 @@ def plan(
     return found
 
 
-def _add(nodes: list[Any], spec: Spec, parent: int, needs: tuple[int, ...]) -> int:
+def _add(
+    nodes: list[Any],
+    spec: Spec,
+    parent: int,
+    needs: tuple[int, ...],
+    around: dict[str, int] | None = None,
+) -> int:
     index = len(nodes)
     nodes.append(None)
+    children = _with_dormant(spec.children)
     indexes: dict[str, int] = {}
     # Siblings may be needed before they are numbered, so sizes come first.
     at = index + 1
-    for child in spec.children:
+    for child in children:
         indexes[child.name] = at
         at += _size(child)
     sequence = spec.options.get("kind") in SEQUENCES and spec.make is Group
     before: tuple[int, ...] = ()
-    for child in spec.children:
+    for child in children:
+        if child.options.get("dormant"):
+            _add(nodes, child, index, (), indexes)
+            continue
         found = before if sequence else tuple(indexes[name] for name in child.needs)
-        before = (_add(nodes, child, index, found),)
+        before = (_add(nodes, child, index, found, indexes),)
     nodes[index] = spec.make(
-        name=spec.name, parent=parent, size=len(nodes) - index, needs=needs, **spec.options
+        name=spec.name,
+        parent=parent,
+        size=len(nodes) - index,
+        needs=needs,
+        **_named(spec, around or {}),
     )
     return index
 
 
 def _size(spec: Spec) -> int:
-    return 1 + sum(_size(child) for child in spec.children)
+    return 1 + sum(_size(child) for child in _with_dormant(spec.children))
 
 
 def chain(length: int, **options: Any) -> Plan:

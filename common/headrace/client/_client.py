@@ -32,6 +32,7 @@ from headrace.messages import (
     ListRuns,
     LogLines,
     PauseRun,
+    ResolveStep,
     ResumeRun,
     RunPage,
     RunView,
@@ -338,6 +339,18 @@ class Client:
         """Go on after a pause."""
         await self._change(run, ResumeRun(run=run, **self._stamp()))
 
+    async def resolve(
+        self, run: str, step: str, resolution: str, output: dict[str, Any] | None = None
+    ) -> None:
+        """Decide on the step at a path whose end is open: `completed`, `failed` or `retry`.
+
+        Raises also `InvalidRequest`.
+        """
+        request = ResolveStep(
+            run=run, step=step, resolution=resolution, output=output or {}, **self._stamp()
+        )
+        await self._change(run, request)
+
     async def signal(
         self, run: str, name: str, payload: Any = None, *, correlation_key: str = ""
     ) -> None:
@@ -397,7 +410,7 @@ class Client:
             await asyncio.sleep(0.25)
 
     async def _change(
-        self, run: str, request: CancelRun | PauseRun | ResumeRun | SignalRun
+        self, run: str, request: CancelRun | PauseRun | ResumeRun | SignalRun | ResolveStep
     ) -> None:
         await self._lookup.change(run, request, within_s=MUTATION_S)
 

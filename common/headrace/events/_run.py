@@ -79,6 +79,10 @@ class StepFailed(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=5):
     extra: ResultExtra | None = None
     tolerated: bool = False
     """Final, and counts as success for those that need it (`continue-on-error`)."""
+    skipped: bool = False
+    """Final, and counts as SKIPPED; those that need it go on (`on-failure: skip`)."""
+    handler: int = -1
+    """Above 0: not final yet; this handler is run and decides (`on-failure: run`)."""
 
 
 class StepLost(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=6):
@@ -114,6 +118,10 @@ class StepUnknown(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=9)
     attempt: int
     worker: str
     tolerated: bool = False
+    held: bool = False
+    """Not its end yet: a handler or a person finds out what became of it (`on-unknown`)."""
+    handler: int = -1
+    """The handler that is run; -1: a person is asked."""
 
 
 class StepSkipped(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=10):
@@ -231,6 +239,8 @@ class CancelRequested(msgspec.Struct, frozen=True, array_like=True, gc=False, ta
     """The run ends FAILED instead of CANCELLED (its own deadline passed)."""
     spared: list[int] | None = None
     """Dispatched steps whose condition asks for them even now: they are not stopped."""
+    gives_up: bool = False
+    """Compensations are stopped, too: it was asked a second time."""
 
 
 class RunPaused(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=22):
@@ -324,6 +334,49 @@ class ChildEnded(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=41)
     tolerated: bool = False
 
 
+class StepResolved(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=50):
+    """The open end of a step is decided, by its handler or by a person."""
+
+    step: int
+    resolution: str
+    """`completed`, `failed`, `skipped`, `retry` (it is ready again) or `unknown` (nobody will
+    find out)."""
+    output: msgspec.Raw = msgspec.Raw(b"\x80")
+    tolerated: bool = False
+    handler: int = -1
+    """Who decided; -1: a person."""
+    request_id: str = ""
+    not_after_ms: int = 0
+    actor: str = ""
+
+
+class CompensationStarted(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=51):
+    """A group stops: what has completed in it is undone before it ends with `status`."""
+
+    node: int
+    status: int
+    cause: int = -1
+    """The step that failed first; -1: the group itself, or a cancel."""
+    reason: str = ""
+    """``type: message``."""
+    retry: bool = False
+    """Then it begins anew."""
+
+
+class CompensationScheduled(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=52):
+    """The compensation `node` of a completed step begins."""
+
+    node: int
+    step: int
+
+
+class NodeRestarted(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=53):
+    """All of a group is undone: it begins anew (`compensate-and-retry`)."""
+
+    node: int
+    due_ms: int = 0
+
+
 RunEvent: TypeAlias = (
     RunCreated
     | RunStarted
@@ -357,4 +410,8 @@ RunEvent: TypeAlias = (
     | RunQuarantined
     | ChildStarted
     | ChildEnded
+    | StepResolved
+    | CompensationStarted
+    | CompensationScheduled
+    | NodeRestarted
 )

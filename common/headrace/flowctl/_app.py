@@ -36,6 +36,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "pause": ("_cmd_control:pause", "Start no more steps of a run."),
         "resume": ("_cmd_control:resume", "Go on with a paused run."),
         "signal": ("_cmd_control:signal", "Send a signal to a run."),
+        "resolve": ("_cmd_control:resolve", "Say what became of a step that is UNKNOWN."),
         "rerun": ("_cmd_submit:rerun", "Start a run again."),
     },
     "Write workflows": {

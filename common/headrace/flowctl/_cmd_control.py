@@ -1,4 +1,4 @@
-"""Commands that change a run: `cancel`, `pause`, `resume`, `signal`."""
+"""Commands that change a run: `cancel`, `pause`, `resume`, `signal`, `resolve`."""
 
 from __future__ import annotations
 
@@ -111,3 +111,37 @@ def signal(
         await client.signal(run, name, value, correlation_key=correlation_key)
 
     _change(settings, run, f"signal {name} sent", send)
+
+
+@click.command()
+@click.argument("run")
+@click.argument("step")
+@click.option("--completed", "resolution", flag_value="completed", help="It took effect.")
+@click.option("--failed", "resolution", flag_value="failed", help="It did not, and is to fail.")
+@click.option("--retry", "resolution", flag_value="retry", help="It did not: run it again.")
+@click.option("--outputs", "outputs", metavar="JSON", help="Outputs of a completed one; or @FILE.")
+@shared_options
+@pass_settings
+def resolve(
+    settings: Settings, run: str, step: str, resolution: str | None, outputs: str | None
+) -> None:
+    """Say what became of STEP (a path), whose worker was lost after it had claimed its effect.
+
+    \b
+    Examples:
+      flowctl resolve 01k3x… pay/charge --completed --outputs '{"id": "ch_1"}'
+      flowctl resolve 01k3x… pay/charge --retry
+    """
+    if resolution is None:
+        raise click.UsageError("one of --completed, --failed and --retry is needed")
+    value = parse_payload(outputs) if outputs is not None else {}
+    if outputs is not None and resolution != "completed":
+        raise click.UsageError("--outputs goes with --completed")
+    if not isinstance(value, dict):
+        raise click.UsageError("--outputs must be a JSON object")
+    _change(
+        settings,
+        run,
+        f"step {step} is {'run again' if resolution == 'retry' else resolution}",
+        lambda client: client.resolve(run, step, resolution, value),
+    )

@@ -71,6 +71,17 @@ class ResumeRun(_Mutation, frozen=True, kw_only=True, omit_defaults=True, tag="r
     """Go on after a pause."""
 
 
+class ResolveStep(_Mutation, frozen=True, kw_only=True, omit_defaults=True, tag="resolve"):
+    """Say what became of a step that is UNKNOWN and waits for a person (`on-unknown: wait`)."""
+
+    step: str
+    """Its path."""
+    resolution: str
+    """`completed`, `failed` or `retry`."""
+    output: dict[str, Any] = {}
+    """Of a completed one."""
+
+
 class GetRun(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="get"):
     """Result: `RunView`. `wait_ms` above 0: answer when it has ended, or then."""
 
@@ -130,6 +141,7 @@ ClientRequest: TypeAlias = (
     | CancelRun
     | PauseRun
     | ResumeRun
+    | ResolveStep
     | GetRun
     | GetHistory
     | GetExplanation

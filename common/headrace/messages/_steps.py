@@ -27,6 +27,8 @@ class TaskOptions(msgspec.Struct, frozen=True, omit_defaults=True):
     `runner`); inputs and env still hold them then."""
     title: str = ""
     workflow: str = ""
+    round: int = 0
+    """How often what is around the step was undone and begun anew: part of the idempotency key."""
 
 
 class Task(msgspec.Struct, frozen=True, array_like=True, gc=False):

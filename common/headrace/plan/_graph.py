@@ -109,6 +109,19 @@ TriggerRule: TypeAlias = Literal[
 is skipped because of a failure counts as failed; `continue-on-error` as success."""
 
 
+class OnFailure(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What follows when a node has failed for good: its retries are used up."""
+
+    action: Literal["skip", "abort", "compensate", "compensate-and-retry", "run", "fail"]
+    """`skip`: it counts as SKIPPED, what needs it goes on. `abort`: the run fails at once.
+    `compensate`: what has completed is undone first. `run`: a handler decides. `fail`: no policy,
+    whatever is inherited."""
+    handler: int = -1
+    """For `run`: the dormant sibling that is run."""
+    rounds: int = 3
+    """For `compensate-and-retry`: how often it is done in all."""
+
+
 class _Base(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What every node has."""
 
@@ -131,6 +144,12 @@ class _Base(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     position: Position = Position()
     trigger_rule: TriggerRule | None = None
     """What must have become of `needs`; None: what the condition asks (`success()`)."""
+    on_failure: OnFailure | None = None
+    """Nodes below inherit it. What `compensate` undoes: what is below the group that says so; said
+    by another node, below its job, else in the whole run."""
+    dormant: bool = False
+    """Does not begin by itself, and its container does not wait for it: a sibling's `compensate`,
+    `on_failure` or `unknown_handler` names it."""
 
 
 class Task(_Base, frozen=True, kw_only=True, omit_defaults=True, tag="task"):
@@ -150,6 +169,12 @@ class Task(_Base, frozen=True, kw_only=True, omit_defaults=True, tag="task"):
     heartbeat_timeout_ms: int | None = None
     effect: Literal["at-least-once", "at-most-once"] = "at-least-once"
     priority: int = 0
+    compensate: int = -1
+    """The dormant sibling that undoes this step once it has completed; -1: none."""
+    on_unknown: Literal["fail", "wait", "run"] = "fail"
+    """When nobody knows whether an at-most-once effect took place: `wait` for a person."""
+    unknown_handler: int = -1
+    """For `on_unknown: run`: the dormant sibling that finds out."""
 
 
 class Group(_Base, frozen=True, kw_only=True, omit_defaults=True, tag="group"):
@@ -170,6 +195,8 @@ class Group(_Base, frozen=True, kw_only=True, omit_defaults=True, tag="group"):
     call: Call | None = None
     cancel_timeout_ms: int | str | None = None
     """How long steps of a job may still run after a cancel; None: the default."""
+    on_cancel: Literal["", "compensate"] = ""
+    """Of the root: what has completed is undone when the run is cancelled."""
 
 
 class Loop(_Base, frozen=True, kw_only=True, omit_defaults=True, tag="loop"):

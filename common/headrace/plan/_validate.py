@@ -55,11 +55,14 @@ def validate_plan(plan: Plan, *, depth: int = 1) -> None:
     if not problems:
         children: list[list[int]] = [[] for _ in nodes]
         for index in range(1, len(nodes)):
-            children[nodes[index].parent].append(index)
+            if not nodes[index].dormant:
+                children[nodes[index].parent].append(index)
+        problems += _dormant(nodes)
         for index, node in enumerate(nodes):
             problems.extend(_node(index, node))
             if isinstance(node, Subworkflow):
                 problems.extend(_subworkflow(index, node, depth))
+            problems.extend(_handlers(nodes, index, node))
             if children[index] or isinstance(node, (Loop, Choice)):
                 problems.extend(_children(nodes, index, children[index]))
             if len(problems) >= _PROBLEMS_MAX:
@@ -144,6 +147,53 @@ def _loop(index: int, node: Loop) -> Iterable[str]:
         yield f"node {index}: a repetition has a number or a condition"
     if not 1 <= node.limit <= ITERATIONS_MAX:
         yield f"node {index}: a limit of iterations is from 1 to {ITERATIONS_MAX}"
+
+
+def handlers_of(node: Node) -> tuple[int, ...]:
+    """Return the dormant nodes that *node* names."""
+    found = [node.on_failure.handler] if node.on_failure is not None else []
+    if isinstance(node, Task):
+        found += [node.compensate, node.unknown_handler]
+    return tuple(index for index in found if index >= 0)
+
+
+def _dormant(nodes: tuple[Node, ...]) -> list[str]:
+    """Check that each dormant node is named by one sibling, and waits for nothing."""
+    named: dict[int, int] = {}
+    for index, node in enumerate(nodes):
+        for handler in handlers_of(node):
+            if not 0 < handler < len(nodes) or not nodes[handler].dormant:
+                return [f"node {index} names node {handler}, which is not dormant"]
+            if nodes[handler].parent != node.parent or handler in named:
+                return [f"node {handler} must be named by one sibling"]
+            named[handler] = index
+    inside = 0
+    for index, node in enumerate(nodes):
+        if any(nodes[need].dormant for need in node.needs if 0 <= need < len(nodes)):
+            return [f"node {index} needs a dormant node"]
+        if index < inside and (node.dormant or node.on_failure is not None or handlers_of(node)):
+            return [f"node {index}: what handles failures has no such policies itself"]
+        if not node.dormant:
+            continue
+        if index not in named or node.needs or not isinstance(nodes[node.parent], Group):
+            return [f"node {index} is dormant: a sibling in a group names it, and it needs nothing"]
+        inside = max(inside, index + node.size)
+    return []
+
+
+def _handlers(nodes: tuple[Node, ...], index: int, node: Node) -> Iterable[str]:
+    policy = node.on_failure
+    if policy is not None:
+        if (policy.action == "run") != (policy.handler >= 0):
+            yield f"node {index}: 'run' names a handler, and nothing else does"
+        if policy.action == "run" and not isinstance(node, (Task, Wait)):
+            yield f"node {index}: only steps and waits have a handler"
+        if policy.rounds < 1:
+            yield f"node {index}: at least one round"
+    if isinstance(node, Task) and (node.on_unknown == "run") != (node.unknown_handler >= 0):
+        yield f"node {index}: 'run' names a handler, and nothing else does"
+    if isinstance(node, Group) and node.on_cancel and index:
+        yield f"node {index}: only a whole workflow has 'on_cancel'"
 
 
 def _children(nodes: tuple[Node, ...], index: int, children: list[int]) -> Iterable[str]:

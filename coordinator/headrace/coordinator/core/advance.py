@@ -9,7 +9,14 @@ from __future__ import annotations
 from headrace.coordinator.core import program as kinds
 from headrace.coordinator.core import status
 from headrace.coordinator.core.endings import end_run
-from headrace.coordinator.core.nodes import KINDS, fail_node, is_wanted, push_ready, rule_holds
+from headrace.coordinator.core.nodes import (
+    KINDS,
+    decide,
+    fail_node,
+    is_wanted,
+    push_ready,
+    rule_holds,
+)
 from headrace.coordinator.core.state import Run
 from headrace.coordinator.core.tick import Tick
 from headrace.errors import HeadraceError
@@ -59,7 +66,7 @@ def _enable(tick: Tick, run: Run, instance: int) -> None:
         return
     if wanted:
         _begin(tick, run, instance, node)
-    elif run.cancelling:
+    elif run.cancelling and not run.undoes(instance):
         tick.emit(run, StepCancelled(instance, run.attempt[instance], "", run.cancel_reason))
     else:
         reason = "needs" if run.taint[instance] & 3 else "condition"
@@ -77,7 +84,10 @@ def _begin(tick: Tick, run: Run, instance: int, node: int) -> None:
 
 
 def _settle(tick: Tick, run: Run, container: int) -> None:
-    """Look whether a container, or the run, has ended."""
+    """Look whether a container, or the run, has ended, or a handler has decided."""
+    if run.held and container in run.held:
+        decide(tick, run, container)
+        return
     if run.status[container] == status.RUNNING:
         kind = run.program.kind[run.locate(container)[0]]
         KINDS[kind].child_ended(tick, run, container)

@@ -11,7 +11,7 @@ from headrace.coordinator.core.contexts import Contexts, functions
 from headrace.coordinator.core.state import Run
 from headrace.coordinator.core.tick import Tick
 from headrace.errors import HeadraceError
-from headrace.events import CancelRequested, RunEnded, StepCancelled
+from headrace.events import CancelRequested, RunEnded, StepCancelled, StepResolved
 from headrace.expressions import truthy
 from headrace.messages import CancelRun, CancelStep
 
@@ -19,7 +19,7 @@ from headrace.messages import CancelRun, CancelStep
 def cancel_run(tick: Tick, run: Run, reason: str, request: CancelRun | None = None) -> None:
     """Cancel a run: stop what is dispatched, cancel what waits, let `always()` steps run.
 
-    Asked a second time, it stops running `always()` steps too.
+    Compensations that have begun go on. Asked a second time, it stops all of these, too.
     """
     if run.quarantined:
         _end_quarantined(tick, run, reason)
@@ -36,6 +36,7 @@ def cancel_run(tick: Tick, run: Run, reason: str, request: CancelRun | None = No
             request.not_after_ms if request else 0,
             request.actor if request else "",
             spared=spared or None,
+            gives_up=run.cancelling and bool(run.sagas),
         ),
     )
     if run.state == status.PENDING:
@@ -66,12 +67,19 @@ def fail_run(tick: Tick, run: Run, reason: str) -> None:
 def cancel_waiting(tick: Tick, run: Run) -> None:
     """Cancel what waits or is ready; what is dispatched gets an order to stop."""
     tick.stop_doomed(run)
+    for instance in sorted(run.held):
+        if run.status[instance] == status.UNKNOWN:
+            # Nobody will find out any more.
+            tick.emit(run, StepResolved(instance, "unknown", handler=run.held[instance]))
+    given_up = any(saga.stopped for saga in run.sagas.values())
     for instance in range(len(run.status)):
         value = run.status[instance]
+        if run.sagas and not given_up and run.undoes(instance):
+            continue
         waits = value == status.WAITING or (
             value == status.PENDING
             and not run.waiting[instance]
-            and run.is_open(run.parent(instance))
+            and (run.is_open(run.parent(instance)) or instance in run.handlers)
             and instance != 0
         )
         if waits and not _wants_to_run(run, instance):

@@ -34,12 +34,19 @@ _FAILED_BEFORE = 2
 
 def outcome(run: Run, instance: int) -> str:
     """Return `success failure cancelled skipped`, or "" while it has not ended."""
+    if instance in run.errors and run.status[instance] == status.SKIPPED:
+        # Its policy made it count as skipped.
+        return "failure"
+    if instance in run.held:
+        return "failure"
     return RESULTS.get(run.status[instance], "")
 
 
 def conclusion(run: Run, instance: int) -> str:
     """Return the outcome after `continue-on-error`."""
-    return "success" if instance in run.tolerated else outcome(run, instance)
+    if instance in run.tolerated:
+        return "success"
+    return RESULTS.get(run.status[instance], "")
 
 
 def _read(data: bytes) -> Any:
@@ -146,6 +153,7 @@ class Contexts(Mapping[str, Any]):
             "matrix": lambda: self._item("matrix"),
             "strategy": self._strategy,
             "loop": self._loop,
+            "failure": self._failure,
         }
 
     def __getitem__(self, name: str) -> Any:
@@ -252,7 +260,7 @@ class Contexts(Mapping[str, Any]):
     def _job(self) -> dict[str, Any]:
         run = self._run
         state = "success"
-        if run.cancelling:
+        if run.cancelling and not run.undoes(self._instance):
             state = "cancelled"
         elif run.taint[self._instance] & _FAILED_BEFORE:
             state = "failure"
@@ -352,6 +360,29 @@ class Contexts(Mapping[str, Any]):
             "tasks": _Siblings(self._run, levels, self._task_view),
         }
 
+    def _failure(self) -> dict[str, Any]:
+        """What has failed, seen from what handles it: a handler or a compensation."""
+        run = self._run
+        at = next((at for at in self._ancestors() if at in run.handlers), -1)
+        if at < 0:
+            return {}
+        step = run.handlers[at]
+        if run.undoes(at):
+            saga = run.sagas.get(run.saga_around(step))
+            if saga is None or saga.cause < 0:
+                kind, _, message = (saga.reason if saga else "").partition(": ")
+                if not kind and run.cancelling:
+                    kind, message = "cancelled", run.cancel_reason
+                return {"step": "", "kind": kind, "error": message, "attempt": 0}
+            step = saga.cause
+        error = run.errors.get(step)
+        return {
+            "step": run.path(step),
+            "kind": error.type if error is not None else "",
+            "error": error.message if error is not None else "",
+            "attempt": run.attempt[step],
+        }
+
     def _strategy(self) -> dict[str, Any]:
         for scope in self._scopes():
             node = self._loop_node(scope)
@@ -373,7 +404,7 @@ def functions(
     *cancelling*: as if the run were being cancelled.
     """
     taint = run.taint[instance]
-    cancelling = cancelling or run.cancelling
+    cancelling = (cancelling or run.cancelling) and not run.undoes(instance)
 
     def named(names: tuple[Any, ...], wanted: str) -> list[bool]:
         contexts = Contexts(run, instance)

@@ -29,6 +29,10 @@ def end_run(tick: Tick, run: Run) -> None:
         state = status.COMPLETED
     if not reason and state in (status.FAILED, status.CANCELLED):
         reason = failure_reason(run, state)
+    if run.uncompensated:
+        left = ", ".join(map(run.path, sorted(run.uncompensated)))
+        if "not compensated" not in reason:
+            reason = f"{reason}; not compensated: {left}"[:1_000]
     output = _run_output(run) if state == status.COMPLETED else EMPTY_MAP
     if len(output) > tick.limits.output_bytes:
         # Nobody declared it; the steps' own outputs are there to be read.

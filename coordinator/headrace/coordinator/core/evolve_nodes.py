@@ -5,8 +5,10 @@ from __future__ import annotations
 from array import array
 
 from headrace.coordinator.core import status
+from headrace.coordinator.core.saga import Saga
 from headrace.coordinator.core.state import EMPTY_MAP, Counts, Run, Scope, ShardState
 from headrace.coordinator.core.surroundings import (
+    call_for,
     cancel_below,
     drop_key,
     ended,
@@ -14,7 +16,17 @@ from headrace.coordinator.core.surroundings import (
     start_container,
     wake_job,
 )
-from headrace.events import Expanded, JobMoved, JobRestarted, KeyRequested, NodeEnded, NodeStarted
+from headrace.events import (
+    CompensationScheduled,
+    CompensationStarted,
+    Expanded,
+    JobMoved,
+    JobRestarted,
+    KeyRequested,
+    NodeEnded,
+    NodeRestarted,
+    NodeStarted,
+)
 from headrace.messages import StepError
 
 
@@ -33,6 +45,8 @@ def node_ended(state: ShardState, run: Run, event: NodeEnded) -> None:
     if output != EMPTY_MAP:
         run.outputs[instance] = output
     run.due.pop(instance, None)
+    if run.sagas:
+        _saga_ended(run, instance)
     if run.node_keys or run.family:
         drop_key(state, run, instance)
     if event.reason:
@@ -53,6 +67,15 @@ def node_ended(state: ShardState, run: Run, event: NodeEnded) -> None:
     ok = event.status == status.COMPLETED or event.tolerated
     failed = event.status == status.FAILED and not event.tolerated
     ended(state, run, instance, ok=ok, failed=failed)
+
+
+def _saga_ended(run: Run, instance: int) -> None:
+    """What a stopped compensation has left undone is to be told."""
+    saga = run.sagas.pop(instance, None)
+    if saga is not None:
+        for step in [step for step in run.undo if run.is_below(step, instance)]:
+            del run.undo[step]
+            run.uncompensated.append(step)
 
 
 def expanded(state: ShardState, run: Run, event: Expanded) -> None:
@@ -94,18 +117,27 @@ def expanded(state: ShardState, run: Run, event: Expanded) -> None:
 
 def job_restarted(state: ShardState, run: Run, event: JobRestarted) -> None:
     """Fold `JobRestarted`."""
-    instance = event.node
-    program = run.program
+    due = run.due.get(event.node)
+    _begin_anew(state, run, event.node)
+    if due:
+        run.due[event.node] = due
+
+
+def _begin_anew(state: ShardState, run: Run, instance: int) -> None:
+    """Forget what has happened below a group, but what can be undone, and begin it again."""
     node, shift, _ = run.locate(instance)
-    end = node + program.nodes[node].size
+    end = node + run.program.nodes[node].size
     for inner in run.descendants(instance):
         leave(run, inner)
-        run.outputs.pop(inner, None)
+        if inner not in run.undo:
+            run.outputs.pop(inner, None)
         run.errors.pop(inner, None)
         run.waits.pop(inner, None)
         run.counts.pop(inner, None)
         run.iterations.pop(inner, None)
         run.first_ms.pop(inner, None)
+        run.held.pop(inner, None)
+        run.handlers.pop(inner, None)
         run.tolerated.discard(inner)
         run.detached.discard(inner)
         run.jobs.pop(inner, None)
@@ -114,15 +146,42 @@ def job_restarted(state: ShardState, run: Run, event: JobRestarted) -> None:
         run.taint[inner] = 0
         if run.attempt[inner]:
             run.uncounted[inner] = run.attempt[inner]
-    statuses, waiting = program.body_template(node)
+    statuses, waiting = run.program.body_template(node)
     run.status[instance + 1 : end + shift] = statuses[1:]
     run.waiting[instance + 1 : end + shift] = waiting[1:]
-    old = run.jobs[instance]
-    due = run.due.get(instance)
+    old = run.jobs.get(instance)
     start_container(state, run, instance)
-    run.jobs[instance].restarts = old.restarts + 1
-    if due:
-        run.due[instance] = due
+    if old is not None:
+        run.jobs[instance].restarts = old.restarts + 1
+
+
+def compensation_started(state: ShardState, run: Run, event: CompensationStarted) -> None:
+    """Fold `CompensationStarted`."""
+    node = event.node
+    due_ms = run.due.pop(node, 0)
+    run.sagas[node] = Saga(
+        event.status, event.cause, event.reason, retry=event.retry, due_ms=due_ms
+    )
+    cancel_below(state, run, node)
+    if state.leading:
+        state.agenda.append((run, ~node))
+
+
+def compensation_scheduled(state: ShardState, run: Run, event: CompensationScheduled) -> None:
+    """Fold `CompensationScheduled`."""
+    run.undo.pop(event.step, None)
+    run.sagas[run.saga_around(event.step)].current = event.node
+    call_for(state, run, event.node, event.step)
+
+
+def node_restarted(state: ShardState, run: Run, event: NodeRestarted) -> None:
+    """Fold `NodeRestarted`."""
+    instance = event.node
+    del run.sagas[instance]
+    run.rounds[instance] = run.rounds.get(instance, 0) + 1
+    _begin_anew(state, run, instance)
+    if event.due_ms:
+        run.due[instance] = event.due_ms
 
 
 def job_moved(state: ShardState, run: Run, event: JobMoved) -> None:

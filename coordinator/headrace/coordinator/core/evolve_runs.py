@@ -74,7 +74,13 @@ def cancel(state: ShardState, run: Run, event: CancelRequested) -> None:
     run.cancel_reason = event.reason
     if event.failed:
         run.due.pop(0, None)
-    run.doomed.update(run.tokens)
+    if run.sagas and not event.gives_up:
+        run.doomed.update(step for step in run.tokens if not run.undoes(step))
+    else:
+        run.doomed.update(run.tokens)
+    if event.gives_up:
+        for saga in run.sagas.values():
+            saga.stopped = True
     if event.spared:
         run.doomed.difference_update(event.spared)
 
@@ -106,10 +112,13 @@ def run_ended(state: ShardState, run: Run, event: RunEnded) -> None:
     run.waits.clear()
     run.detached.clear()
     run.carried = None
+    run.undo.clear()
     # Only a quarantined run ends with any of these.
     run.tokens.clear()
     run.doomed.clear()
     run.claims.clear()
+    run.held.clear()
+    run.sagas.clear()
     run.active = 0
     for instance in sorted(run.node_keys):
         drop_key(state, run, instance)

@@ -6,7 +6,15 @@ from typing import Any
 
 from headrace.coordinator.core import status
 from headrace.coordinator.core.state import EMPTY_MAP, Run, ShardState
-from headrace.coordinator.core.surroundings import drop_key, ended, leave, pin, unpin
+from headrace.coordinator.core.surroundings import (
+    call_for,
+    drop_key,
+    ended,
+    leave,
+    note_completed,
+    pin,
+    unpin,
+)
 from headrace.events import (
     SleepStarted,
     StepCancelled,
@@ -16,6 +24,7 @@ from headrace.events import (
     StepFailed,
     StepLost,
     StepQueued,
+    StepResolved,
     StepReturned,
     StepScheduled,
     StepSkipped,
@@ -23,6 +32,7 @@ from headrace.events import (
     WaitEnded,
     WaitStarted,
 )
+from headrace.messages import StepError
 
 
 def scheduled(state: ShardState, run: Run, event: StepScheduled) -> None:
@@ -63,6 +73,8 @@ def completed(state: ShardState, run: Run, event: StepCompleted) -> None:
         run.errors.pop(step, None)
     if run.jobs:
         pin(state, run, step, event.worker, event.extra)
+    if run.program.compensation:
+        note_completed(run, step)
     ended(state, run, step, ok=True)
 
 
@@ -84,6 +96,15 @@ def failed(state: ShardState, run: Run, event: StepFailed) -> None:
     if event.retry_ms:
         run.status[step] = status.WAITING
         run.due[step] = event.retry_ms
+        return
+    if event.handler >= 0:
+        run.status[step] = status.WAITING
+        run.held[step] = event.handler
+        call_for(state, run, event.handler, step)
+        return
+    if event.skipped:
+        run.status[step] = status.SKIPPED
+        ended(state, run, step, ok=True)
         return
     run.status[step] = status.FAILED
     if event.tolerated:
@@ -133,6 +154,14 @@ def unknown(state: ShardState, run: Run, event: StepUnknown) -> None:
         run.tolerated.add(event.step)
     if run.jobs:
         unpin(state, run, event.step)
+    run.errors[event.step] = StepError(
+        "unknown", "its worker was lost after it had claimed the effect", False
+    )
+    if event.held:
+        run.held[event.step] = event.handler
+        if event.handler >= 0:
+            call_for(state, run, event.handler, event.step)
+        return
     ended(state, run, event.step, ok=event.tolerated, failed=not event.tolerated)
 
 
@@ -148,6 +177,8 @@ def cancelled(state: ShardState, run: Run, event: StepCancelled) -> None:
     """Fold `StepCancelled`."""
     leave(run, event.step)
     run.waits.pop(event.step, None)
+    if run.held:
+        run.held.pop(event.step, None)
     run.status[event.step] = status.CANCELLED
     if run.node_keys or run.family:
         drop_key(state, run, event.step)
@@ -162,7 +193,40 @@ def carried(state: ShardState, run: Run, event: StepCarried) -> None:
     output = bytes(event.output)
     if output != EMPTY_MAP:
         run.outputs[event.step] = output
+    if run.program.compensation:
+        note_completed(run, event.step)
     ended(state, run, event.step, ok=True)
+
+
+def resolved(state: ShardState, run: Run, event: StepResolved) -> None:
+    """Fold `StepResolved`."""
+    step = event.step
+    state.remember(event.request_id, event.not_after_ms)
+    del run.held[step]
+    output = bytes(event.output)
+    if output != EMPTY_MAP:
+        run.outputs[step] = output
+    if event.resolution == "retry":
+        run.status[step] = status.PENDING
+        run.uncounted[step] = run.attempt[step]
+        run.first_ms.pop(step, None)
+        if state.leading:
+            state.agenda.append((run, step))
+    elif event.resolution == "completed":
+        run.status[step] = status.COMPLETED
+        run.errors.pop(step, None)
+        if run.program.compensation:
+            note_completed(run, step)
+        ended(state, run, step, ok=True)
+    elif event.resolution == "skipped":
+        run.status[step] = status.SKIPPED
+        ended(state, run, step, ok=True)
+    else:
+        if event.resolution == "failed":
+            run.status[step] = status.FAILED
+        if event.tolerated:
+            run.tolerated.add(step)
+        ended(state, run, step, ok=event.tolerated, failed=not event.tolerated)
 
 
 def sleep_started(state: ShardState, run: Run, event: SleepStarted) -> None:

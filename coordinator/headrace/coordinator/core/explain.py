@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from headrace.coordinator.core import status
 from headrace.coordinator.core.facts import Facts
-from headrace.coordinator.core.nodes import KINDS, key_reason
+from headrace.coordinator.core.nodes import KINDS, held_reason, key_reason
 from headrace.coordinator.core.since import step_times, told_ms, waits_since
 from headrace.coordinator.core.state import Run, ShardState
 from headrace.events import CancelRequested, RunPaused
@@ -43,10 +43,14 @@ def explain(state: ShardState, run: Run, facts: Facts | None = None) -> Explanat
     else:
         kind = run.program.kind
         times = step_times(run)
-        for instance in range(1, len(run.status)):
+        for instance in range(0 if run.sagas else 1, len(run.status)):
             if len(reasons) >= REASONS_MAX:
                 break
-            reason = KINDS[kind[run.locate(instance)[0]]].why(state, run, instance, facts)
+            reason: WaitReason | None
+            if instance in run.held:
+                reason = held_reason(run, instance)
+            else:
+                reason = KINDS[kind[run.locate(instance)[0]]].why(state, run, instance, facts)
             if reason is not None:
                 # A label may have been missing for longer than this step has needed it.
                 reason.since_ms = max(reason.since_ms, waits_since(run, instance, times))

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from headrace.coordinator.core import status
-from headrace.coordinator.core.nodes import fail_node, is_tolerated
+from headrace.coordinator.core.nodes import (
+    abort,
+    consequence,
+    fail_node,
+    is_compensating,
+    unknown_consequence,
+)
 from headrace.coordinator.core.state import Run
 from headrace.coordinator.core.tick import Tick
 from headrace.events import (
@@ -27,7 +33,10 @@ def lose(tick: Tick, key: str, step: int, attempt: int, worker: str, reason: str
         return
     if step in run.claims and is_at_most_once(run, step):
         # Whether it was being cancelled or not: nobody knows what it has done.
-        tick.emit(run, StepUnknown(step, attempt, worker, is_tolerated(run, step)))
+        found, held = unknown_consequence(run, step)
+        tick.emit(run, StepUnknown(step, attempt, worker, found.tolerated, held, found.handler))
+        if found.aborts:
+            abort(tick, run, step, "its worker was lost after it had claimed the effect")
         return
     if step in run.doomed:
         tick.emit(run, StepCancelled(step, attempt, worker, reason))
@@ -37,11 +46,24 @@ def lose(tick: Tick, key: str, step: int, attempt: int, worker: str, reason: str
         error = StepError(
             "worker-lost", f"{tick.limits.losses} workers were lost while they ran it", False
         )
+        found = consequence(run, step)
         tick.emit(
             run,
             # Without the worker: a job must not be bound to one that is lost.
-            StepFailed(step, attempt, "", now_ms, now_ms, error, tolerated=is_tolerated(run, step)),
+            StepFailed(
+                step,
+                attempt,
+                "",
+                now_ms,
+                now_ms,
+                error,
+                tolerated=found.tolerated,
+                skipped=found.skipped,
+                handler=found.handler,
+            ),
         )
+        if found.aborts:
+            abort(tick, run, step, f"{error.type}: {error.message}")
         return
     tick.emit(run, StepLost(step, attempt, worker, reason))
 
@@ -88,7 +110,10 @@ def _lose_job(tick: Tick, run: Run, instance: int, worker: str, reason: str) -> 
         return
     if run.status[instance] != status.RUNNING:
         return
-    if group.on_worker_loss == "fail":
+    if is_compensating(run, instance) or any(run.is_below(step, instance) for step in run.held):
+        # It does not begin anew: what it has done is being undone, or somebody decides about it.
+        tick.emit(run, JobMoved(instance, worker, reason))
+    elif group.on_worker_loss == "fail":
         fail_node(tick, run, instance, "worker-lost", reason)
     elif group.on_worker_loss == "restart-job" and (done := _at_most_once_done(run, instance)):
         message = f"{reason}; the job cannot begin anew, because {done} has run and may run once"

@@ -21,6 +21,7 @@ from headrace.plan import (
     Group,
     Loop,
     Node,
+    OnFailure,
     Plan,
     Sleep,
     Subworkflow,
@@ -64,6 +65,8 @@ class Program:
         "builtin",
         "capabilities",
         "children",
+        "compensates",
+        "compensation",
         "condition",
         "dependents",
         "digest",
@@ -79,6 +82,7 @@ class Program:
         "parent",
         "path",
         "plan",
+        "policies",
         "raw_inputs",
         "roots",
         "rule",
@@ -86,6 +90,7 @@ class Program:
         "size",
         "status_template",
         "subplans",
+        "undoes",
         "waiting_template",
     )
 
@@ -96,18 +101,10 @@ class Program:
         self.nodes, self.size, self.builtin = nodes, len(nodes), builtin
         self.kind = bytes(_KINDS[type(node)] for node in nodes)
         self.parent = [node.parent for node in nodes]
-        dependents: list[list[int]] = [[] for _ in nodes]
-        children: list[list[int]] = [[] for _ in nodes]
-        for index, node in enumerate(nodes):
-            for need in node.needs:
-                dependents[need].append(index)
-            if node.parent >= 0:
-                children[node.parent].append(index)
-        self.dependents = [tuple(found) for found in dependents]
-        self.children = [tuple(found) for found in children]
+        self._family()
         self.names = self._names()
         """For each container: lower-case name -> child, or a node further in."""
-        self.roots = [tuple(c for c in found if not nodes[c].needs) for found in children]
+        self.roots = [tuple(c for c in found if not nodes[c].needs) for found in self.children]
         self.waiting_template = array("I", (len(node.needs) for node in nodes))
         self.sequence = bytes(
             isinstance(parent, Group) and parent.kind in ("job", "pipeline")
@@ -124,7 +121,21 @@ class Program:
         """The few nodes that have a trigger rule."""
         self.subplans = self._subplans()
         """For each subworkflow: (digest, plan)."""
+        self.compensation = {
+            index: node.compensate
+            for index, node in enumerate(nodes)
+            if isinstance(node, Task) and node.compensate >= 0
+        }
+        """Step -> what undoes it."""
+        self.undoes = self._undoing()
+        """1 for what is part of a compensation."""
+        self.compensates = bool(self.compensation) or any(
+            node.on_failure is not None and node.on_failure.action == "compensate-and-retry"
+            for node in nodes
+        )
         self.job = self._jobs()
+        self.policies = self._policies()
+        """Node -> (what follows when it fails for good, the group that `compensate` is about)."""
         self.path = self._paths()
         self.status_template = self._statuses()
         self.capabilities: list[tuple[str, ...] | None] = []
@@ -143,12 +154,28 @@ class Program:
         for index, node in enumerate(nodes):
             self._task(index, node)
 
+    def _family(self) -> None:
+        """Who needs whom, and who is inside of whom."""
+        nodes = self.nodes
+        dependents: list[list[int]] = [[] for _ in nodes]
+        children: list[list[int]] = [[] for _ in nodes]
+        for index, node in enumerate(nodes):
+            for need in node.needs:
+                dependents[need].append(index)
+            if node.parent >= 0 and not node.dormant:
+                children[node.parent].append(index)
+        self.dependents = [tuple(found) for found in dependents]
+        self.children = [tuple(found) for found in children]
+
     def _jobs(self) -> list[int]:
         """For each node the nearest ancestor (or itself) with affinity, or -1."""
         jobs: list[int] = []
         for index, node in enumerate(self.nodes):
             if isinstance(node, Group) and node.affinity:
                 jobs.append(index)
+            elif self.undoes[index]:
+                # It may run long after its job, whose workspace is gone by then.
+                jobs.append(-1)
             else:
                 jobs.append(jobs[node.parent] if node.parent >= 0 else -1)
         return jobs
@@ -160,6 +187,8 @@ class Program:
         names = [{nodes[c].name.lower(): c for c in found} for found in self.children]
         for index in range(len(nodes) - 1, 0, -1):
             node = nodes[index]
+            if node.dormant:
+                continue
             if isinstance(node, Choice) or (
                 isinstance(node, Group) and not node.affinity and node.call is None
             ):
@@ -187,6 +216,30 @@ class Program:
                     after[index] = parse(node.after)
         return before, after
 
+    def _undoing(self) -> bytes:
+        found = bytearray(self.size)
+        for index in self.compensation.values():
+            size = self.nodes[index].size
+            found[index : index + size] = b"\1" * size
+        return bytes(found)
+
+    def _policies(self) -> dict[int, tuple[OnFailure, int]]:
+        """Each node's own policy, else that of what is around it; none in what handles failures."""
+        found: dict[int, tuple[OnFailure, int]] = {}
+        silent = 0
+        for index, node in enumerate(self.nodes):
+            if node.dormant:
+                silent = max(silent, index + node.size)
+            if index < silent:
+                continue
+            own = node.on_failure
+            if own is not None:
+                scope = index if isinstance(node, Group) else max(self.job[index], 0)
+                found[index] = (own, scope)
+            elif node.parent in found:
+                found[index] = found[node.parent]
+        return found
+
     def _paths(self) -> list[str]:
         """Paths below the root, or below the loop body that holds the node ("" for the body)."""
         paths: list[str] = []
@@ -200,21 +253,21 @@ class Program:
         return paths
 
     def _statuses(self) -> bytearray:
-        template = bytearray(self.size)
-        for index, node in enumerate(self.nodes):
-            if self.kind[index] == LOOP:
-                template[index + 1 : index + node.size] = bytes([status.TEMPLATE]) * (node.size - 1)
-        return template
+        return self.body_template(0)[0]
 
     def body_template(self, body: int) -> tuple[bytearray, array[int]]:
-        """Return fresh (statuses, waiting counts) for one iteration of the loop body at *body*."""
+        """Return fresh (statuses, waiting counts) for the node *body* and what is below it.
+
+        No instance before something happens is a loop's body, and what is dormant.
+        """
         size = self.nodes[body].size
         statuses = bytearray(size)
         for index in range(body, body + size):
-            if self.kind[index] == LOOP:
-                inner = self.nodes[index].size - 1
-                start = index - body + 1
-                statuses[start : start + inner] = bytes([status.TEMPLATE]) * inner
+            dormant = index > body and self.nodes[index].dormant
+            if dormant or self.kind[index] == LOOP:
+                first = index - body + (0 if dormant else 1)
+                last = index - body + self.nodes[index].size
+                statuses[first:last] = bytes([status.TEMPLATE]) * (last - first)
         return statuses, self.waiting_template[body : body + size]
 
     def _task(self, index: int, node: Node) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from headrace.coordinator.core import status
-from headrace.coordinator.core.nodes import is_tolerated, timeout_ms
+from headrace.coordinator.core.nodes import Consequence, abort, consequence, timeout_ms
 from headrace.coordinator.core.state import EMPTY_MAP, UNREADABLE, Run
 from headrace.coordinator.core.tick import Tick
 from headrace.errors import HeadraceError
@@ -106,7 +106,8 @@ def _failed(tick: Tick, run: Run, worker: str, result: StepResult, error: StepEr
     node = run.program.nodes[run.locate(step)[0]]
     assert isinstance(node, Task)
     retry_ms = 0
-    if node.retry is not None and step not in run.doomed and not run.cancelling:
+    cancelling = run.cancelling and not run.undoes(step)
+    if node.retry is not None and step not in run.doomed and not cancelling:
         now_ms = tick.state.now_ms
         decision = node.retry.decide(
             attempt=result.attempt - run.uncounted.get(step, 0),
@@ -121,7 +122,7 @@ def _failed(tick: Tick, run: Run, worker: str, result: StepResult, error: StepEr
             retry_ms = max(decision.due_ms, now_ms, 1)
             if _out_of_time(run, step, node, retry_ms):
                 retry_ms = 0
-    tolerated = not retry_ms and is_tolerated(run, step)
+    found = Consequence() if retry_ms else consequence(run, step)
     tick.emit(
         run,
         StepFailed(
@@ -134,11 +135,15 @@ def _failed(tick: Tick, run: Run, worker: str, result: StepResult, error: StepEr
             retry_ms,
             result.output,
             result.extra,
-            tolerated,
+            found.tolerated,
+            found.skipped,
+            found.handler,
         ),
     )
     if retry_ms:
         tick.timers.push(retry_ms, run.key, step)
+    elif found.aborts:
+        abort(tick, run, step, f"{error.type}: {error.message}")
 
 
 def _out_of_time(run: Run, step: int, node: Task, retry_ms: int) -> bool:

@@ -59,6 +59,9 @@ def schedule(tick: Tick, lane_name: str, credit: int, wire_lane: str) -> list[Wi
         except Exception as error:
             tick.quarantine(run, error)
             continue
+        if run.rounds and (again := run.round(step)):
+            # What was undone is done again: not the same effect, so not the same key.
+            options = msgspec.structs.replace(options or TaskOptions(), round=again)
         token = state.token_last + 1
         tick.emit(run, StepScheduled(step, attempt, token, wire_lane))
         tasks.append(

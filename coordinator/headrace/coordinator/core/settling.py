@@ -9,8 +9,11 @@ from headrace.coordinator.core.tick import Tick
 
 
 def settle(tick: Tick) -> None:
-    """Work off the agenda, runs that have outgrown their limit, and intents for this shard."""
+    """Work off the agenda, runs that fail at once or are too long, and intents for this shard."""
     advance(tick)
+    while tick.aborted:
+        fail_run(tick, *tick.aborted.pop(0))
+        advance(tick)
     while tick.overgrown:
         reason = f"limit-exceeded: over {tick.limits.events} events"
         fail_run(tick, tick.overgrown.pop(), reason)
@@ -18,3 +21,5 @@ def settle(tick: Tick) -> None:
     state = tick.state
     while state.outbox and drain_local(tick):
         advance(tick)
+    if tick.aborted:
+        settle(tick)

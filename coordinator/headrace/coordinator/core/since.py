@@ -23,6 +23,7 @@ from headrace.events import (
     StepCompleted,
     StepFailed,
     StepLost,
+    StepResolved,
     StepScheduled,
     StepSkipped,
     StepUnknown,
@@ -62,6 +63,11 @@ def times_of(run: Run, segments: Iterable[bytes]) -> dict[int, Times]:
                 found[event.node] = Times(started, now_ms, "", reason)
             elif isinstance(event, StepSkipped):
                 found[event.step] = Times(0, now_ms, "", event.reason)
+            elif isinstance(event, StepResolved):
+                by = event.actor or ("a handler" if event.handler >= 0 else "a person")
+                before = found.get(event.step, Times(now_ms, 0))
+                reason = f"{event.resolution}, said {by}"
+                found[event.step] = before._replace(ended_ms=now_ms, reason=reason)
             elif isinstance(event, StepCarried):
                 found[event.step] = Times(now_ms, now_ms, "", "carried over")
             elif isinstance(event, StepCancelled | StepUnknown | StepLost):

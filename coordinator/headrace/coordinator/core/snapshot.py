@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from headrace.coordinator.core import status
+from headrace.coordinator.core.saga import Saga
 from headrace.coordinator.core.state import (
     UNREADABLE,
     Counts,
@@ -77,6 +78,8 @@ class RunImage(msgspec.Struct, array_like=True, gc=False):
     uncounted: list[list[int]] = []
     family: list[Any] | None = None
     """parent, its shard, children, awaited."""
+    faults: list[Any] = []
+    """held, handlers, undo, sagas, rounds, uncompensated."""
 
 
 class StateImage(msgspec.Struct, array_like=True, gc=False):
@@ -164,6 +167,7 @@ def encode_run(run: Run) -> bytes:
             history=run.history,
             uncounted=_pairs(run.uncounted),
             family=_family_image(run.family),
+            faults=_faults(run),
         )
     )
 
@@ -183,6 +187,28 @@ def _family(image: list[Any] | None) -> Family | None:
     return family
 
 
+def _faults(run: Run) -> list[Any]:
+    if not (run.held or run.handlers or run.undo or run.sagas or run.rounds or run.uncompensated):
+        return []
+    return [
+        _pairs(run.held),
+        _pairs(run.handlers),
+        list(run.undo),
+        [(group, run.sagas[group].image()) for group in sorted(run.sagas)],
+        _pairs(run.rounds),
+        run.uncompensated,
+    ]
+
+
+def _restore_faults(run: Run, faults: list[Any]) -> None:
+    if not faults:
+        return
+    held, handlers, undo, sagas, rounds, run.uncompensated = faults
+    run.held, run.handlers, run.rounds = map(_figures, (held, handlers, rounds))
+    run.undo = dict.fromkeys(undo)
+    run.sagas = {group: Saga.of(figures) for group, figures in sagas}
+
+
 def decode_run(state: ShardState, data: bytes | msgspec.Raw) -> Run:
     """Return the run in *data*; its plan must be in *state*."""
     image = _run_decoder.decode(data)
@@ -199,8 +225,7 @@ def decode_run(state: ShardState, data: bytes | msgspec.Raw) -> Run:
     run.outputs, run.errors = dict(image.outputs), dict(image.errors)
     run.due = _figures(image.due)
     run.first_ms = _figures(image.first_ms)
-    run.losses = _figures(image.losses)
-    run.uncounted = _figures(image.uncounted)
+    run.losses, run.uncounted = _figures(image.losses), _figures(image.uncounted)
     run.claims, run.waits = dict(image.claims), dict(image.waits)
     run.tolerated, run.doomed, run.detached = map(set, image.sets)
     run.counts = {key: Counts.of(figures) for key, figures in image.counts}
@@ -220,6 +245,7 @@ def decode_run(state: ShardState, data: bytes | msgspec.Raw) -> Run:
     run.key_name = image.key_name
     run.key_limit, run.key_mode = image.key_facts
     run.node_keys = {node: (key, holder) for node, key, holder in image.node_keys}
+    _restore_faults(run, image.faults)
     run.family, run.active = _family(image.family), len(run.tokens)
     run.events, run.history_first, run.history = image.events, image.history_first, image.history
     run.history_bytes = sum(map(len, run.history))

@@ -16,6 +16,7 @@ import msgspec
 
 from headrace.coordinator.core import status
 from headrace.coordinator.core.program import Program
+from headrace.coordinator.core.saga import Saga
 from headrace.messages import StepError
 from headrace.plan import decode_plan
 
@@ -128,6 +129,8 @@ class Run:
         "fingerprint",
         "finished_ms",
         "first_ms",
+        "handlers",
+        "held",
         "history",
         "history_bytes",
         "history_first",
@@ -152,6 +155,8 @@ class Run:
         "quarantined",
         "request_id",
         "rerun_of",
+        "rounds",
+        "sagas",
         "scope_bases",
         "scopes",
         "signals",
@@ -161,7 +166,9 @@ class Run:
         "taint",
         "tokens",
         "tolerated",
+        "uncompensated",
         "uncounted",
+        "undo",
         "waiting",
         "waits",
         "workflow",
@@ -205,6 +212,7 @@ class Run:
         self.doomed: set[int] = set()
         """Dispatched steps that nobody wants any more: they are being cancelled."""
         self.detached: set[int] = set()
+        self._nothing_failed()
         self.counts: dict[int, Counts] = {}
         self.jobs: dict[int, Job] = {}
         self.scopes: list[Scope] = []
@@ -226,6 +234,21 @@ class Run:
         self.history: list[bytes] = []
         self.history_first = 1
         self.history_bytes = 0
+
+    def _nothing_failed(self) -> None:
+        """What failures have called for: nothing yet."""
+        self.held: dict[int, int] = {}
+        """Steps that have failed, or are UNKNOWN, and whose end is open -> the handler that
+        decides; -1: a person does."""
+        self.handlers: dict[int, int] = {}
+        """What was dormant and was called for -> the step that it is for."""
+        self.undo: dict[int, None] = {}
+        """Steps that have completed and can be undone, in the order of completion."""
+        self.sagas: dict[int, Saga] = {}
+        self.rounds: dict[int, int] = {}
+        """Groups that were begun anew (`compensate-and-retry`) -> how often."""
+        self.uncompensated: list[int] = []
+        """Steps that should have been undone, and were not."""
 
     def locate(self, instance: int) -> tuple[int, int, Scope | None]:
         """Return (node, shift, scope) of *instance*; node + shift == instance."""
@@ -272,6 +295,9 @@ class Run:
 
     def may_begin(self, instance: int) -> bool:
         """Tell whether the container lets *instance* begin: it runs, and has room (a loop)."""
+        if self.handlers and instance in self.handlers:
+            # It was called for, whatever has become of the container.
+            return True
         if instance < self.program.size:
             return self.is_open(self.program.parent[instance])
         node, shift, scope = self.locate(instance)
@@ -290,8 +316,36 @@ class Run:
         if value == status.PENDING:
             return not self.waiting[instance] and self.may_begin(instance)
         if value == status.WAITING:
-            return self.due.get(instance, 0) <= now_ms and self.may_begin(instance)
+            return (
+                self.due.get(instance, 0) <= now_ms
+                and instance not in self.held
+                and self.may_begin(instance)
+            )
         return False
+
+    def is_below(self, instance: int, container: int) -> bool:
+        """Tell whether *instance* is *container*, or below it."""
+        while instance > container:
+            instance = self.parent(instance)
+        return instance == container
+
+    def undoes(self, instance: int) -> bool:
+        """Tell whether *instance* is part of a compensation: no cancel stops it."""
+        return bool(self.program.undoes[self.locate(instance)[0]])
+
+    def saga_around(self, instance: int) -> int:
+        """Return the group at or around *instance* that is being compensated, or -1."""
+        while instance >= 0 and instance not in self.sagas:
+            instance = self.parent(instance)
+        return instance
+
+    def round(self, instance: int) -> int:
+        """Return how often what is around *instance* was begun anew after a compensation."""
+        found = 0
+        while instance >= 0:
+            found += self.rounds.get(instance, 0)
+            instance = self.parent(instance)
+        return found
 
     def descendants(self, container: int) -> list[int]:
         """Return all instances below *container*, without it, in no order that matters."""

@@ -42,18 +42,18 @@ FINAL: Final = frozenset({COMPLETED, FAILED, SKIPPED, CANCELLED, UNKNOWN})
 
 ALLOWED: Final[dict[int, frozenset[int]]] = {
     PENDING: frozenset({DISPATCHED, WAITING, RUNNING, COMPLETED, FAILED, SKIPPED, CANCELLED}),
-    DISPATCHED: frozenset({PENDING, WAITING, COMPLETED, FAILED, CANCELLED, UNKNOWN}),
-    WAITING: frozenset({PENDING, DISPATCHED, RUNNING, COMPLETED, FAILED, CANCELLED}),
-    RUNNING: frozenset({COMPLETED, FAILED, CANCELLED}),
+    DISPATCHED: frozenset({PENDING, WAITING, COMPLETED, FAILED, SKIPPED, CANCELLED, UNKNOWN}),
+    WAITING: frozenset({PENDING, DISPATCHED, RUNNING, COMPLETED, FAILED, SKIPPED, CANCELLED}),
+    RUNNING: frozenset({COMPLETED, FAILED, SKIPPED, CANCELLED}),
     COMPLETED: frozenset(),
     FAILED: frozenset(),
     SKIPPED: frozenset(),
     CANCELLED: frozenset(),
-    UNKNOWN: frozenset({COMPLETED, FAILED}),
+    UNKNOWN: frozenset({PENDING, COMPLETED, FAILED, SKIPPED}),
     TEMPLATE: frozenset({PENDING}),
 }
-"""Where an instance may go from each state. A job's restart is outside of the table: it puts the
-job's instances back to PENDING whatever they were."""
+"""Where an instance may go from each state. The restart of a job or a group is outside of the
+table: it puts its instances back to PENDING whatever they were."""
 
 
 def is_final(value: int) -> bool:

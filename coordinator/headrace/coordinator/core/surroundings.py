@@ -26,6 +26,8 @@ def ended(state: ShardState, run: Run, instance: int, *, ok: bool, failed: bool 
     *ok*: it counts as success for those that need it; *failed*: it failed and is not tolerated.
     """
     program = run.program
+    if (run.handlers or run.sagas) and _is_called_for(state, run, instance):
+        return
     if instance < program.size:
         node, shift, above = instance, 0, program.parent[instance]
     else:
@@ -57,6 +59,31 @@ def ended(state: ShardState, run: Run, instance: int, *, ok: bool, failed: bool 
             _open_window(state, run, above, counts)
         if counts.ended >= counts.total or counts.needed >= 0:
             state.agenda.append((run, ~above))
+
+
+def _is_called_for(state: ShardState, run: Run, instance: int) -> bool:
+    """Tell whether nobody waits for what has ended but who called for it; tell those who do."""
+    step = run.handlers.get(instance, -1)
+    undone = run.status[instance] in (status.COMPLETED, status.SKIPPED)
+    if step >= 0 and not undone and run.undoes(instance):
+        run.uncompensated.append(step)
+    if state.leading:
+        # Who compensates waits for all that runs below.
+        state.agenda.extend((run, ~saga) for saga in run.sagas)
+        if step >= 0:
+            state.agenda.extend(((run, ~step), (run, ~0)))
+    return step >= 0
+
+
+def call_for(state: ShardState, run: Run, handler: int, step: int) -> None:
+    """Wake what is dormant, for *step*: it may begin now."""
+    node, _, _ = run.locate(handler)
+    statuses, waiting = run.program.body_template(node)
+    run.status[handler : handler + len(statuses)] = statuses
+    run.waiting[handler : handler + len(waiting)] = waiting
+    run.handlers[handler] = step
+    if state.leading:
+        state.agenda.append((run, handler))
 
 
 def _free_dependents(
@@ -162,6 +189,14 @@ def wake_job(state: ShardState, run: Run, job: int) -> None:
                 state.agenda.append((run, inner))
 
 
+def note_completed(run: Run, step: int) -> None:
+    """Remember that *step* has completed and can be undone, behind those before it."""
+    node = run.locate(step)[0]
+    if node in run.program.compensation:
+        run.undo.pop(step, None)
+        run.undo[step] = None
+
+
 def start_container(state: ShardState, run: Run, instance: int) -> None:
     """Let the children of a container begin, and begin to count their ends."""
     program = run.program
@@ -196,9 +231,13 @@ def cancel_below(state: ShardState, run: Run, container: int) -> None:
             run.doomed.add(inner)
         elif value in (status.PENDING, status.WAITING, status.RUNNING):
             run.status[inner] = status.CANCELLED
+            if run.held:
+                run.held.pop(inner, None)
             run.due.pop(inner, None)
             run.waits.pop(inner, None)
             drop_key(state, run, inner)
+        elif value == status.UNKNOWN and run.held:
+            run.held.pop(inner, None)
 
 
 def drop_key(state: ShardState, run: Run, instance: int) -> None:

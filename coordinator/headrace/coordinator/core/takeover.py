@@ -35,6 +35,7 @@ def rebuild(tick: Tick, run: Run) -> None:
                 agenda.append((run, instance))
         elif value == status.RUNNING:
             agenda.append((run, ~instance))
+    agenda.extend((run, ~step) for step in run.held)
     agenda.append((run, ~0))
     if run.doomed:
         tick.stop_doomed(run)

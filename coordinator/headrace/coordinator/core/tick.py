@@ -50,6 +50,8 @@ class Tick:
         """Runs that have reached their limit of events: they are to fail."""
         self.copying: Capture | None = None
         """A snapshot that is being made: it is told before a run changes."""
+        self.aborted: list[tuple[Run, str]] = []
+        """Runs that are to fail at once, with the reason (`on-failure: abort`)."""
         # What is to be logged.
         self._chunks: dict[str, tuple[Run, int, list[RunEvent]]] = {}
         self._before: list[ShardEvent] = []

@@ -54,7 +54,9 @@ def conditions(run: Run) -> list[str]:
         found.append("BLOCKED")
     if run.paused:
         found.append("PAUSED")
-    if run.state == status.PENDING or (not run.active and status.WAITING in run.status):
+    if run.state == status.PENDING or (
+        not run.active and (run.held or status.WAITING in run.status)
+    ):
         found.append("WAITING")
     return found
 

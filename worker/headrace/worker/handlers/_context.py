@@ -118,9 +118,10 @@ class Context:
 
     @property
     def idempotency_key(self) -> str:
-        """The same for all attempts of this step."""
+        """The same for all attempts of this step; another one once it was compensated."""
         task = self._assignment.task
-        return f"{task.run}/{task.path}"
+        again = task.options.round if task.options is not None else 0
+        return f"{task.run}/{task.path}" + (f"#{again + 1}" if again else "")
 
     @property
     def workspace(self) -> Path:

@@ -8,6 +8,15 @@ from typing import Final
 
 from headrace.coordinator.core import program
 from headrace.coordinator.core.nodes.choice import ChoiceKind
+from headrace.coordinator.core.nodes.consequences import (
+    RESOLUTIONS,
+    Consequence,
+    abort,
+    consequence,
+    decide,
+    resolve,
+    unknown_consequence,
+)
 from headrace.coordinator.core.nodes.failing import fail_node
 from headrace.coordinator.core.nodes.fields import (
     concurrency,
@@ -17,8 +26,9 @@ from headrace.coordinator.core.nodes.fields import (
     timeout_ms,
 )
 from headrace.coordinator.core.nodes.group import GroupKind, key_granted, key_reason
-from headrace.coordinator.core.nodes.kind import NodeKind
+from headrace.coordinator.core.nodes.kind import NodeKind, held_reason
 from headrace.coordinator.core.nodes.loop import LoopKind
+from headrace.coordinator.core.nodes.sagas import is_compensating
 from headrace.coordinator.core.nodes.sleep import SleepKind
 from headrace.coordinator.core.nodes.subworkflow import SubworkflowKind
 from headrace.coordinator.core.nodes.task import TaskKind, lane_of, push_ready
@@ -44,17 +54,26 @@ KINDS: Final = tuple(_TABLE[number] for number in range(len(_TABLE)))
 __all__ = [
     "CORRELATION_KEY_MAX",
     "KINDS",
+    "RESOLUTIONS",
+    "Consequence",
     "NodeKind",
+    "abort",
     "concurrency",
+    "consequence",
+    "decide",
     "deliver_signals",
     "fail_node",
+    "held_reason",
+    "is_compensating",
     "is_tolerated",
     "is_wanted",
     "key_granted",
     "key_reason",
     "lane_of",
     "push_ready",
+    "resolve",
     "rule_holds",
     "signal_address",
     "timeout_ms",
+    "unknown_consequence",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from headrace.coordinator.core import status
+from headrace.coordinator.core.nodes import sagas
 from headrace.coordinator.core.nodes.fields import deadline_ms, is_tolerated
 from headrace.coordinator.core.nodes.kind import NodeKind
 from headrace.coordinator.core.state import EMPTY_MAP, Counts, Run
@@ -21,13 +22,27 @@ class Container(NodeKind):
 
     def child_ended(self, tick: Tick, run: Run, instance: int) -> None:
         """End the container, once its children have decided how."""
+        if run.sagas and instance in run.sagas:
+            saga = run.sagas[instance]
+            if sagas.proceed(tick, run, instance):
+                reason = saga.reason or sagas.end_reason(run, instance)
+                self._end(tick, run, instance, saga.status, reason)
+            return
         counts = run.counts[instance]
         node = run.program.nodes[run.locate(instance)[0]]
         verdict = _verdict(run, node, counts)
-        if verdict < 0:
+        if verdict < 0 or (run.sagas and sagas.is_compensating(run, instance)):
             return
-        ended, reason = verdict, ""
-        if verdict == status.FAILED and not counts.bad:
+        may_undo = run.program.compensates and verdict != status.COMPLETED
+        if may_undo and sagas.begin(tick, run, instance, verdict):
+            return
+        self._end(tick, run, instance, verdict, "")
+
+    def _end(self, tick: Tick, run: Run, instance: int, verdict: int, reason: str) -> None:
+        counts = run.counts[instance]
+        node = run.program.nodes[run.locate(instance)[0]]
+        ended = verdict
+        if not reason and verdict == status.FAILED and not counts.bad:
             reason = f"join: {counts.ok} of {counts.total} succeeded, {counts.needed} were needed"
         output = EMPTY_MAP
         if verdict != status.CANCELLED:

@@ -50,11 +50,12 @@ def is_tolerated(run: Run, instance: int) -> bool:
 def is_wanted(run: Run, instance: int, node: int) -> bool:
     """Evaluate the node's condition; `success()` is implied unless a status function is there."""
     program = run.program
+    cancelling = run.cancelling and not program.undoes[node]
     rule = program.rule.get(node) if program.rule else None
     if rule is not None:
-        if (program.implied[node] and run.cancelling) or not rule_holds(run, instance, rule):
+        if (program.implied[node] and cancelling) or not rule_holds(run, instance, rule):
             return False
-    elif program.implied[node] and (run.taint[instance] & 1 or run.cancelling):
+    elif program.implied[node] and (run.taint[instance] & 1 or cancelling):
         return False
     condition = program.condition[node]
     if condition is None:

@@ -52,7 +52,16 @@ class GroupKind(Container):
         return output
 
     def why(self, state: ShardState, run: Run, instance: int, facts: Facts) -> WaitReason | None:
-        """It waits for its key."""
+        """It waits for its key, or undoes what has completed in it."""
+        saga = run.sagas.get(instance)
+        if saga is not None:
+            left = sum(run.is_below(step, instance) for step in run.undo)
+            text = f"compensating, {left} more steps are to be undone"
+            if saga.retry:
+                text += ", then it begins anew"
+            return WaitReason(
+                path=run.path(instance), state="COMPENSATING", owner="coordinator", reason=text
+            )
         held = run.node_keys.get(instance)
         if held is None or run.status[instance] != status.WAITING:
             return None

@@ -31,3 +31,27 @@ class NodeKind:
     def why(self, state: ShardState, run: Run, instance: int, facts: Facts) -> WaitReason | None:
         """Return what an instance that has not ended waits for; None: for other nodes."""
         return None
+
+
+def held_reason(run: Run, instance: int) -> WaitReason:
+    """Say who decides about a step whose end is open."""
+    path, handler = run.path(instance), run.held[instance]
+    error = run.errors.get(instance)
+    what = f"{error.type}: {error.message}"[:200] if error is not None else "it has failed"
+    if handler >= 0:
+        return WaitReason(
+            path=path,
+            state="WAITING",
+            owner="handler",
+            reason=f"{what}; {run.path(handler)} decides what follows",
+        )
+    name = run.key.partition("/")[2]
+    return WaitReason(
+        path=path,
+        state="UNKNOWN",
+        owner="person",
+        reason=(
+            f"attempt {run.attempt[instance]}: {what}; find out what became of it, then "
+            f"`flowctl resolve {name} {path} --completed | --failed | --retry`"
+        ),
+    )

@@ -1,4 +1,4 @@
-"""Requests about an open run: signal, cancel, pause, resume."""
+"""Requests about an open run: signal, cancel, pause, resume, resolve."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ from headrace.coordinator.core.cancellation import cancel_run
 from headrace.coordinator.core.commands import Refusal, Reply
 from headrace.coordinator.core.nodes import (
     CORRELATION_KEY_MAX,
+    RESOLUTIONS,
     deliver_signals,
+    resolve,
     signal_address,
 )
 from headrace.coordinator.core.requests.mutation import Handler, mutate, over, seen
 from headrace.coordinator.core.state import Run
 from headrace.coordinator.core.takeover import rebuild
 from headrace.coordinator.core.tick import Tick
-from headrace.events import RunPaused, RunResumed, SignalReceived
-from headrace.messages import CancelRun, PauseRun, ResumeRun, SignalRun
+from headrace.events import RunPaused, RunResumed, SignalReceived, StepResolved
+from headrace.messages import CancelRun, PauseRun, ResolveStep, ResumeRun, SignalRun
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -92,9 +94,41 @@ def _resume(tick: Tick, namespace: str, request: ResumeRun) -> Reply:
     return mutate(tick, namespace, request, apply, verb="resumed")
 
 
+def _resolve(tick: Tick, namespace: str, request: ResolveStep) -> Reply:
+    def apply(run: Run) -> Refusal | None:
+        if request.resolution not in RESOLUTIONS:
+            listed = ", ".join(RESOLUTIONS)
+            return Refusal("invalid-request", f"a resolution is one of {listed}")
+        open_steps = [step for step, handler in run.held.items() if handler < 0]
+        step = next((at for at in open_steps if run.path(at) == request.step), -1)
+        if step < 0:
+            waiting = ", ".join(run.path(at) for at in sorted(open_steps)[:10]) or "none"
+            return Refusal(
+                "conflict",
+                f"step {request.step} of run {request.run} waits for no decision; those that do: "
+                f"{waiting}",
+            )
+        output = _encode(request.output)
+        if len(output) > tick.limits.output_bytes:
+            return over("output", len(output), tick.limits.output_bytes)
+        event = StepResolved(
+            step,
+            request.resolution,
+            msgspec.Raw(output),
+            request_id=request.request_id,
+            not_after_ms=request.not_after_ms,
+            actor=request.actor,
+        )
+        resolve(tick, run, event)
+        return None
+
+    return mutate(tick, namespace, request, apply, verb="resolved")
+
+
 HANDLERS: Final[dict[type, Handler]] = {
     SignalRun: _signal,
     CancelRun: _cancel,
     PauseRun: _pause,
     ResumeRun: _resume,
+    ResolveStep: _resolve,
 }

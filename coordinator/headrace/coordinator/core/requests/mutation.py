@@ -16,6 +16,7 @@ from headrace.messages import (
     DeleteDefinition,
     PauseRun,
     RegisterDefinition,
+    ResolveStep,
     ResumeRun,
     SignalRun,
     SubmitRun,
@@ -27,7 +28,14 @@ NOT_AFTER_MS_MAX = 3_600_000
 Handler = Callable[[Tick, str, Any], Reply]
 """(tick, namespace, request) → result or `Refusal`. It may raise `HeadraceError`."""
 Mutation = (
-    SubmitRun | SignalRun | CancelRun | PauseRun | ResumeRun | RegisterDefinition | DeleteDefinition
+    SubmitRun
+    | SignalRun
+    | CancelRun
+    | PauseRun
+    | ResumeRun
+    | ResolveStep
+    | RegisterDefinition
+    | DeleteDefinition
 )
 
 
@@ -79,7 +87,7 @@ def live_run(tick: Tick, namespace: str, name: str) -> Run | Refusal:
 def mutate(
     tick: Tick,
     namespace: str,
-    request: SignalRun | CancelRun | PauseRun | ResumeRun,
+    request: SignalRun | CancelRun | PauseRun | ResumeRun | ResolveStep,
     apply: Callable[[Run], Refusal | None],
     *,
     verb: str,
