@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from headrace.flowctl._output import as_json, as_yaml, emit
+from headrace.flowctl._output import as_json, emit
 from headrace.flowctl._settings import Settings
 from headrace.flowctl._shared import note, pass_settings, run_client, some_options
 
 if TYPE_CHECKING:
     from headrace.client import Client
+    from headrace.messages import StepView
     from headrace.plan import Plan
 
 
@@ -93,7 +94,7 @@ def schema(dialect: Literal["jobs", "tasks"] | None) -> None:
 )
 @some_options("namespace", "context", "server")
 @pass_settings
-def graph(settings: Settings, target: str, form: str) -> None:
+def graph(settings: Settings, target: str, form: Literal["mermaid", "dot", "json", "yaml"]) -> None:
     """Draw the steps of a workflow file, or of a run with the states of its steps.
 
     What exists as a file is a file.
@@ -103,28 +104,22 @@ def graph(settings: Settings, target: str, form: str) -> None:
       flowctl graph workflow.yaml
       flowctl graph 01k3x… --format dot | dot -Tsvg > run.svg
     """
-    from headrace.flowctl._graph import as_data, as_dot, as_mermaid
+    from headrace.language import StepTimes, render_graph
 
-    states: dict[str, str] = {}
+    steps: list[StepView] = []
     if Path(target).exists() or "." in target or "/" in target:
         from headrace.flowctl._definitions import load_definition
 
         plan = load_definition(target, allow_unknown=True)
     else:
-        plan, states = run_client(settings, lambda client: _plan_of(client, target))
-    if form == "mermaid":
-        click.echo(as_mermaid(plan, states), nl=False)
-    elif form == "dot":
-        click.echo(as_dot(plan, states), nl=False)
-    else:
-        data = as_data(plan)
-        click.echo(as_json(data) if form == "json" else as_yaml(data).rstrip("\n"))
+        plan, steps = run_client(settings, lambda client: _plan_of(client, target))
+    states = {step.path: step.state for step in steps}
+    times = {step.path: StepTimes(step.started_ms, step.finished_ms) for step in steps}
+    click.echo(render_graph(plan, form, states, times), nl=False)
 
 
-async def _plan_of(client: Client, run: str) -> tuple[Plan, dict[str, str]]:
-    from headrace.flowctl._graph import states_of
-
-    return await client.plan(run), states_of((await client.get(run)).steps)
+async def _plan_of(client: Client, run: str) -> tuple[Plan, list[StepView]]:
+    return await client.plan(run), (await client.get(run)).steps
 
 
 @click.command()

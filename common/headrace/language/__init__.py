@@ -16,7 +16,8 @@ from headrace.language._handlers import (
     OutputField,
     json_schema,
 )
-from headrace.language._render import GraphNode, PlanGraph, graph, node_paths, render_graph
+from headrace.language._pictures import render_graph
+from headrace.language._render import GraphNode, PlanGraph, StepTimes, graph, node_paths
 from headrace.language._schema import Dialect, workflow_schema
 from headrace.language._schema._page import fill_page
 
@@ -33,6 +34,7 @@ __all__ = [
     "OutputField",
     "PlanGraph",
     "PlannedNode",
+    "StepTimes",
     "compile_workflow",
     "fill_page",
     "forecast",

@@ -1,4 +1,4 @@
-"""A plan as a graph: levels, edges, and pictures of it in Mermaid, DOT, JSON and YAML.
+"""A plan as a graph: levels, edges, and of a run the states and times of its steps.
 
 Nodes are named by their paths. The iterations of a loop share one path: ``build[*]/test``.
 """
@@ -8,29 +8,20 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from typing import Literal
 
 import msgspec
-import yaml
 
 from headrace.plan import Choice, Group, Loop, Node, Plan, Sleep, Subworkflow, Task, Wait
-
-Format = Literal["mermaid", "dot", "json", "yaml"]
 
 _INDEX = re.compile(r"\[[^\]]*\]")
 _KINDS: dict[type, str] = {
     Task: "task", Group: "group", Loop: "loop", Choice: "choice", Wait: "wait", Sleep: "sleep",
     Subworkflow: "subworkflow",
 }  # fmt: skip
-_WORST_FIRST = (
+WORST_FIRST = (
     "FAILED", "UNKNOWN", "CANCELLED", "RUNNING", "DISPATCHED", "WAITING", "READY", "PENDING",
     "COMPLETED", "SKIPPED",
 )  # fmt: skip
-_COLOURS = {
-    "FAILED": "#f8b4b4", "UNKNOWN": "#f5c77e", "CANCELLED": "#d4d4d4", "RUNNING": "#a5c8ff",
-    "DISPATCHED": "#c7dcff", "WAITING": "#fdf3b0", "READY": "#e6f0ff", "PENDING": "#ffffff",
-    "COMPLETED": "#b7e4c7", "SKIPPED": "#eeeeee",
-}  # fmt: skip
 
 
 class GraphNode(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -45,6 +36,22 @@ class GraphNode(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Position in the order of execution, from 0; -1 for a node with others inside."""
     parent: str = ""
     state: str = ""
+    """Of a run; where a path stands for several iterations, each state with its number."""
+    name: str = ""
+    detail: str = ""
+    """What is not in the name: a condition, a join, how often."""
+    line: int = 0
+    started_ms: int = 0
+    """Since the epoch; the first of the iterations."""
+    duration_ms: int = 0
+    """From the first start to the last end; 0 while one has not ended."""
+
+
+class StepTimes(msgspec.Struct, frozen=True, array_like=True):
+    """When a step of a run began and ended, in ms since the epoch; 0: not yet."""
+
+    started_ms: int = 0
+    finished_ms: int = 0
 
 
 class PlanGraph(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,11 +78,16 @@ def node_paths(plan: Plan) -> list[str]:
     return paths
 
 
-def graph(plan: Plan, states: Mapping[str, str] | None = None) -> PlanGraph:
-    """Return the graph of *plan*; *states* gives the states of a run's steps by their paths."""
+def graph(
+    plan: Plan,
+    states: Mapping[str, str] | None = None,
+    times: Mapping[str, StepTimes] | None = None,
+) -> PlanGraph:
+    """Return the graph of *plan*; *states* and *times* are those of a run's steps, by path."""
     paths = node_paths(plan)
     levels = _levels(plan)
     shown = _states(states or {})
+    spans = _spans(times or {})
     nodes = [
         GraphNode(
             path=paths[index],
@@ -85,6 +97,11 @@ def graph(plan: Plan, states: Mapping[str, str] | None = None) -> PlanGraph:
             level=levels[index] if node.size == 1 else -1,
             parent=paths[node.parent],
             state=shown.get(paths[index], ""),
+            name=node.name,
+            detail=_detail(node),
+            line=node.position.line,
+            started_ms=spans.get(paths[index], _NO_SPAN)[0],
+            duration_ms=spans.get(paths[index], _NO_SPAN)[1],
         )
         for index, node in enumerate(plan.nodes)
         if index
@@ -103,19 +120,6 @@ def graph(plan: Plan, states: Mapping[str, str] | None = None) -> PlanGraph:
     )
 
 
-def render_graph(
-    plan: Plan, form: Format = "mermaid", states: Mapping[str, str] | None = None
-) -> str:
-    """Return the graph of *plan* as text, ended by a line break."""
-    found = graph(plan, states)
-    if form == "json":
-        return msgspec.json.format(msgspec.json.encode(found), indent=2).decode() + "\n"
-    if form == "yaml":
-        return yaml.safe_dump(msgspec.to_builtins(found), sort_keys=False, allow_unicode=True)
-    lines = _mermaid(found) if form == "mermaid" else _dot(found)
-    return "\n".join(lines) + "\n"
-
-
 def _uses(node: Node) -> str:
     if isinstance(node, Subworkflow):
         return node.source
@@ -132,6 +136,61 @@ def _kind(node: Node) -> str:
     return _KINDS[type(node)]
 
 
+def _detail(node: Node) -> str:
+    """Return what a picture says of a node beside its name."""
+    found = [f"if {node.condition}"] if node.condition else []
+    if node.trigger_rule:
+        found.append(node.trigger_rule.replace("_", " "))
+    if isinstance(node, Loop):
+        found.append(_repetition(node))
+    if isinstance(node, Group | Loop) and node.join.kind != "all":
+        needed = {"any": "any", "count": str(node.join.value), "percent": f"{node.join.value}%"}
+        found.append(f"join {needed[node.join.kind]}, losers {node.join.losers}")
+    if isinstance(node, Wait):
+        found.append(f"signal {node.signal}")
+    if isinstance(node, Sleep):
+        length = f"{node.duration_ms} ms" if isinstance(node.duration_ms, int) else node.duration_ms
+        found.append(f"until {node.until}" if node.until else str(length))
+    if isinstance(node, Subworkflow) and node.detached:
+        found.append("detached")
+    return "; ".join(found)
+
+
+def _repetition(loop: Loop) -> str:
+    if loop.kind == "repeat":
+        words = [f"{loop.times} times"] if loop.times is not None else []
+        words += [f"while {loop.before}"] if loop.before else []
+        words += [f"until {loop.after}"] if loop.after else []
+        return ", ".join(words)
+    if isinstance(loop.items, str):
+        return f"for each of {loop.items}"
+    if loop.kind == "matrix":
+        return " x ".join(str(axis) for axis in loop.items)
+    return f"for each of {len(loop.items)}"
+
+
+_NO_SPAN = (0, 0)
+
+
+def _spans(times: Mapping[str, StepTimes]) -> dict[str, tuple[int, int]]:
+    """Return (begin, duration) by path, over all iterations of a loop."""
+    begins: dict[str, int] = {}
+    ends: dict[str, int] = {}
+    open_ends: set[str] = set()
+    for given, span in times.items():
+        if not span.started_ms:
+            continue
+        path = _INDEX.sub("[*]", given)
+        begins[path] = min(begins.get(path, span.started_ms), span.started_ms)
+        ends[path] = max(ends.get(path, 0), span.finished_ms)
+        if not span.finished_ms:
+            open_ends.add(path)
+    return {
+        path: (begin, 0 if path in open_ends else max(0, ends[path] - begin))
+        for path, begin in begins.items()
+    }
+
+
 def _states(states: Mapping[str, str]) -> dict[str, str]:
     """Return the states by path, those of a loop's iterations counted together."""
     counts: dict[str, Counter[str]] = {}
@@ -146,7 +205,7 @@ def _states(states: Mapping[str, str]) -> dict[str, str]:
 
 
 def _ordered(counter: Counter[str]) -> list[str]:
-    known = [state for state in _WORST_FIRST if state in counter]
+    known = [state for state in WORST_FIRST if state in counter]
     return known + sorted(counter.keys() - set(known))
 
 
@@ -186,95 +245,3 @@ def _in_order(plan: Plan, siblings: list[int]) -> Iterator[int]:
             missing[dependent] -= 1
             if not missing[dependent]:
                 ready.append(dependent)
-
-
-def _label(node: GraphNode) -> list[str]:
-    """Return the lines of a node's label."""
-    name = node.path.rsplit("/", 1)[-1]
-    lines = [name]
-    if node.title and node.title != name:
-        lines.append(node.title)
-    if node.state:
-        lines.append(node.state)
-    return lines
-
-
-def _worst(state: str) -> str:
-    return next((known for known in _WORST_FIRST if known in state), "")
-
-
-def _children(found: PlanGraph) -> dict[str, list[GraphNode]]:
-    inside: dict[str, list[GraphNode]] = {}
-    for node in found.nodes:
-        inside.setdefault(node.parent, []).append(node)
-    return inside
-
-
-def _mermaid(found: PlanGraph) -> list[str]:
-    ids = {node.path: f"n{index}" for index, node in enumerate(found.nodes)}
-    inside = _children(found)
-    lines = ["flowchart TD"]
-
-    def write(parent: str, indent: str) -> None:
-        for node in inside.get(parent, ()):
-            text = "<br/>".join(_mermaid_text(line) for line in _label(node))
-            if node.path in inside:
-                lines.append(f'{indent}subgraph {ids[node.path]}["{text}"]')
-                write(node.path, indent + "  ")
-                lines.append(f"{indent}end")
-            else:
-                lines.append(f'{indent}{ids[node.path]}["{text}"]')
-
-    write("", "  ")
-    lines += [f"  {ids[before]} --> {ids[after]}" for before, after in found.edges]
-    for node in found.nodes:
-        colour = _COLOURS.get(_worst(node.state))
-        if colour and node.path not in inside:
-            lines.append(f"  style {ids[node.path]} fill:{colour}")
-    return lines
-
-
-def _mermaid_text(text: str) -> str:
-    for char, entity in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ('"', "&quot;")):
-        text = text.replace(char, entity)
-    return " ".join(text.split())
-
-
-def _dot(found: PlanGraph) -> list[str]:
-    inside = _children(found)
-    lines = [f"digraph {_dot_text(found.name)} {{", "  compound=true;", "  node [shape=box];"]
-
-    def write(parent: str, indent: str) -> None:
-        for node in inside.get(parent, ()):
-            text = _dot_text("\n".join(_label(node)))
-            if node.path in inside:
-                lines.append(f"{indent}subgraph {_dot_text('cluster_' + node.path)} {{")
-                lines.append(f"{indent}  label={text};")
-                write(node.path, indent + "  ")
-                lines.append(f"{indent}}}")
-            else:
-                colour = _COLOURS.get(_worst(node.state))
-                style = f", style=filled, fillcolor={_dot_text(colour)}" if colour else ""
-                lines.append(f"{indent}{_dot_text(node.path)} [label={text}{style}];")
-
-    write("", "  ")
-    for before, after in found.edges:
-        # DOT joins clusters by an edge between two of their leaves.
-        ends = [f"ltail={_dot_text('cluster_' + before)}"] if before in inside else []
-        ends += [f"lhead={_dot_text('cluster_' + after)}"] if after in inside else []
-        attributes = f" [{', '.join(ends)}]" if ends else ""
-        tail, head = _leaf(before, inside, -1), _leaf(after, inside, 0)
-        lines.append(f"  {_dot_text(tail)} -> {_dot_text(head)}{attributes};")
-    lines.append("}")
-    return lines
-
-
-def _leaf(path: str, inside: dict[str, list[GraphNode]], which: int) -> str:
-    while path in inside:
-        path = inside[path][which].path
-    return path
-
-
-def _dot_text(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-    return f'"{escaped}"'

@@ -5,7 +5,6 @@ import io
 import pytest
 
 from headrace.errors import InvalidRequest
-from headrace.flowctl._graph import as_dot, as_mermaid, edges_of, states_of
 from headrace.flowctl._live import Progress, change_lines, picture
 from headrace.flowctl._text import (
     duration,
@@ -17,7 +16,6 @@ from headrace.flowctl._text import (
     table,
 )
 from headrace.messages import RunView, StepView
-from headrace.plan import Group, Loop, Plan, Task, Wait
 
 
 def run(state="RUNNING", *steps, **fields):
@@ -142,47 +140,3 @@ async def test_a_pipe_gets_plain_lines():
         views(run("RUNNING"), run("RUNNING"), run("COMPLETED", finished_ms=1_500))
     )
     assert pipe.getvalue() == "run r1 RUNNING\nrun r1 COMPLETED in 500ms\n"
-
-
-PLAN = Plan(
-    name='p "q"',
-    nodes=(
-        Group(name="p", size=7),
-        Group(name="build", kind="job", parent=0, size=3),
-        Task(name="one", title='say "x" <y>', uses="shell", parent=1),
-        Task(name="two", uses="shell", parent=1),
-        Loop(name="each", kind="matrix", items=[1], parent=0, size=2, needs=(1,)),
-        Task(name="body", uses="shell", parent=4),
-        Wait(name="ok", signal="ok", parent=0, needs=(4,)),
-    ),
-)
-
-
-def test_edges_are_needs_and_the_order_of_sequences():
-    assert edges_of(PLAN) == [(1, 4), (2, 3), (4, 6)]
-
-
-def test_mermaid_nests_groups_and_escapes():
-    text = as_mermaid(PLAN, {"build/one": "FAILED", "each": "COMPLETED"})
-    assert text.count("subgraph") == text.count("end\n") == 2
-    assert 'n2["say #quot;x#quot; #lt;y>"]:::FAILED' in text
-    assert 'n5["body"]:::COMPLETED' in text
-    assert 'n6{"ok"}' in text or 'n6{{"ok"}}' in text
-    assert "classDef FAILED" in text
-
-
-def test_dot_joins_clusters():
-    text = as_dot(PLAN)
-    assert text.startswith('digraph "p \\"q\\"" {')
-    assert text.count("{") == text.count("}")
-    assert "n3 -> n5 [ltail=cluster_1, lhead=cluster_4];" in text
-
-
-def test_the_loudest_state_of_repeated_steps_counts():
-    steps = [
-        StepView(path="each[1]", state="COMPLETED"),
-        StepView(path="each[2]", state="FAILED"),
-        StepView(path="x", state="DISPATCHED"),
-        StepView(path="y", state="PENDING"),
-    ]
-    assert states_of(steps) == {"each": "FAILED", "x": "RUNNING"}
