@@ -49,6 +49,9 @@ jobs:
           echo "the token is ${{ secrets.TOKEN }}"
           echo "said=$FROM_ROOT" >> "$GITHUB_OUTPUT"
       - {id: with, uses: noop, with: {a: "${{ secrets.TOKEN }}", b: ["${{ vars.ZONE }}"]}}
+      - id: env
+        uses: noop
+        with: {a: "${{ env.FROM_JOB }}", b: "${{ env.WHERE }}", c: "${{ env.PLAIN }}"}
       - if: vars.region == 'eu'
         run: echo "in the eu"
 """
@@ -62,6 +65,7 @@ async def test_every_way_into_a_step() -> None:
     assert first.outputs["said"] == "***"
     assert "the token is ***" in first.outputs["stdout"]
     assert steps["a/with"].outputs == {"a": "***", "b": ["z1"]}
+    assert steps["a/env"].outputs == {"a": "job ***", "b": "eu-z1", "c": "plain"}
     assert "hunter2" not in history + str(view)
 
 
