@@ -191,8 +191,11 @@ def _add(
         if child.options.get("dormant"):
             _add(nodes, child, index, (), indexes)
             continue
-        found = before if sequence else tuple(indexes[name] for name in child.needs)
-        before = (_add(nodes, child, index, found, indexes),)
+        found = tuple(indexes[name] for name in child.needs)
+        # In a sequence the needs are background steps before it, beside the last other one.
+        own = _add(nodes, child, index, before + found if sequence else found, indexes)
+        if not child.options.get("background"):
+            before = (own,)
     nodes[index] = spec.make(
         name=spec.name,
         parent=parent,

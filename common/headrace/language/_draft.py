@@ -26,13 +26,16 @@ _CYCLE_SHOWN_MAX = 20
 class Draft:
     """A node with its children; `needs` are names of siblings, with where they stand."""
 
-    __slots__ = ("children", "fields", "name", "needs", "place", "struct")
+    __slots__ = ("children", "fields", "name", "needs", "place", "struct", "waits_for_all")
 
     def __init__(self, struct: Struct, name: str, place: Place, **fields: Any) -> None:
         self.struct, self.name, self.place = struct, name, place
         self.fields: dict[str, Any] = fields
         self.children: list[Draft] = []
         self.needs: list[tuple[str, Place]] = []
+        """In a sequence: of background steps before it."""
+        self.waits_for_all = False
+        """It needs all background steps before it."""
 
     @property
     def in_sequence(self) -> bool:
@@ -56,8 +59,7 @@ def number(root: Draft, report: Report) -> tuple[Node, ...]:
         for child in draft.children:
             parents[indexes[id(child)]] = index
         if draft.in_sequence:
-            for before, child in zip(draft.children, draft.children[1:], strict=False):
-                needs[indexes[id(child)]] = (indexes[id(before)],)
+            _in_order(draft.children, indexes, needs, report)
         else:
             _resolve_needs(draft.children, indexes, needs, report)
     sizes = [1] * len(order)
@@ -86,6 +88,32 @@ def _collect(draft: Draft, order: list[Draft], depth: int, report: Report) -> No
         report.fatal(f"nested too deeply: NESTING_MAX = {NESTING_MAX}", place.line, place.column)
     for child in draft.children:
         _collect(child, order, depth + 1, report)
+
+
+def _in_order(
+    children: list[Draft],
+    indexes: dict[int, int],
+    needs: list[tuple[int, ...]],
+    report: Report,
+) -> None:
+    """Let each child of a sequence need the one before it, and what it waits for."""
+    before: list[int] = []
+    background: dict[str, int] = {}
+    for child in children:
+        index = indexes[id(child)]
+        found = before + (list(background.values()) if child.waits_for_all else [])
+        for name, place in child.needs:
+            need = background.get(name.lower())
+            if need is None:
+                hint = did_you_mean(name, background) or "a step before it with 'background: true'"
+                report.add(f"'{name}' is no background step before this one", place, hint)
+            elif need not in found:
+                found.append(need)
+        needs[index] = tuple(found)
+        if child.fields.get("background"):
+            background[child.name.lower()] = index
+        else:
+            before = [index]
 
 
 def _resolve_needs(

@@ -35,7 +35,7 @@ from headrace.language._uses import FindCalled, new_call, read_call
 from headrace.language._values import is_identifier
 from headrace.language._yaml import Mapping as MappingNode
 from headrace.language._yaml import Scalar, Sequence, Tree
-from headrace.plan import Group, Loop
+from headrace.plan import Group, Loop, Task
 
 JOB_KEYS = (
     "needs", "if", "name", "runs-on", "strategy", "env", "defaults", "outputs", "timeout-minutes",
@@ -196,7 +196,7 @@ class Jobs:
             retry=read_retry(reader, entries.get("retry"), f"{what}.retry"),
         )
         steps = Steps(reader, self._handlers, defaults, known, self._find_plan)
-        return steps.read(entries.get("steps"), f"{what}.steps", scope)
+        return _set_up(steps.read(entries.get("steps"), f"{what}.steps", scope))
 
     def _common(self, entries: Mapping[str, Tree], what: str, scope: Scope) -> dict[str, Any]:
         """Return the fields of jobs with steps and of those that call."""
@@ -299,6 +299,26 @@ class Jobs:
                     assert isinstance(item, MappingNode)
                     hint = did_you_mean(axis, axes) or "axes: " + ", ".join(axes)
                     self._reader.report.add(f"{what} has no axis '{axis}'", item.keys[axis], hint)
+
+
+def _set_up(steps: list[Draft]) -> list[Draft]:
+    """Return the steps of a job, behind one that does nothing if there are background steps.
+
+    The first step that ends decides on which worker the job runs. Nobody would wait for one in the
+    background, so none of those may be the first.
+    """
+    if not _has_background(steps):
+        return steps
+    first = steps[0]
+    if first.struct is Task and not (first.fields.keys() & {"background", "condition"}):
+        return steps
+    names = {step.name.lower() for step in steps}
+    name = next(name for name in ("set-up", "set-up-job", "set-up-the-job") if name not in names)
+    return [Draft(Task, name, first.place, uses="noop", title="Set up the job"), *steps]
+
+
+def _has_background(steps: list[Draft]) -> bool:
+    return any(s.fields.get("background") or _has_background(s.children) for s in steps)
 
 
 def _with_axes(scope: Scope, matrix: Any) -> Scope:

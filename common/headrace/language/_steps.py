@@ -19,36 +19,38 @@ from headrace.plan import Group, Task
 from headrace.retry import RetryPolicy
 
 _COMMON = frozenset(("id", "name", "if", "continue-on-error", "timeout-minutes"))
-_TASK = _COMMON | {
+_STARTED = _COMMON | {"background"}
+_WAITING = _COMMON - {"timeout-minutes"}
+_TASK = _STARTED | {
     "env", "retry", "effect", "priority", "heartbeat-timeout", "schedule-timeout",
     "attempt-timeout",
 }  # fmt: skip
-_GROUP = _COMMON | {"env", "join", "losers"}
+_GROUP = _STARTED | {"env", "join", "losers"}
 ACTIONS: Mapping[str, frozenset[str]] = {
     "uses": _TASK | {"uses", "with"},
     "run": _TASK | {"run", "shell", "working-directory"},
     "parallel": _GROUP | {"parallel"},
-    "pipeline": _COMMON | {"pipeline", "env"},
-    "loop": _COMMON | {"loop"},
-    "choose": _COMMON | {"choose"},
-    "then": _COMMON | {"then", "elif", "else"},
-    "wait-for": _COMMON | {"wait-for"},
-    "approval": _COMMON | {"approval"},
-    "sleep": _COMMON | {"sleep"},
-    "subworkflow": _COMMON | {"subworkflow"},
+    "pipeline": _STARTED | {"pipeline", "env"},
+    "loop": _STARTED | {"loop"},
+    "choose": _STARTED | {"choose"},
+    "then": _STARTED | {"then", "elif", "else"},
+    "wait-for": _STARTED | {"wait-for"},
+    "approval": _STARTED | {"approval"},
+    "sleep": _STARTED | {"sleep"},
+    "subworkflow": _STARTED | {"subworkflow"},
+    "wait": _WAITING | {"wait"},
+    "wait-all": _WAITING | {"wait-all"},
 }
 _STEP_KEYS = frozenset().union(*ACTIONS.values())
 _LATER = "it is planned; not in this version"
 STEP_UNSUPPORTED = {
-    "background": "use 'parallel:'; background steps are not in this version",
-    "wait": "use 'wait-for:' for signals, or 'parallel:' with a 'join:'",
-    "wait-all": "use 'parallel:' with 'join: all'",
     "cancel": "use 'parallel:' with 'losers: cancel'",
     "on-failure": _LATER,
     "compensate": _LATER,
 }
 _NAMED = (
     "parallel", "pipeline", "loop", "choose", "wait-for", "approval", "sleep", "subworkflow",
+    "wait", "wait-all",
 )  # fmt: skip
 """Actions that name their step, if nothing else does."""
 _PRIORITY_MAX = 1_000_000
@@ -182,6 +184,8 @@ class Steps:
         )
         if timeout is not None:
             fields["timeout_ms"] = timeout
+        if reader.boolean(entries.get("background"), f"{what}.background"):
+            fields["background"] = True
         return draft
 
     def _act(
@@ -197,10 +201,13 @@ class Steps:
             return self._uses(node, entries, segment, what, scope)
         if action == "run":
             return self._run(node, entries, segment, what, scope)
+        if action in ("wait", "wait-all"):
+            return self._wait(action, entries[action], segment, what)
         if action in ("parallel", "pipeline"):
             draft = Draft(Group, segment, node, kind=action)
             draft.children = self.read(entries[action], f"{what}.{action}", scope)
             if action == "parallel":
+                self._refuse_background(draft.children)
                 draft.fields["join"] = self._control.join(entries, what)
             if "env" in entries:
                 draft.fields["env"] = self._reader.environment(
@@ -212,6 +219,29 @@ class Steps:
         return self._control.read(
             action, entries[action], segment, f"{what}.{action}", scope.at(STEP)
         )
+
+    def _wait(self, action: str, node: Tree, segment: str, what: str) -> Draft:
+        """Return an empty group: it needs what it waits for, and has nothing to do itself."""
+        reader = self._reader
+        draft = Draft(Group, segment, node, kind="graph")
+        if action == "wait":
+            draft.needs = reader.placed_texts(node, f"{what}.wait")
+            if not draft.needs:
+                reader.report.add(f"{what}.wait needs the id of a background step", node)
+        elif isinstance(node, Scalar) and node.value is False:
+            reader.report.add(f"{what}.wait-all is 'true', or nothing", node)
+        else:
+            reader.boolean(node, f"{what}.wait-all")
+            draft.waits_for_all = True
+        return draft
+
+    def _refuse_background(self, children: list[Draft]) -> None:
+        for child in children:
+            if child.fields.get("background") or child.needs or child.waits_for_all:
+                hint = "steps in 'parallel' run side by side already; put it around them"
+                text = "background steps and waits for them stand in a job or a pipeline"
+                self._reader.report.add(text, child.place, hint)
+                child.needs = []
 
     def _uses(
         self,

@@ -253,6 +253,7 @@ class Tasks:
         for child in children:
             for _, place in child.needs:
                 self._reader.report.add(f"tasks in a {kind} run in order: no 'depends_on'", place)
+            child.needs = []
 
     def _conditional(
         self,

@@ -150,6 +150,8 @@ class _Base(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     dormant: bool = False
     """Does not begin by itself, and its container does not wait for it: a sibling's `compensate`,
     `on_failure` or `unknown_handler` names it."""
+    background: bool = False
+    """In a sequence: those behind it do not wait for it, unless they need it by name."""
 
 
 class Task(_Base, frozen=True, kw_only=True, omit_defaults=True, tag="task"):
@@ -181,7 +183,8 @@ class Group(_Base, frozen=True, kw_only=True, omit_defaults=True, tag="group"):
     """A container: its children run in the order that their `needs` say (none: all at once)."""
 
     kind: Literal["graph", "job", "pipeline", "parallel"] = "graph"
-    """`job` and `pipeline` are sequences: each child needs the one before it, and `success()`
+    """`job` and `pipeline` are sequences: each child needs the last one before it that is not in
+    the background (and background ones that it waits for), and `success()`
     looks at every earlier sibling. `graph` looks at the child's own `needs`."""
     join: Join = Join()
     affinity: bool = False

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from itertools import pairwise
 
 import msgspec
 
@@ -215,12 +214,25 @@ def _children(nodes: tuple[Node, ...], index: int, children: list[int]) -> Itera
             yield f"node {child}: its needs must be siblings, each once"
             return
     if isinstance(node, Group) and node.kind in _SEQUENCES:
-        for before, child in pairwise(children):
-            if nodes[child].needs != (before,):
-                yield f"node {child}: in a sequence it must need the node before it"
-                return
+        for child in _out_of_order(nodes, children):
+            yield f"node {child}: in a sequence it must need the node before it"
+            return
     if not _acyclic(nodes, children):
         yield f"node {index}: the needs of its children make a cycle"
+
+
+def _out_of_order(nodes: tuple[Node, ...], children: list[int]) -> Iterable[int]:
+    """Yield the children of a sequence that do not need what they must, first of all."""
+    before: tuple[int, ...] = ()
+    background: set[int] = set()
+    for child in children:
+        needs = nodes[child].needs
+        if needs[: len(before)] != before or not background.issuperset(needs[len(before) :]):
+            yield child
+        if nodes[child].background:
+            background.add(child)
+        else:
+            before = (child,)
 
 
 def _acyclic(nodes: tuple[Node, ...], children: list[int]) -> bool:

@@ -173,8 +173,15 @@ class PlanMaker:
 
     def _sequence(self, depth: int, keyed: bool) -> Spec:
         children = [self._spec(depth + 1, keyed=keyed) for _ in range(self._rng.randint(1, 3))]
-        for at in range(1, len(children)):
-            children[at].needs = [at - 1]
+        before: list[int] = []
+        background: list[int] = []
+        for at, spec in enumerate(children):
+            spec.needs = before + [b for b in background if self._rng.random() < 0.5]
+            if self._rng.random() < 0.2:
+                spec.fields["background"] = True
+                background.append(at)
+            else:
+                before = [at]
         return Spec(Group, children, kind="pipeline")
 
     def _job(self, depth: int, keyed: bool) -> Spec:

@@ -199,3 +199,46 @@ def test_problems_of_subworkflows(step: str, child: str, said: str) -> None:
         with_child(S + step, child)
     found = [f"{p.line}:{p.column} {p.message}" for p in refused.value.problems]
     assert any(said in text for text in found), found
+
+
+def needs_of(plan: Plan, path: str) -> list[str]:
+    paths = node_paths(plan)
+    return [paths[need] for need in plan.nodes[paths.index(path)].needs]
+
+
+def test_background_steps_and_waits() -> None:
+    plan = compiled(
+        S + "{run: x, id: a}\n      - {id: b, run: x, background: true}\n"
+        "      - {id: c, uses: noop, background: true}\n      - {id: d, wait: [b]}\n"
+        "      - {id: e, run: x}\n      - {id: f, wait-all: }\n"
+    )
+    assert needs_of(plan, "j/b") == needs_of(plan, "j/c") == ["j/a"]
+    assert needs_of(plan, "j/d") == ["j/a", "j/b"]
+    assert needs_of(plan, "j/e") == ["j/d"]
+    assert needs_of(plan, "j/f") == ["j/e", "j/b", "j/c"]
+
+
+def test_nothing_in_the_background_is_first() -> None:
+    plan = compiled(S + "{id: b, run: x, background: true}\n      - {id: c, run: x}\n")
+    assert node_paths(plan)[2:] == ["j/set-up", "j/b", "j/c"]
+    assert needs_of(plan, "j/c") == ["j/set-up"]
+
+
+@pytest.mark.parametrize(
+    ("steps", "said"),
+    [
+        ("{wait: a}", "4:16 'a' is no background step before this one"),
+        ("{id: srv, run: x, background: true}\n      - {wait: srw}", "did you mean 'srv'?"),
+        ("{wait: [b]}\n      - {id: b, run: x, background: true}", "'b' is no background step"),
+        ("{wait: }", "wait needs the id of a background step"),
+        ("{wait-all: 3}", "wait-all must be true or false"),
+        ("{wait-all: false}", "wait-all is 'true', or nothing"),
+        ("{wait: a, timeout-minutes: 3}", "'timeout-minutes' does not go with 'wait'"),
+        ("{wait-all: , background: true}", "'background' does not go with 'wait-all'"),
+        ("{run: x, background: 3}", "background must be true or false"),
+        ("{parallel: [{run: x, background: true}]}", "stand in a job or a pipeline"),
+    ],
+)
+def test_problems_of_background_steps(steps: str, said: str) -> None:
+    found = problems(S + steps)
+    assert any(said in text for text in found), found

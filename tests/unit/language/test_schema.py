@@ -136,7 +136,8 @@ VALUES = {
     "uses": "noop", "run": "x", "parallel": [{"run": "x"}], "pipeline": [{"run": "x"}],
     "loop": {"for-each": [1], "steps": [{"run": "x"}]},
     "choose": [{"if": "true", "steps": [{"run": "x"}]}], "wait-for": "s", "approval": None,
-    "sleep": "1s", "subworkflow": "./b.yaml", "then": [{"run": "x"}], "id": "i", "name": "n",
+    "sleep": "1s", "subworkflow": "./b.yaml",
+    "wait": "b", "wait-all": True, "then": [{"run": "x"}], "id": "i", "name": "n",
 }  # fmt: skip
 
 

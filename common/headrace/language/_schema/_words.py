@@ -193,6 +193,9 @@ STEP: Words = _NODE | TASK_FIELDS | {
     "approval": Word("Wait until a person agrees.", either(TEXT, ref("approval"))),
     "sleep": Word("Wait for a time, without a worker.",
                   either(DURATION_OR_EXPRESSION, ref("sleep"))),
+    "background": Word("Steps behind it do not wait for it.", BOOLEAN),
+    "wait": Word("Wait for background steps, by their ids.", TEXTS),
+    "wait-all": Word("Wait for all background steps before it.", BOOLEAN),
     "subworkflow": Word("Another workflow, as a run of its own.",
                         either(TEXT, ref("subworkflow"))),
 }  # fmt: skip
