@@ -37,12 +37,14 @@ def read_examples(page: str) -> list[Example]:
 
 async def check_run(file: str, said: dict[str, Any]) -> None:
     """Run a workflow as *said* and compare its state and the states of its steps."""
-    unknown = said.keys() - {"inputs", "signals", "state", "steps", "absent"}
+    unknown = said.keys() - {"inputs", "signals", "cancel", "state", "steps", "absent"}
     assert not unknown, unknown
     async with LocalEngine() as engine:
         run = await engine.submit(file, said.get("inputs"))
         for name, payload in said.get("signals", {}).items():
             await engine.signal(run, name, payload)
+        if said.get("cancel"):
+            await engine.cancel(run)
         async with asyncio.timeout(WITHIN_S):
             view = await engine.wait(run)
     states = {step.path: step.state for step in view.steps}
