@@ -6,6 +6,7 @@ import asyncio
 import getpass
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Self
 
 import msgspec
@@ -187,9 +188,21 @@ class Client:
 
     # -- looking -------------------------------------------------------------------------------
 
-    async def get(self, run: str, *, wait_ms: int = 0, steps: bool = True) -> RunView:
-        """Return a run; with *wait_ms* once it has ended, or then. Raises `NotFound`."""
-        request = GetRun(run=run, wait_ms=wait_ms, steps=steps)
+    async def get(
+        self,
+        run: str,
+        *,
+        wait_ms: int = 0,
+        steps: bool = True,
+        at_event: int | None = None,
+        at_ms: int = 0,
+    ) -> RunView:
+        """Return a run; with *wait_ms* once it has ended, or then. Raises `NotFound`.
+
+        With *at_event* (a number in its history) or *at_ms* (since the epoch) the run as it was
+        then; raises `InvalidRequest` for what the history does not reach.
+        """
+        request = GetRun(run=run, wait_ms=wait_ms, steps=steps, at_event=at_event, at_ms=at_ms)
         return await self._lookup.query(run, request, RunView, wait_s=wait_ms / 1000)
 
     async def whole(self, view: RunView) -> RunView:
@@ -271,11 +284,11 @@ class Client:
         archives = [subjects.ARCHIVE] if closed else []
         return await _pages.merge_pages(shards, archives, fetch, limit=limit, cursor=cursor)
 
-    async def history(self, run: str) -> Sequence[HistoryEntry]:
-        """Return all events of a run in order. Raises `NotFound`."""
+    async def history(self, run: str, *, after: int = 0) -> Sequence[HistoryEntry]:
+        """Return the events of a run behind number *after*, in order. Raises `NotFound`."""
         entries: list[HistoryEntry] = []
         for _ in range(HISTORY_PAGES_MAX):
-            after = entries[-1].number if entries else 0
+            after = entries[-1].number if entries else after
             request = GetHistory(run=run, after=after, limit=HISTORY_PAGE)
             page = await self._lookup.query(run, request, list[HistoryEntry])
             fresh = [entry for entry in page if entry.number > after]
@@ -283,6 +296,26 @@ class Client:
             if not fresh:
                 break
         return entries
+
+    async def follow_history(
+        self,
+        run: str,
+        *,
+        after: int = 0,
+        outage_s: float = _follow.OUTAGE_S_MAX,
+        on_trouble: _follow.Trouble | None = None,
+    ) -> AsyncIterator[Sequence[HistoryEntry]]:
+        """Yield the events of a run behind number *after* as they happen, until it has ended."""
+        async for _ in self.watch(run, outage_s=outage_s, on_trouble=on_trouble):
+            # The last view is that of the ended run: what is fetched after it is complete.
+            entries = await _follow.patiently(
+                partial(self.history, run, after=after),
+                outage_s=outage_s,
+                on_trouble=on_trouble,
+            )
+            if entries:
+                after = entries[-1].number
+                yield entries
 
     async def explain(self, run: str) -> Explanation:
         """Return why a run is where it is. Raises `NotFound`."""

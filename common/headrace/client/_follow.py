@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TypeVar
 
 import msgspec
 
 from headrace.client._transport import Transport
 from headrace.errors import Busy, HeadraceError, NotFound, Unreachable
 from headrace.messages import LogLines, RunView, decode, subjects
+
+T = TypeVar("T")
 
 ENDED = frozenset(("COMPLETED", "FAILED", "CANCELLED"))
 WAIT_CHUNK_S = 10.0
@@ -49,6 +52,18 @@ class Patience:
     def fine(self) -> None:
         """Forget the outage."""
         self._since = None
+
+
+async def patiently(
+    call: Callable[[], Awaitable[T]], *, outage_s: float, on_trouble: Trouble | None = None
+) -> T:
+    """Return what *call* returns; it is called again through an outage."""
+    patience = Patience(outage_s, on_trouble)
+    while True:
+        try:
+            return await call()
+        except (Unreachable, Busy) as error:
+            await patience.survived(error)
 
 
 async def wait_end(

@@ -11,8 +11,8 @@ from headrace.flowctl._cmd_submit import finish, followed
 from headrace.flowctl._inputs import parse_labels
 from headrace.flowctl._output import as_json, colourful, emit, now_ms
 from headrace.flowctl._settings import Settings
-from headrace.flowctl._shared import note, pass_settings, run_client, shared_options
-from headrace.flowctl._text import one_line, parse_since, plain, rfc3339, table
+from headrace.flowctl._shared import note, note_trouble, pass_settings, run_client, shared_options
+from headrace.flowctl._text import one_line, parse_at, parse_since, plain, rfc3339, table
 
 if TYPE_CHECKING:
     from headrace.client import Client
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 STATES = ("PENDING", "RUNNING", "COMPLETED", "FAILED", "CANCELLED", "PAUSED", "WAITING", "BLOCKED")
 """States of runs, and the conditions of live ones."""
+ENTRY_HEADER = ["NUMBER", "TIME", "TYPE", "PATH", "DATA"]
+ENTRY_WIDTHS = (6, 24, 15, 24, 0)
+"""Of the columns while the rest is not known."""
 
 
 @click.command(name="list")
@@ -92,22 +95,35 @@ def list_runs(
     is_flag=True,
     help="Fetch large inputs and outputs too, instead of showing references to them.",
 )
+@click.option(
+    "--at",
+    default="",
+    metavar="EVENT|TIME",
+    help="The run as it was: behind this event of its history, or at a time (-10m, RFC 3339).",
+)
 @shared_options
 @pass_settings
-def get(settings: Settings, run: str, watch: bool, full: bool) -> None:
+def get(settings: Settings, run: str, watch: bool, full: bool, at: str) -> None:
     """Show a run and its steps.
 
     With --watch the exit code is that of the run: 0 completed, 1 failed, 2 cancelled.
+    With --at it is folded again from its history up to there.
 
     \b
     Examples:
       flowctl get 01k3x… --watch
       flowctl get 01k3x… -o json
       flowctl get 01k3x… -o json --full
+      flowctl get 01k3x… --at 12
+      flowctl get 01k3x… --at -10m
     """
+    if at and watch:
+        raise click.UsageError("--at shows the past, --watch what comes: choose one")
+    at_event, at_ms = parse_at(at, now_ms()) if at else (None, 0)
 
     async def action(client: Client) -> RunView:
-        view = await followed(client, await client.get(run), wait=False, watch=watch)
+        first = await client.get(run, at_event=at_event, at_ms=at_ms)
+        view = await followed(client, first, wait=False, watch=watch)
         return await client.whole(view) if full else view
 
     finish(settings, run_client(settings, action), followed=watch)
@@ -115,34 +131,39 @@ def get(settings: Settings, run: str, watch: bool, full: bool) -> None:
 
 @click.command()
 @click.argument("run")
+@click.option(
+    "--since",
+    type=click.IntRange(min=1),
+    default=1,
+    metavar="NUMBER",
+    help="Only events from this number on.",
+)
+@click.option("--follow", "-f", is_flag=True, help="Go on until the run has ended.")
 @shared_options
 @pass_settings
-def history(settings: Settings, run: str) -> None:
+def history(settings: Settings, run: str, since: int, follow: bool) -> None:
     """Show every event of a run, in order.
+
+    With --follow each event is printed as it happens; with -o json one object a line.
 
     \b
     Examples:
       flowctl history 01k3x… -o json
+      flowctl history 01k3x… -f --since 20
     """
     from headrace.flowctl._views import entry_json
 
+    if follow:
+        _follow_history(settings, run, since)
+        return
+
     async def action(client: Client) -> list[HistoryEntry]:
-        return list(await client.history(run))
+        return list(await client.history(run, after=since - 1))
 
     entries = run_client(settings, action)
 
     def lines(wide: bool) -> list[str]:
-        rows = [
-            [
-                str(entry.number),
-                rfc3339(entry.time_ms) or "",
-                entry.type,
-                plain(entry.path),
-                one_line(as_json(entry.data), 10_000 if wide else 80) if entry.data else "",
-            ]
-            for entry in entries
-        ]
-        return table(["NUMBER", "TIME", "TYPE", "PATH", "DATA"], rows)
+        return table(ENTRY_HEADER, [_entry_row(entry, wide=wide) for entry in entries])
 
     emit(
         settings,
@@ -150,6 +171,45 @@ def history(settings: Settings, run: str) -> None:
         lines=lines,
         names=[str(entry.number) for entry in entries],
     )
+
+
+def _entry_row(entry: HistoryEntry, *, wide: bool) -> list[str]:
+    data = one_line(as_json(entry.data), 10_000 if wide else 80) if entry.data else ""
+    time = rfc3339(entry.time_ms) or ""
+    return [str(entry.number), time, entry.type, plain(entry.path), data]
+
+
+def _follow_history(settings: Settings, run: str, since: int) -> None:
+    """Print events as they happen."""
+    import msgspec
+
+    from headrace.flowctl._views import entry_json
+
+    chosen = settings.format
+    if chosen == "yaml":
+        raise click.UsageError("`flowctl history --follow` prints lines or -o json, not yaml")
+    if chosen in ("table", "wide"):
+        click.echo(_columns(ENTRY_HEADER))
+
+    async def action(client: Client) -> None:
+        entries = client.follow_history(run, after=since - 1, on_trouble=note_trouble)
+        async for fresh in entries:
+            for entry in fresh:
+                if chosen == "json":
+                    click.echo(msgspec.json.encode(entry_json(entry)).decode())
+                elif chosen == "name":
+                    click.echo(str(entry.number))
+                else:
+                    click.echo(_columns(_entry_row(entry, wide=chosen == "wide")))
+            sys.stdout.flush()
+
+    run_client(settings, action)
+
+
+def _columns(cells: list[str]) -> str:
+    """Return a line of a table whose later lines nobody knows yet."""
+    padded = [cell.ljust(width) for cell, width in zip(cells, ENTRY_WIDTHS, strict=True)]
+    return "  ".join(padded).rstrip()
 
 
 @click.command()

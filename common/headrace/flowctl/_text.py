@@ -86,6 +86,24 @@ def parse_since(text: str, now_ms: int) -> int:
     return int(moment.timestamp() * 1000)
 
 
+def parse_at(text: str, now_ms: int) -> tuple[int | None, int]:
+    """Return the event number or the time (ms) that `--at` names; the other is None, or 0.
+
+    An event is a number; a time is RFC 3339, or `-10m` (ago). Raises `InvalidRequest`.
+    """
+    if text.isascii() and text.isdigit():
+        return int(text), 0
+    try:
+        at_ms = parse_since(text.removeprefix("-"), now_ms)
+    except InvalidRequest as error:
+        raise InvalidRequest(
+            f"neither an event nor a time: {text!r} (examples: 12, -10m, 2026-01-31T12:00:00Z)"
+        ) from error
+    if at_ms > now_ms:
+        raise InvalidRequest(f"{text} has not come yet")
+    return None, at_ms
+
+
 def plain(text: str) -> str:
     """Return *text* without control characters: what a step wrote must not drive a terminal."""
     return _CONTROL.sub("", _ANSI.sub("", text))

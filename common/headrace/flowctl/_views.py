@@ -58,6 +58,8 @@ def run_json(run: RunView) -> dict[str, Any]:
         "parent": run.parent or None,
         "shard": run.shard,
         "archived": run.archived,
+        "events": run.events,
+        "as_of": rfc3339(run.as_of_ms),
         "steps": [step_json(step) for step in run.steps],
     }
 
@@ -188,8 +190,11 @@ def step_rows(
 
 def run_lines(run: RunView, now_ms: int, *, wide: bool, colour: bool) -> list[str]:
     """Return a run with its steps, for people."""
+    if run.as_of_ms:
+        now_ms = run.as_of_ms
     facts = [
         ("Run", run.id),
+        ("As of", f"event {run.events}, {rfc3339(run.as_of_ms)}" if run.as_of_ms else ""),
         ("Workflow", plain(run.workflow)),
         ("State", state_text(run)),
         ("Reason", one_line(run.reason, 500)),

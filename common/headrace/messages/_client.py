@@ -83,12 +83,18 @@ class ResolveStep(_Mutation, frozen=True, kw_only=True, omit_defaults=True, tag=
 
 
 class GetRun(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="get"):
-    """Result: `RunView`. `wait_ms` above 0: answer when it has ended, or then."""
+    """Result: `RunView`. `wait_ms` above 0: answer when it has ended, or then.
+
+    `at_event` (from 1) or `at_ms` (since the epoch; 0: now): the run as it was right behind that
+    event, or then, at once.
+    """
 
     run: str
     wait_ms: int = 0
     steps: bool = True
     plan: bool = False
+    at_event: int | None = None
+    at_ms: int = 0
 
 
 class GetHistory(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="history"):
@@ -239,6 +245,8 @@ class RunView(msgspec.Struct, kw_only=True, omit_defaults=True):
     steps: list[StepView] = []
     parent: str = ""
     """Id of the run that has begun this one."""
+    as_of_ms: int = 0
+    """Above 0: the run as it was then, `events` events old."""
 
 
 class HistoryEntry(msgspec.Struct, kw_only=True, omit_defaults=True):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from headrace.coordinator.core import Facts, Machine, Refusal, Run, explain
 from headrace.coordinator.core import status as states
+from headrace.coordinator.core.past import asks_past, past_view
 from headrace.coordinator.core.views import (
     HistoryParts,
     Later,
@@ -55,6 +56,8 @@ class Answers:
         elif isinstance(value, HistoryParts):
             assert isinstance(request, GetHistory)
             self._history(batch, index, request, run)
+        elif isinstance(request, GetRun) and asks_past(request):
+            self._past(batch, index, request, run)
         elif isinstance(request, GetRun) and request.wait_ms and not states.is_final(run.state):
             until_ms = now_ms + min(request.wait_ms, WAIT_MS_MAX)
             self._waiters.setdefault(run.key, []).append((batch, index, until_ms))
@@ -66,19 +69,41 @@ class Answers:
         return reply_of(run_view(run, steps=steps, shard=self._shard, holders=facts.holders))
 
     def _history(self, batch: PendingBatch, index: int, request: GetHistory, run: Run) -> None:
-        chunks, first = list(run.history), run.history_first
-        if first <= request.after + 1:
+        def answer(chunks: Sequence[bytes]) -> None:
             entries = history_entries(run, chunks, after=request.after, limit=request.limit)
             batch.answer(index, reply_of(entries))
+
+        self._with_chunks(batch, index, run, request.after, answer)
+
+    def _past(self, batch: PendingBatch, index: int, request: GetRun, run: Run) -> None:
+        def answer(chunks: Sequence[bytes]) -> None:
+            try:
+                view = past_view(run.key, run.program, chunks, request, shard=self._shard)
+            except HeadraceError as error:
+                batch.answer(index, reply_of(Refusal.of(error)))
+            else:
+                batch.answer(index, reply_of(view))
+
+        self._with_chunks(batch, index, run, 0, answer)
+
+    def _with_chunks(
+        self,
+        batch: PendingBatch,
+        index: int,
+        run: Run,
+        after: int,
+        answer: Callable[[Sequence[bytes]], None],
+    ) -> None:
+        """Call *answer* with the run's history behind event *after*, older segments included."""
+        chunks, first = list(run.history), run.history_first
+        if first <= after + 1:
+            answer(chunks)
             return
 
         def older(segments: Sequence[bytes]) -> None:
             # Segments may reach into what the state holds as well, or be newer than that.
             before = [data for data in segments if decode_chunk(data).first < first]
-            entries = history_entries(
-                run, [*before, *chunks], after=request.after, limit=request.limit
-            )
-            batch.answer(index, reply_of(entries))
+            answer([*before, *chunks])
 
         def failed(error: HeadraceError) -> None:
             batch.answer(index, reply_of(Refusal.of(error)))

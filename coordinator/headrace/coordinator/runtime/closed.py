@@ -8,6 +8,7 @@ from typing import Any
 
 from headrace.coordinator.archive.store import Archive, RunSummary
 from headrace.coordinator.core import Refusal, Run, ShardState, apply_chunk, explain
+from headrace.coordinator.core.past import asks_past, past_view
 from headrace.coordinator.core.views import history_entries, run_view
 from headrace.coordinator.runtime.archiver import unpack
 from headrace.errors import HeadraceError
@@ -46,7 +47,10 @@ async def answer(
             return history_entries(run, chunks, after=request.after, limit=request.limit)
         if isinstance(request, GetExplanation):
             return explain(ShardState(summary.shard, builtin), run)
-        view = run_view(run, steps=request.steps, shard=summary.shard)
+        if asks_past(request):
+            view = past_view(run.key, run.program, chunks, request, shard=summary.shard)
+        else:
+            view = run_view(run, steps=request.steps, shard=summary.shard)
         view.archived = True
         return view
     except HeadraceError as error:
