@@ -47,11 +47,18 @@ from headrace.events import (
     RunQuarantined,
     RunResumed,
     RunStarted,
+    ScheduleCreated,
+    ScheduleDeleted,
+    ScheduleFired,
+    SchedulePaused,
+    ScheduleRunEnded,
+    SchedulesApplied,
     SegmentArchived,
     SettingsChanged,
     SignalReceived,
     SleepStarted,
     SnapshotRegistered,
+    StartDeclined,
     StepCancelled,
     StepCarried,
     StepClaimed,
@@ -69,7 +76,7 @@ from headrace.events import (
     encode_batch,
     encode_chunk,
 )
-from headrace.messages import ResultExtra, StepError
+from headrace.messages import ResultExtra, ScheduleSpec, StepError
 from support.corekit import Kit
 from support.plans import group, job, join, key, loop, plan, retry, sleep, task, wait
 
@@ -164,6 +171,31 @@ SHARD_EVENTS: list[Any] = [
     DefinitionRegistered("default/order", "1.0", "d" * 32, 3, "q7", MS, "ann"),
     DefinitionsDeleted("default/order", ["1.0", "1"], "q8", MS, "ann"),
     ChildRefused("default/c", "default/r#6.1", 1, "expression: no"),
+    ScheduleCreated(
+        "default/nightly",
+        ScheduleSpec(
+            cron="0 2 * * *",
+            timezone="Europe/Berlin",
+            catch_up="all",
+            window_ms=1,
+            overlap="queue",
+            jitter_ms=2,
+            input={"n": 1},
+            workflow="order@1",
+        ),
+        "d" * 32,
+        MS,
+        MS + 5,
+        "q9",
+        MS,
+        "ann",
+    ),
+    SchedulePaused("default/nightly", True, MS, MS + 5, "q10", MS, "night", "ann"),
+    ScheduleFired("default/nightly", [MS], [MS + 1], MS + 2, MS + 3, True, ["default/r"]),
+    ScheduleRunEnded("default/nightly", "default/r", "it could not begin"),
+    ScheduleDeleted("default/nightly", "q11", MS, "ann"),
+    SchedulesApplied("default/order", 7),
+    StartDeclined("default/r", "default/nightly", "it is another one"),
 ]
 
 
@@ -226,6 +258,9 @@ def scenario() -> Kit:
     four = kit.run("four")
     evicted = RunEvicted(four.key, four.fingerprint, four.state, four.not_after_ms)
     kit.tick(lambda m: m.emit_shard(evicted))
+    spec = ScheduleSpec(cron="0 * * * *", overlap="queue")
+    nightly = ScheduleCreated("default/nightly", spec, four.program.digest, MS + 9_000, MS + 9_000)
+    kit.tick(lambda m: m.emit_shard(nightly))
     kit.tick(lambda m: m.emit_shard(SettingsChanged({"z": 1, "a": [2]})))
     kit.tick(lambda m: m.emit_shard(SnapshotRegistered(3, "snap", "hash")))
     return kit

@@ -16,7 +16,7 @@ from headrace.coordinator.core import (
     status,
 )
 from headrace.coordinator.core.saga import Saga
-from headrace.coordinator.core.state import Counts, Family, Job, KeyRecord, Scope
+from headrace.coordinator.core.state import Counts, Family, Job, KeyRecord, Schedule, Scope
 from headrace.events import JobRestarted, NodeRestarted
 
 BUILTIN = frozenset({"noop"})
@@ -68,7 +68,9 @@ _DERIVED = {"programs", "leading", "agenda", "outbox_news", "builtin", "program"
 
 def facts(value: Any) -> Any:
     """Return any part of the state as plain data, by looking at all attributes that there are."""
-    if isinstance(value, ShardState | Run | Counts | Family | Job | Saga | Scope | KeyRecord):
+    if isinstance(
+        value, ShardState | Run | Counts | Family | Job | Saga | Scope | KeyRecord | Schedule
+    ):
         names = getattr(type(value), "__slots__", None) or vars(value)
         found = {name: getattr(value, name) for name in names if name not in _DERIVED}
         if isinstance(value, ShardState):

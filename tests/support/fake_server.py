@@ -30,6 +30,7 @@ from headrace.messages import (
     GetRun,
     HistoryEntry,
     ListRuns,
+    ListSchedules,
     LogLines,
     PauseRun,
     ReplyBatch,
@@ -47,6 +48,7 @@ from headrace.messages import (
     subjects,
 )
 from headrace.messages._definitions import DefinitionRequest
+from headrace.messages._schedules import ScheduleRequest
 from headrace.plan import decode_plan, plan_digest
 
 ARCHIVE = -1
@@ -156,7 +158,9 @@ class FakeCluster:
             digest = plan_digest(decode_plan(request.plan))
             self.plans[shard][digest] = request.plan
             return digest
-        if isinstance(request, DefinitionRequest):
+        if isinstance(request, DefinitionRequest | ScheduleRequest):
+            if isinstance(request, ListSchedules) and shard != 1:
+                return []
             self.system.begin(int(time.time() * 1000))
             found = self.system.request("default", request)
             return tuple(found) if isinstance(found, Refusal) else found

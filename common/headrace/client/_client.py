@@ -17,6 +17,7 @@ from headrace.client._definitions import Definitions
 from headrace.client._ids import RequestIds
 from headrace.client._large import LargeValues
 from headrace.client._lookup import Lookup
+from headrace.client._schedules import Schedules
 from headrace.client._submit import MUTATION_S, Compiled, Submission, Submitter
 from headrace.client._transport import Transport
 from headrace.errors import Conflict, HeadraceError, InvalidRequest, NotFound, Unreachable
@@ -75,6 +76,8 @@ class Client:
         self._large = LargeValues(self._calls)
         self.definitions = Definitions(self._calls, self._stamp)
         """What is registered, by name and version."""
+        self.schedules = Schedules(self._calls, self._stamp, self.submit)
+        """What begins runs at their times."""
         self._submitter = Submitter(self._calls, self._requests, actor=self._actor)
 
     @classmethod

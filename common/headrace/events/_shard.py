@@ -6,6 +6,8 @@ from typing import Any, TypeAlias
 
 import msgspec
 
+from headrace.messages import ScheduleSpec
+
 
 class PlanStored(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=101):
     """A plan is kept, before any run names it."""
@@ -111,6 +113,8 @@ class DefinitionRegistered(msgspec.Struct, frozen=True, array_like=True, gc=Fals
     request_id: str
     not_after_ms: int
     actor: str = ""
+    schedules: bool = False
+    """The home of its schedules is told: it has some, or had."""
 
 
 class DefinitionsDeleted(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=131):
@@ -121,6 +125,85 @@ class DefinitionsDeleted(msgspec.Struct, frozen=True, array_like=True, gc=False,
     request_id: str
     not_after_ms: int
     actor: str = ""
+    number: int = 0
+    """Of the change, if the home of its schedules is told; else 0."""
+
+
+class ScheduleCreated(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=132):
+    """A schedule of this (its home) shard begins, or has another content from now on."""
+
+    key: str
+    spec: ScheduleSpec
+    plan: str
+    """Digest; the plan is stored."""
+    next_ms: int
+    """Nominal time of the next run; 0: there is none."""
+    due_ms: int
+    """When it begins: jitter is in it."""
+    request_id: str = ""
+    not_after_ms: int = 0
+    actor: str = ""
+
+
+class SchedulePaused(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=133):
+    """A schedule lets times pass from now on, or (`paused` false) goes on."""
+
+    key: str
+    paused: bool
+    next_ms: int
+    due_ms: int
+    request_id: str = ""
+    not_after_ms: int = 0
+    reason: str = ""
+    actor: str = ""
+
+
+class ScheduleFired(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=134):
+    """What became of times that have come. Each of `started` is a run, begun by the outbox."""
+
+    key: str
+    started: list[int]
+    """Nominal times."""
+    queue: list[int]
+    """Nominal times that wait for a run to end: all of them."""
+    next_ms: int
+    due_ms: int
+    missed: bool = False
+    """Some time passes without a run."""
+    cancelled: list[str] = []
+    """Runs that are to be cancelled."""
+
+
+class ScheduleRunEnded(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=135):
+    """A run of a schedule has ended, or could not begin."""
+
+    key: str
+    run: str
+    problem: str = ""
+
+
+class ScheduleDeleted(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=136):
+    """A schedule is no more."""
+
+    key: str
+    request_id: str = ""
+    not_after_ms: int = 0
+    actor: str = ""
+
+
+class SchedulesApplied(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=137):
+    """The schedules of a definition are those of its change `number`; older ones come too late."""
+
+    key: str
+    number: int
+
+
+class StartDeclined(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=138):
+    """A run that a schedule wanted cannot begin here; its home is told through the outbox."""
+
+    run: str
+    schedule: str
+    problem: str
 
 
 ShardEvent: TypeAlias = (
@@ -138,4 +221,11 @@ ShardEvent: TypeAlias = (
     | SettingsChanged
     | DefinitionRegistered
     | DefinitionsDeleted
+    | ScheduleCreated
+    | SchedulePaused
+    | ScheduleFired
+    | ScheduleRunEnded
+    | ScheduleDeleted
+    | SchedulesApplied
+    | StartDeclined
 )

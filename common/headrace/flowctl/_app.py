@@ -37,6 +37,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "resume": ("_cmd_control:resume", "Go on with a paused run."),
         "signal": ("_cmd_control:signal", "Send a signal to a run."),
         "resolve": ("_cmd_control:resolve", "Say what became of a step that is UNKNOWN."),
+        "schedule": ("_cmd_schedule:schedule", "Start runs at their times."),
         "rerun": ("_cmd_submit:rerun", "Start a run again."),
     },
     "Write workflows": {

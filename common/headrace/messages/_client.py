@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import msgspec
 
 from headrace.messages._definitions import DefinitionRequest
+from headrace.messages._schedules import ScheduleRequest
 
 
 class _Mutation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -156,6 +157,7 @@ ClientRequest: TypeAlias = (
     | GetInfo
     | HasRuns
     | DefinitionRequest
+    | ScheduleRequest
 )
 
 

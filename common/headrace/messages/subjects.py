@@ -6,6 +6,7 @@ import hashlib
 import re
 import zlib
 from collections.abc import Iterable
+from datetime import UTC, datetime
 
 SLOTS = 4096
 """Ids hash to this many slots; slots map to shards in the system shard."""
@@ -14,6 +15,9 @@ NAME = re.compile(r"[A-Za-z0-9_-]{1,128}")
 """What may stand in a subject."""
 
 SYSTEM_SHARD = 0
+
+SCHEDULE_LABEL, TIME_LABEL = "headrace/schedule", "headrace/scheduled-for"
+"""Labels of a run that a schedule began."""
 
 TASK_STREAM = "HEADRACE_TASKS"
 LOGS_STREAM = "HEADRACE_LOGS"
@@ -44,6 +48,31 @@ def split_key(key: str) -> tuple[str, str]:
     """Return (namespace, run id) of a run key."""
     namespace, _, run = key.partition("/")
     return namespace, run
+
+
+def schedule_home(key: str) -> str:
+    """Return what a schedule's key (``<namespace>/<name>``) is hashed by.
+
+    The schedules of a definition (``name.1``, ``name.2``) live in one shard.
+    """
+    return "schedule:" + key.partition(".")[0]
+
+
+def scheduled_run(key: str, nominal_ms: int) -> str:
+    """Return the key of the run that schedule *key* begins at a time: always the same one.
+
+    ``default/nightly`` -> ``default/nightly-20260131T020000Z``; the second schedule of a
+    definition, ``default/report.2``: ``default/report-20260131T020000Z-2``.
+    """
+    stem, _, number = key.partition(".")
+    moment = datetime.fromtimestamp(nominal_ms / 1_000, UTC)
+    return f"{stem}-{moment:%Y%m%dT%H%M%SZ}" + (f"-{number}" if number else "")
+
+
+def scheduled_labels(key: str, nominal_ms: int) -> dict[str, str]:
+    """Return the labels of that run."""
+    moment = datetime.fromtimestamp(nominal_ms / 1_000, UTC)
+    return {SCHEDULE_LABEL: split_key(key)[1], TIME_LABEL: f"{moment:%Y-%m-%dT%H:%M:%SZ}"}
 
 
 def slot_of(key: str) -> int:

@@ -18,6 +18,7 @@ from headrace.events import (
     SignalReceived,
     decode_chunk,
 )
+from headrace.messages import subjects
 
 
 def run_created(state: ShardState, run: Run, event: RunCreated) -> None:
@@ -124,6 +125,10 @@ def run_ended(state: ShardState, run: Run, event: RunEnded) -> None:
         drop_key(state, run, instance)
     if run.family is not None:
         _tell_family(state, run, run.family)
+    schedule = run.labels.get(subjects.SCHEDULE_LABEL)
+    if schedule:
+        key = subjects.run_key(subjects.split_key(run.key)[0], schedule)
+        state.post(subjects.schedule_home(key), "run-ended", key, run.key)
     if run.key_name:
         # The holder's end and its intent to release are this one entry.
         state.post(run.key_name, "release", run.key_name, run.key)

@@ -33,5 +33,7 @@ class Limits(NamedTuple):
     """Of one container, and of a run."""
     timers: int = 10_000
     """Timers that fire in one tick; the rest do in the next."""
+    schedules: int = 100_000
+    """Of one shard."""
     definitions: int = 100_000
     """Registered versions of all names."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from headrace.coordinator.core import children, keys
+from headrace.coordinator.core import children, keys, schedules
 from headrace.coordinator.core.commands import Outgoing
 from headrace.coordinator.core.state import OutMessage
 from headrace.coordinator.core.tick import Tick
@@ -67,5 +67,13 @@ def deliver(tick: Tick, message: str, content: OutMessage) -> None:
         children.cancel(tick, *args)
     elif kind == "child-ended":
         children.ended(tick, *args)
+    elif kind == "start":
+        schedules.start(tick, *args)
+    elif kind == "stop":
+        schedules.stop(tick, *args)
+    elif kind == "run-ended":
+        schedules.run_ended(tick, *args)
+    elif kind == "schedules":
+        schedules.apply_definition(tick, *args)
     else:
         raise AssertionError(f"outbox message {message}: {kind}")

@@ -7,6 +7,7 @@ from heapq import heappop, heappush
 from typing import Any
 
 from headrace.coordinator.core import status
+from headrace.coordinator.core.schedule_events import FOLD
 from headrace.coordinator.core.state import (
     EMPTY_MAP,
     IDLE_PLANS_MAX,
@@ -32,6 +33,7 @@ from headrace.events import (
     ShardEvent,
     SnapshotRegistered,
 )
+from headrace.messages import subjects
 
 CANCEL_IN_PROGRESS = 1
 NEWEST_ONLY = 2
@@ -177,6 +179,8 @@ def _definition_registered(state: ShardState, event: DefinitionRegistered) -> No
     versions[event.version] = Definition(event.digest, event.number, state.now_ms, event.actor)
     state.definition_last = event.number
     state.plan_uses[event.digest] = state.plan_uses.get(event.digest, 0) + 1
+    if event.schedules:
+        _tell_schedules(state, event.key)
 
 
 def _definitions_deleted(state: ShardState, event: DefinitionsDeleted) -> None:
@@ -186,6 +190,19 @@ def _definitions_deleted(state: ShardState, event: DefinitionsDeleted) -> None:
         state.plan_uses[versions.pop(version).digest] -= 1
     if not versions:
         del state.definitions[event.key]
+    if event.number:
+        state.definition_last = event.number
+        _tell_schedules(state, event.key)
+
+
+def _tell_schedules(state: ShardState, key: str) -> None:
+    """The newest version of a definition is another one: its schedules follow."""
+    versions = state.definitions.get(key)
+    version = next(reversed(versions)) if versions else ""
+    plan = state.plans[versions[version].digest] if versions else b""
+    # Home of all its schedules; they are named after it.
+    home = subjects.schedule_home(key)
+    state.post(home, "schedules", key, str(state.definition_last), version, plan)
 
 
 _EVOLVE: dict[type, Callable[[ShardState, Any], None]] = {
@@ -203,4 +220,5 @@ _EVOLVE: dict[type, Callable[[ShardState, Any], None]] = {
     SettingsChanged: _settings,
     DefinitionRegistered: _definition_registered,
     DefinitionsDeleted: _definitions_deleted,
+    **FOLD,
 }

@@ -17,7 +17,7 @@ import msgspec
 from headrace.coordinator.core import status
 from headrace.coordinator.core.program import Program
 from headrace.coordinator.core.saga import Saga
-from headrace.messages import StepError
+from headrace.messages import ScheduleSpec, StepError
 from headrace.plan import decode_plan
 
 EMPTY_MAP = b"\x80"
@@ -384,7 +384,8 @@ class OutMessage(msgspec.Struct, frozen=True, array_like=True):
     """Entity whose slot names the target shard, or ``#<shard>`` for a shard itself."""
     kind: str
     """`acquire`, `release`, `granted`, `preempt`, `replaced`; of runs that begin others:
-    `start-child`, `cancel-child`, `child-ended`."""
+    `start-child`, `cancel-child`, `child-ended`; of schedules: `start`, `stop`, `run-ended`,
+    `schedules`."""
     args: list[Any]
 
 
@@ -403,6 +404,36 @@ class Definition(NamedTuple):
     number: int
     time_ms: int
     actor: str
+
+
+class Schedule:
+    """Times at which runs begin, in its home shard."""
+
+    __slots__ = (
+        "created_ms",
+        "due_ms",
+        "last_ms",
+        "missed",
+        "next_ms",
+        "open",
+        "paused",
+        "plan",
+        "problem",
+        "queue",
+        "reason",
+        "spec",
+        "started",
+    )
+
+    def __init__(self, spec: ScheduleSpec, plan: str, created_ms: int) -> None:
+        self.spec, self.plan, self.created_ms = spec, plan, created_ms
+        self.next_ms = self.due_ms = self.last_ms = self.started = self.missed = 0
+        self.paused = False
+        self.reason = self.problem = ""
+        self.open: list[str] = []
+        """Keys of its live runs; not kept if they may overlap."""
+        self.queue: list[int] = []
+        """Nominal times that wait for a run to end."""
 
 
 class ShardState:
@@ -429,6 +460,10 @@ class ShardState:
         """System shard: ``<namespace>/<name>`` -> version -> what it is, the newest last."""
         self.definition_last = 0
         """Number of the last one that was registered."""
+        self.schedules: dict[str, Schedule] = {}
+        """``<namespace>/<name>`` -> schedule of this (its home) shard."""
+        self.schedule_marks: dict[str, int] = {}
+        """Definition -> its newest change that its schedules follow."""
         # The chain of batches.
         self.now_ms = 0
         """A leader's may be ahead of the log."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from headrace.coordinator.core import status
+from headrace.coordinator.core import schedules, status
 from headrace.coordinator.core.program import TASK
 from headrace.coordinator.core.state import Run
 from headrace.coordinator.core.tick import Tick
@@ -17,6 +17,8 @@ def resume(tick: Tick) -> None:
     tick.state.outbox_news = True
     for run in tick.state.runs.values():
         rebuild(tick, run)
+    for key, schedule in tick.state.schedules.items():
+        schedules.arm(tick, key, schedule)
 
 
 def rebuild(tick: Tick, run: Run) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from headrace.coordinator.core import status
+from headrace.coordinator.core import schedules, status
 from headrace.coordinator.core.advance import advance
 from headrace.coordinator.core.cancellation import cancel_waiting
 from headrace.coordinator.core.nodes import KINDS, fail_node
@@ -25,6 +25,8 @@ def fire_due(tick: Tick) -> int:
 
 def _fire(tick: Tick, when_ms: int, key: str, instance: int) -> int:
     """Fire one timer if it still applies; return 1 if it did, else 0."""
+    if instance == schedules.TIMER:
+        return schedules.fire_due(tick, key, when_ms)
     run = tick.state.runs.get(key)
     if run is None or run.state != status.RUNNING or run.quarantined:
         return 0

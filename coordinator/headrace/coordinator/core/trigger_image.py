@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
-from headrace.coordinator.core.state import Definition, ShardState
+from headrace.coordinator.core.state import Definition, Schedule, ShardState
+from headrace.messages import ScheduleSpec
 
 
 class TriggerImage(msgspec.Struct, array_like=True, gc=False):
@@ -13,6 +16,10 @@ class TriggerImage(msgspec.Struct, array_like=True, gc=False):
     definitions: list[tuple[str, list[tuple[str, str, int, int, str]]]] = []
     """Name -> (version, digest, number, time, actor), the newest last."""
     definition_last: int = 0
+    schedules: list[tuple[str, ScheduleSpec, str, list[Any]]] = []
+    """Key, spec, plan; created, next, due, last, started, missed, paused, reason, problem, open,
+    queue."""
+    schedule_marks: list[tuple[str, int]] = []
 
 
 def image_of(state: ShardState) -> TriggerImage:
@@ -23,6 +30,11 @@ def image_of(state: ShardState) -> TriggerImage:
             for key, versions in sorted(state.definitions.items())
         ],
         definition_last=state.definition_last,
+        schedules=[
+            (key, found.spec, found.plan, _facts(found))
+            for key, found in sorted(state.schedules.items())
+        ],
+        schedule_marks=sorted(state.schedule_marks.items()),
     )
 
 
@@ -33,3 +45,25 @@ def restore(state: ShardState, image: TriggerImage) -> None:
         for _, digest, *_ in versions:
             state.plan_uses[digest] = state.plan_uses.get(digest, 0) + 1
     state.definition_last = image.definition_last
+    for key, spec, digest, facts in image.schedules:
+        found = state.schedules[key] = Schedule(spec, digest, facts[0])
+        found.next_ms, found.due_ms, found.last_ms, found.started, found.missed = facts[1:6]
+        found.paused, found.reason, found.problem, found.open, found.queue = facts[6:]
+        state.plan_uses[digest] = state.plan_uses.get(digest, 0) + 1
+    state.schedule_marks = dict(image.schedule_marks)
+
+
+def _facts(found: Schedule) -> list[Any]:
+    return [
+        found.created_ms,
+        found.next_ms,
+        found.due_ms,
+        found.last_ms,
+        found.started,
+        found.missed,
+        found.paused,
+        found.reason,
+        found.problem,
+        list(found.open),
+        list(found.queue),
+    ]

@@ -21,14 +21,17 @@ from headrace.coordinator.runtime.room import Room
 from headrace.coordinator.runtime.watch import Watch, refusal_reason
 from headrace.messages import (
     Claim,
+    CreateSchedule,
     GetDefinition,
     GetExplanation,
     GetHistory,
     GetPlan,
     GetRun,
+    GetSchedule,
     HasRuns,
     ListDefinitions,
     ListRuns,
+    ListSchedules,
     RegisterDefinition,
     ResultBatch,
     ResultReply,
@@ -42,8 +45,8 @@ NO_ROOM = Refusal("unavailable", "the log is full; it is being made smaller", 1_
 NEARLY_FULL = Refusal("unavailable", "the log is nearly full; submits are refused", 1_000)
 _MAY_CHANGE = frozenset(("busy", "unavailable", "unknown-plan"))
 """Refusals after which the client asks again, so that a wrong one does no harm."""
-_NEEDS_ROOM = (SubmitRun, StorePlan, RegisterDefinition)
-_ASSERTED = (HasRuns, GetDefinition, ListDefinitions)
+_NEEDS_ROOM = (SubmitRun, StorePlan, RegisterDefinition, CreateSchedule)
+_ASSERTED = (HasRuns, GetDefinition, ListDefinitions, GetSchedule, ListSchedules)
 """Questions whose answer says what is not there: true only if the shard is still ours."""
 _QUESTIONS = (GetRun, GetHistory, GetExplanation, GetPlan, ListRuns, *_ASSERTED)
 

@@ -7,9 +7,16 @@ comes too late is refused, so that sending again is always safe.
 from typing import Final
 
 from headrace.coordinator.core.commands import Refusal, Reply
-from headrace.coordinator.core.requests import control, definitions, plans, queries, submit
+from headrace.coordinator.core.creation import fingerprint
+from headrace.coordinator.core.requests import (
+    control,
+    definitions,
+    plans,
+    queries,
+    schedules,
+    submit,
+)
 from headrace.coordinator.core.requests.mutation import Handler
-from headrace.coordinator.core.requests.submit import fingerprint
 from headrace.coordinator.core.tick import Tick
 from headrace.errors import HeadraceError
 from headrace.messages import ClientRequest
@@ -22,6 +29,7 @@ _HANDLERS: Final[dict[type, Handler]] = {
     **submit.HANDLERS,
     **control.HANDLERS,
     **queries.HANDLERS,
+    **schedules.HANDLERS,
 }
 
 

@@ -7,10 +7,13 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
+from headrace.coordinator.core import calendar
 from headrace.coordinator.core.commands import Refusal, Reply
-from headrace.coordinator.core.requests.mutation import Handler, keep_plan, over, too_late
+from headrace.coordinator.core.creation import keep_plan
+from headrace.coordinator.core.requests.mutation import Handler, over, too_late
 from headrace.coordinator.core.state import Definition, ShardState
 from headrace.coordinator.core.tick import Tick
+from headrace.errors import InvalidDefinition
 from headrace.events import DefinitionRegistered, DefinitionsDeleted
 from headrace.messages import (
     DefinitionView,
@@ -20,9 +23,12 @@ from headrace.messages import (
     RegisterDefinition,
     subjects,
 )
+from headrace.plan import check_inputs
 
 _VERSION: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,63}")
 _NUMBER: Final = re.compile(r"[0-9]{1,18}")
+NAME_MAX: Final = 100
+"""Of a name: ids of runs are made of it and of a time."""
 NAMED_MAX: Final = 10
 """Of the names or versions that there are, in a message."""
 
@@ -37,6 +43,9 @@ def _register(tick: Tick, namespace: str, request: RegisterDefinition) -> Reply:
     if isinstance(digest, Refusal):
         return digest
     versions = state.definitions.get(key, {})
+    problem = _unfit_schedules(tick, namespace, digest)
+    if problem:
+        return Refusal("invalid-definition", problem)
     if request.request_id in state.requests:
         return _again(request, key, digest, versions)
     version = request.version or _next(versions, digest)
@@ -55,6 +64,7 @@ def _register(tick: Tick, namespace: str, request: RegisterDefinition) -> Reply:
     count = sum(map(len, state.definitions.values()))
     if count >= tick.limits.definitions:
         return over("cluster", count, tick.limits.definitions, "registered versions")
+    told = _has_schedules(tick, namespace, [digest, *(old.digest for old in versions.values())])
     tick.emit_shard(
         DefinitionRegistered(
             key,
@@ -64,6 +74,7 @@ def _register(tick: Tick, namespace: str, request: RegisterDefinition) -> Reply:
             request.request_id,
             request.not_after_ms,
             request.actor,
+            told,
         )
     )
     return _view(key, version, state.definitions[key])
@@ -95,9 +106,10 @@ def _delete(tick: Tick, namespace: str, request: DeleteDefinition) -> Reply:
     key, versions, version = found
     gone = [version] if request.version else list(versions)
     views = [_view(key, name, versions) for name in gone]
-    tick.emit_shard(
-        DefinitionsDeleted(key, gone, request.request_id, request.not_after_ms, request.actor)
-    )
+    told = _has_schedules(tick, namespace, [old.digest for old in versions.values()])
+    number = state.definition_last + 1 if told else 0
+    stamp = (request.request_id, request.not_after_ms, request.actor)
+    tick.emit_shard(DefinitionsDeleted(key, gone, *stamp, number))
     return views
 
 
@@ -141,13 +153,32 @@ def _elsewhere(state: ShardState) -> Refusal | None:
 
 
 def _unfit(request: RegisterDefinition) -> Refusal | None:
-    if not subjects.valid_name(request.name):
-        rule = "letters, digits, - and _, at most 128"
+    if not subjects.valid_name(request.name) or len(request.name) > NAME_MAX:
+        rule = f"letters, digits, - and _, at most {NAME_MAX}"
         return Refusal("invalid-request", f"not a name: {request.name!r:.200} ({rule})")
     if request.version and _VERSION.fullmatch(request.version) is None:
         rule = "letters, digits, . + - and _, at most 64"
         return Refusal("invalid-request", f"not a version: {request.version!r:.200} ({rule})")
     return None
+
+
+def _unfit_schedules(tick: Tick, namespace: str, digest: str) -> str:
+    """Return why the schedules of a plan could begin no run; '' if they can."""
+    plan = tick.state.program(digest, namespace).plan
+    for found in plan.schedules:
+        problem = calendar.problem(found.cron, found.timezone)
+        if problem:
+            return f"on.schedule: {problem}"
+    if plan.schedules:
+        try:
+            check_inputs(plan, {})
+        except InvalidDefinition as error:
+            return f"on.schedule: its runs have no inputs: {error}"
+    return ""
+
+
+def _has_schedules(tick: Tick, namespace: str, digests: Iterable[str]) -> bool:
+    return any(tick.state.program(digest, namespace).plan.schedules for digest in digests)
 
 
 def _next(versions: dict[str, Definition], digest: str) -> str:

@@ -7,14 +7,16 @@ from typing import Any
 
 from headrace.coordinator.core import status, views
 from headrace.coordinator.core.commands import Refusal, Reply
-from headrace.coordinator.core.program import Program
-from headrace.coordinator.core.state import UNREADABLE, Run
+from headrace.coordinator.core.state import Run
 from headrace.coordinator.core.tick import Tick
-from headrace.events import PlanStored, RequestSeen
+from headrace.events import RequestSeen
 from headrace.messages import (
     CancelRun,
+    CreateSchedule,
     DeleteDefinition,
+    DeleteSchedule,
     PauseRun,
+    PauseSchedule,
     RegisterDefinition,
     ResolveStep,
     ResumeRun,
@@ -22,7 +24,6 @@ from headrace.messages import (
     SubmitRun,
     subjects,
 )
-from headrace.plan import decode_plan, plan_digest, validate_plan
 
 NOT_AFTER_MS_MAX = 3_600_000
 Handler = Callable[[Tick, str, Any], Reply]
@@ -36,6 +37,9 @@ Mutation = (
     | ResolveStep
     | RegisterDefinition
     | DeleteDefinition
+    | CreateSchedule
+    | PauseSchedule
+    | DeleteSchedule
 )
 
 
@@ -52,28 +56,6 @@ def too_late(tick: Tick, request: Mutation) -> Refusal | None:
 def over(what: str, found: int, limit: int, unit: str = "bytes") -> Refusal:
     """Refuse what passes a limit."""
     return Refusal("limit-exceeded", f"the {what} has {found} {unit}; the limit is {limit}")
-
-
-def keep_plan(tick: Tick, namespace: str, data: bytes) -> str | Refusal:
-    """Store an encoded plan in the shard, if it is not there; return its digest.
-
-    Raises `InvalidDefinition` for one that cannot be run.
-    """
-    if len(data) > tick.limits.plan_bytes:
-        return over("plan", len(data), tick.limits.plan_bytes)
-    try:
-        plan = decode_plan(data)
-    except UNREADABLE as error:
-        return Refusal("invalid-definition", f"not a plan: {error}")
-    validate_plan(plan)
-    digest = plan_digest(plan)
-    state = tick.state
-    if digest not in state.plans:
-        # Compiled first: what cannot be compiled never gets into the log.
-        program = Program(plan, digest, namespace, state.builtin)
-        tick.emit_shard(PlanStored(digest, data))
-        state.programs[digest, namespace] = program
-    return digest
 
 
 def live_run(tick: Tick, namespace: str, name: str) -> Run | Refusal:

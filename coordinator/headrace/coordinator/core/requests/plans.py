@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from headrace.coordinator.core.commands import Refusal, Reply
-from headrace.coordinator.core.requests.mutation import Handler, keep_plan, live_run
+from headrace.coordinator.core.creation import keep_plan
+from headrace.coordinator.core.requests.mutation import Handler, live_run
 from headrace.coordinator.core.tick import Tick
 from headrace.messages import GetPlan, StorePlan
 

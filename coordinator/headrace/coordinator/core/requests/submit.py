@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
 from headrace.coordinator.core import shard_events, views
 from headrace.coordinator.core.commands import Refusal, Reply
-from headrace.coordinator.core.nodes import concurrency
+from headrace.coordinator.core.creation import create_run, fingerprint
 from headrace.coordinator.core.requests.mutation import Handler, over, too_late
 from headrace.coordinator.core.state import EMPTY_MAP, UNREADABLE, Run
 from headrace.coordinator.core.tick import Tick
-from headrace.events import RunCreated
 from headrace.messages import SubmitRun, subjects
 from headrace.plan import check_inputs
 
@@ -23,14 +21,6 @@ _encode = msgspec.msgpack.Encoder().encode
 _ordered = msgspec.msgpack.Encoder(order="deterministic").encode
 """For comparing: the order of keys says nothing."""
 _decode = msgspec.msgpack.Decoder().decode
-
-
-def fingerprint(plan: str, given: Any) -> str:
-    """Return the digest of definition and input that tells a resent submit from another.
-
-    The order of keys does not matter.
-    """
-    return hashlib.blake2b(plan.encode() + _ordered(given), digest_size=12).hexdigest()
 
 
 def _submit(tick: Tick, namespace: str, request: SubmitRun) -> Reply:
@@ -62,7 +52,9 @@ def _submit(tick: Tick, namespace: str, request: SubmitRun) -> Reply:
     unfit = _unfit(tick, request, program.size, data, labels)
     if unfit is not None:
         return unfit
-    return _create(tick, Run(key, program), request, data, labels)
+    run = Run(key, program)
+    create_run(tick, run, request, data, labels)
+    return views.Later(run)
 
 
 def _unfit(
@@ -80,40 +72,6 @@ def _unfit(
     if size > limits.request_bytes:
         return over("input with the carried results", size, limits.request_bytes)
     return _unfit_labels(tick, labels) if labels else None
-
-
-def _create(tick: Tick, run: Run, request: SubmitRun, data: bytes, labels: dict[str, str]) -> Reply:
-    """State that the run exists; unless it waits for a key, it has begun with that."""
-    limit, mode, name = 1, 0, ""
-    wanted = run.program.plan.concurrency
-    if wanted is not None:
-        run.input = data
-        name, limit, mode = concurrency(run, 0, wanted)
-    tick.state.runs[run.key] = run
-    tick.emit(
-        run,
-        RunCreated(
-            run.workflow,
-            request.plan,
-            msgspec.Raw(data),
-            request.request_id,
-            request.not_after_ms,
-            fingerprint(request.plan, request.input) if request.explicit else "",
-            labels or None,
-            request.priority,
-            request.explicit,
-            request.rerun_of,
-            request.actor,
-            bool(name),
-            name,
-            limit,
-            mode,
-            request.carried or None,
-        ),
-    )
-    if run.due:
-        tick.timers.push(run.due[0], run.key, 0)
-    return views.Later(run)
 
 
 def _unfit_labels(tick: Tick, labels: Mapping[str, str]) -> Refusal | None:

@@ -1,0 +1,88 @@
+"""A new run, and the plan that it is of; whoever wants it."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import msgspec
+
+from headrace.coordinator.core.commands import Refusal
+from headrace.coordinator.core.nodes import concurrency
+from headrace.coordinator.core.program import Program
+from headrace.coordinator.core.state import UNREADABLE, Run
+from headrace.coordinator.core.tick import Tick
+from headrace.events import PlanStored, RunCreated
+from headrace.messages import SubmitRun
+from headrace.plan import decode_plan, plan_digest, validate_plan
+
+_ordered = msgspec.msgpack.Encoder(order="deterministic").encode
+"""For comparing: the order of keys says nothing."""
+
+
+def fingerprint(plan: str, given: Any) -> str:
+    """Return the digest of definition and input that tells a resent submit from another.
+
+    The order of keys does not matter.
+    """
+    return hashlib.blake2b(plan.encode() + _ordered(given), digest_size=12).hexdigest()
+
+
+def keep_plan(tick: Tick, namespace: str, data: bytes) -> str | Refusal:
+    """Store an encoded plan in the shard, if it is not there; return its digest.
+
+    Raises `InvalidDefinition` for one that cannot be run.
+    """
+    if len(data) > tick.limits.plan_bytes:
+        return Refusal(
+            "limit-exceeded",
+            f"the plan has {len(data)} bytes; the limit is {tick.limits.plan_bytes}",
+        )
+    try:
+        plan = decode_plan(data)
+    except UNREADABLE as error:
+        return Refusal("invalid-definition", f"not a plan: {error}")
+    validate_plan(plan)
+    digest = plan_digest(plan)
+    state = tick.state
+    if digest not in state.plans:
+        # Compiled first: what cannot be compiled never gets into the log.
+        program = Program(plan, digest, namespace, state.builtin)
+        tick.emit_shard(PlanStored(digest, data))
+        state.programs[digest, namespace] = program
+    return digest
+
+
+def create_run(
+    tick: Tick, run: Run, request: SubmitRun, data: bytes, labels: dict[str, str]
+) -> None:
+    """State that the run exists; unless it waits for a key, it has begun with that."""
+    limit, mode, name = 1, 0, ""
+    wanted = run.program.plan.concurrency
+    if wanted is not None:
+        run.input = data
+        name, limit, mode = concurrency(run, 0, wanted)
+    tick.state.runs[run.key] = run
+    tick.emit(
+        run,
+        RunCreated(
+            run.workflow,
+            request.plan,
+            msgspec.Raw(data),
+            request.request_id,
+            request.not_after_ms,
+            fingerprint(request.plan, request.input) if request.explicit else "",
+            labels or None,
+            request.priority,
+            request.explicit,
+            request.rerun_of,
+            request.actor,
+            bool(name),
+            name,
+            limit,
+            mode,
+            request.carried or None,
+        ),
+    )
+    if run.due:
+        tick.timers.push(run.due[0], run.key, 0)
