@@ -16,7 +16,8 @@ from headrace.coordinator.core import (
     status,
 )
 from headrace.coordinator.core.saga import Saga
-from headrace.coordinator.core.state import Counts, Family, Job, KeyRecord, Schedule, Scope
+from headrace.coordinator.core.state import Counts, Family, Job, KeyRecord, Scope
+from headrace.coordinator.core.triggers import Schedule
 from headrace.events import JobRestarted, NodeRestarted
 
 BUILTIN = frozenset({"noop"})
@@ -64,6 +65,9 @@ def restored(state: ShardState) -> ShardState:
 
 _DERIVED = {"programs", "leading", "agenda", "outbox_news", "builtin", "program", "expiries"}
 """What a snapshot does not hold: caches, and the order of a heap."""
+
+
+_RECORDS = ShardState | Run | Counts | Family | Job | Saga | Scope | KeyRecord | Schedule
 
 
 def facts(value: Any) -> Any:

@@ -7,7 +7,8 @@ from typing import Any, Final
 
 import msgspec
 
-from headrace.coordinator.core.state import Schedule, ShardState
+from headrace.coordinator.core.state import ShardState
+from headrace.coordinator.core.triggers import Schedule
 from headrace.events import (
     ScheduleCreated,
     ScheduleDeleted,

@@ -14,8 +14,9 @@ from headrace.coordinator.core import calendar, status
 from headrace.coordinator.core.cancellation import cancel_run
 from headrace.coordinator.core.commands import Refusal
 from headrace.coordinator.core.creation import create_run, keep_plan
-from headrace.coordinator.core.state import EMPTY_MAP, Run, Schedule
+from headrace.coordinator.core.state import EMPTY_MAP, Run
 from headrace.coordinator.core.tick import Tick
+from headrace.coordinator.core.triggers import Schedule
 from headrace.errors import HeadraceError
 from headrace.events import (
     ScheduleCreated,

@@ -11,11 +11,11 @@ from headrace.coordinator.core.schedule_events import FOLD
 from headrace.coordinator.core.state import (
     EMPTY_MAP,
     IDLE_PLANS_MAX,
-    Definition,
     KeyRecord,
     ShardState,
     Tombstone,
 )
+from headrace.coordinator.core.triggers import Definition
 from headrace.events import (
     ChildRefused,
     DefinitionRegistered,

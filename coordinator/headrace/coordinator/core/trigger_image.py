@@ -6,7 +6,8 @@ from typing import Any
 
 import msgspec
 
-from headrace.coordinator.core.state import Definition, Schedule, ShardState
+from headrace.coordinator.core.state import ShardState
+from headrace.coordinator.core.triggers import Definition, Schedule
 from headrace.messages import ScheduleSpec
 
 

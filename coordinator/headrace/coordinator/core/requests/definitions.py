@@ -11,8 +11,9 @@ from headrace.coordinator.core import calendar
 from headrace.coordinator.core.commands import Refusal, Reply
 from headrace.coordinator.core.creation import keep_plan
 from headrace.coordinator.core.requests.mutation import Handler, over, too_late
-from headrace.coordinator.core.state import Definition, ShardState
+from headrace.coordinator.core.state import ShardState
 from headrace.coordinator.core.tick import Tick
+from headrace.coordinator.core.triggers import Definition
 from headrace.errors import InvalidDefinition
 from headrace.events import DefinitionRegistered, DefinitionsDeleted
 from headrace.messages import (

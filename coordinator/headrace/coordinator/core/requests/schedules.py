@@ -9,8 +9,9 @@ from headrace.coordinator.core import calendar, schedules
 from headrace.coordinator.core.commands import Refusal, Reply
 from headrace.coordinator.core.creation import keep_plan
 from headrace.coordinator.core.requests.mutation import Handler, over, seen, too_late
-from headrace.coordinator.core.state import Schedule, ShardState
+from headrace.coordinator.core.state import ShardState
 from headrace.coordinator.core.tick import Tick
+from headrace.coordinator.core.triggers import Schedule
 from headrace.errors import InvalidDefinition
 from headrace.events import ScheduleDeleted, SchedulePaused
 from headrace.messages import (
