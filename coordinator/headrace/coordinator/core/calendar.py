@@ -3,7 +3,8 @@
 Only the owner of a schedule asks; the times that it found are logged, so that folding needs no
 zone data. The rules for changes of the clock are those of Debian's cron (by cronsim): a time of
 day that a change skips is the first instant after the gap; one that comes twice is the first of
-the two; an hour or a minute written as ``*`` goes by elapsed time.
+the two; an hour or a minute written as ``*`` goes by elapsed time. (The library is loaded when the first schedule
+needs it: the embedded engine has none.)
 """
 
 from __future__ import annotations
@@ -12,8 +13,6 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, tzinfo
 from functools import lru_cache
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
-
-from cronsim import CronSim, CronSimError
 
 TEXT_MAX = 200
 BACK_MS = 3 * 3_600_000
@@ -25,6 +24,8 @@ def problem(cron: str, timezone: str) -> str:
     """Return what is wrong with an expression or a time zone; '' if nothing is."""
     if len(cron) > TEXT_MAX or len(cron.split()) != 5:
         return f"{cron!r:.80} is no cron expression of five fields"
+    from cronsim import CronSim, CronSimError
+
     try:
         CronSim(cron, datetime(2000, 1, 1, tzinfo=UTC))
     except CronSimError as error:
@@ -55,6 +56,8 @@ def times_after(
 
 def newest_until(cron: str, timezone: str, until_ms: int, *, since_ms: int) -> int:
     """Return the last time from *since_ms*, which is one of the times itself, to *until_ms*."""
+    from cronsim import CronSim
+
     zone = _zone(timezone)
     try:
         # The library looks before the given moment, to the minute.
@@ -75,6 +78,8 @@ def newest_until(cron: str, timezone: str, until_ms: int, *, since_ms: int) -> i
 
 
 def _times(cron: str, timezone: str, after_ms: int) -> Iterator[int]:
+    from cronsim import CronSim
+
     zone = _zone(timezone)
     try:
         moment = datetime.fromtimestamp(after_ms // 1_000, zone)
