@@ -3,8 +3,9 @@
 Only the owner of a schedule asks; the times that it found are logged, so that folding needs no
 zone data. The rules for changes of the clock are those of Debian's cron (by cronsim): a time of
 day that a change skips is the first instant after the gap; one that comes twice is the first of
-the two; an hour or a minute written as ``*`` goes by elapsed time. (The library is loaded when the first schedule
-needs it: the embedded engine has none.)
+the two; an hour or a minute written as ``*`` goes by elapsed time.
+
+The library is loaded when the first schedule needs it: the embedded engine has none.
 """
 
 from __future__ import annotations
