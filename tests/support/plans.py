@@ -193,7 +193,9 @@ def _add(
             continue
         found = tuple(indexes[name] for name in child.needs)
         # In a sequence the needs are background steps before it, beside the last other one.
-        own = _add(nodes, child, index, before + found if sequence else found, indexes)
+        if sequence:
+            found = before + tuple(need for need in found if need not in before)
+        own = _add(nodes, child, index, found, indexes)
         if not child.options.get("background"):
             before = (own,)
     nodes[index] = spec.make(
