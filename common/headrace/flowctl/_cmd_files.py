@@ -30,9 +30,13 @@ def validate(
 ) -> None:
     """Check workflow files and print every problem; nothing is run or sent.
 
+    With -o json each problem has its file (a called one, if it stands there), line, column, message
+    and hint; places count from 1, and 0 is the file as a whole.
+
     \b
     Examples:
       flowctl validate workflows/*.yaml --handler crm/create-order
+      flowctl validate workflow.yaml -o json
     """
     from headrace.errors import HeadraceError, InvalidDefinition
     from headrace.flowctl._definitions import load_definition
@@ -46,10 +50,12 @@ def validate(
             note(str(error))
             for problem in error.problems:
                 fields = ("line", "column", "message", "hint")
-                problems.append({name: getattr(problem, name) for name in fields})
+                where = {"file": problem.file or file}
+                problems.append(where | {name: getattr(problem, name) for name in fields})
         except HeadraceError as error:
             note(f"{file}: {error}")
-            problems.append({"line": 0, "column": 0, "message": str(error), "hint": ""})
+            none = {"file": file, "line": 0, "column": 0}
+            problems.append(none | {"message": str(error), "hint": ""})
         results.append({"file": file, "valid": not problems, "problems": problems})
     bad = [result for result in results if not result["valid"]]
     emit(

@@ -264,7 +264,19 @@ def test_validate_prints_all_problems_of_all_files(flowctl, workflow, tmp_path):
     assert "nowhere.yaml" in ran.err
     assert ran.out == f"{workflow}: ok\n"
     found = json.loads(flowctl("validate", bad, "-o", "json").out)
-    assert found[0]["problems"][0]["line"] > 0
+    assert found[0]["problems"][0] == {
+        "file": str(bad),
+        "line": 4,
+        "column": 5,
+        "message": "unknown key 'need' in jobs.a",
+        "hint": "did you mean 'needs'?",
+    }
+    caller = tmp_path / "caller.yaml"
+    caller.write_text("jobs: {a: {uses: ./called.yaml}}\n")
+    called = tmp_path / "called.yaml"
+    called.write_text("on: workflow_call\njobs:\n  a: {steps: [{rum: x}]}\n")
+    (problem, *_) = json.loads(flowctl("validate", caller, "-o", "json").out)[0]["problems"]
+    assert (problem["file"], problem["line"]) == (str(called), 3)
     assert flowctl("submit", bad).code == 3
 
 
