@@ -26,6 +26,7 @@ from headrace.plan import (
     Sleep,
     Subworkflow,
     Task,
+    TriggerRule,
     Wait,
     decode_plan,
     is_expression,
@@ -117,7 +118,9 @@ class Program:
         )
         self.before, self.after = self._repetitions()
         """For the repetitions that have them: conditions before and after each iteration."""
-        self.rule = {i: node.trigger_rule for i, node in enumerate(nodes) if node.trigger_rule}
+        self.rule: dict[int, TriggerRule] = {
+            i: node.trigger_rule for i, node in enumerate(nodes) if node.trigger_rule is not None
+        }
         """The few nodes that have a trigger rule."""
         self.subplans = self._subplans()
         """For each subworkflow: (digest, plan)."""
