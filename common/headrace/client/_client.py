@@ -52,6 +52,8 @@ GATHER_S = 1.5
 NAMED_MAX = 10
 """Of the workers that there are, in a message."""
 HISTORY_PAGE = 10_000
+RESET_S = 60.0
+"""So long a reset waits for the steps of the old run to be dead."""
 HISTORY_PAGES_MAX = 10_000
 LIST_MAX = 10_000
 
@@ -166,17 +168,50 @@ class Client:
         """Start many runs at once; one view or error for each, in their order."""
         return await self._submitter.submit_many(submissions)
 
-    async def rerun(self, run: str, *, failed: bool = False, run_id: str = "") -> RunView:
+    async def rerun(
+        self, run: str, *, failed: bool = False, from_step: str = "", run_id: str = ""
+    ) -> RunView:
         """Start a new run with the plan, input, labels and level of an ended one.
 
         With *failed* the recorded results of completed steps are taken over (a job of several
-        steps only as a whole, as its workspace is gone). Raises `Conflict` for a live run.
+        steps only as a whole, as its workspace is gone); with *from_step*, a path, those that do
+        not come after that step. Raises `Conflict` for a live run, `InvalidRequest` for a path
+        that it does not have.
         """
         old = await self.get(run)
         if old.state not in _follow.ENDED:
             raise Conflict(f"run {run} has not ended ({old.state}); cancel it first")
         plan = await self.plan(run)
-        carried = _rerun.carried_results(old.steps, plan) if failed else {}
+        carried: dict[str, bytes] = {}
+        if failed or from_step:
+            again = _rerun.from_step(old.steps, plan, from_step) if from_step else ()
+            carried = _rerun.carried_results(old.steps, plan, again=again)
+        return await self._again(old, plan, carried, run_id)
+
+    async def reset(
+        self, run: str, *, to_event: int, cancel: bool = False, run_id: str = ""
+    ) -> RunView:
+        """Start a new run that takes over what *run* had recorded up to event *to_event*.
+
+        A live run is cancelled first, and waited for, if *cancel*; else it raises `Conflict`.
+        Raises `InvalidRequest` for an event that the run does not have.
+        """
+        old = await self.get(run, at_event=to_event)
+        plan = await self.plan(run)
+        carried = _rerun.carried_results(old.steps, plan)
+        now = await self.get(run, steps=False)
+        if now.state not in _follow.ENDED:
+            if not cancel:
+                raise Conflict(f"run {run} has not ended ({now.state}); cancel it first")
+            await self.cancel(run, reason=f"reset to event {to_event}")
+            now = await self.wait(run, RESET_S)
+            if now.state not in _follow.ENDED:
+                raise Unreachable(f"run {run} is being cancelled, and still runs; reset it later")
+        return await self._again(now, plan, carried, run_id)
+
+    async def _again(
+        self, old: RunView, plan: Plan, carried: dict[str, bytes], run_id: str
+    ) -> RunView:
         levels = (level for level, shards in self._calls.level_shards if old.shard in shards)
         return await self.submit(
             plan,

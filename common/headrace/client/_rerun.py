@@ -1,44 +1,96 @@
-"""What `rerun --failed` takes over from the old run. Pure."""
+"""What `rerun` and `reset` take over from the old run. Pure."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 
+from headrace.errors import InvalidRequest
 from headrace.messages import StepView, encode
-from headrace.plan import Group, Loop, Plan
+from headrace.plan import Group, Loop, Node, Plan
 
 LEAVES = frozenset(("task", "wait", "sleep"))
 """Kinds of nodes that do something; containers begin and end again by themselves."""
 
 _ITEM = re.compile(r"\[[^\]]*\]")
+_LAST_ITEM = re.compile(r"\[[^\]]*\]$")
 _SLASH = re.compile(r"/(?![^\[]*\])")
 
 
-def carried_results(steps: Iterable[StepView], plan: Plan) -> dict[str, bytes]:
+def carried_results(
+    steps: Iterable[StepView], plan: Plan, *, again: Iterable[str] = ()
+) -> dict[str, bytes]:
     """Return path -> recorded outputs (a msgpack map) of the steps that need not run again.
 
     The steps of a job share a workspace folder that is gone: so a job is taken over as a whole,
-    when none of its steps is left to run, or not at all.
+    when none of its steps is left to run, or not at all. *again*: paths of what is to run again
+    whatever it has recorded, with all that is below.
     """
+    forced = frozenset(again)
     views = [step for step in steps if step.kind in LEAVES]
     jobs = _affinity_paths(plan)
-    again = {
+    begun = {
         job
         for step in views
-        if step.state not in ("COMPLETED", "SKIPPED") and (job := _job_of(step.path, jobs))
+        if step.state not in ("COMPLETED", "SKIPPED") and (job := _place_in(step.path, jobs))
     }
     return {
         step.path: encode(step.outputs if isinstance(step.outputs, dict) else {})
         for step in views
         if step.kind == "task"
         and step.state == "COMPLETED"
-        and _job_of(step.path, jobs) not in again
+        and _place_in(step.path, jobs) not in begun
+        and forced.isdisjoint((step.path, *_above(step.path)))
     }
 
 
+def from_step(steps: Sequence[StepView], plan: Plan, first: str) -> set[str]:
+    """Return the paths of *first* and of all that comes after it, as `carried_results` wants them.
+
+    After it comes what needs it, or needs a container that holds it; the rest of its job, whose
+    workspace is gone; and all of a repetition around it, as an iteration follows from the one
+    before. Raises `InvalidRequest` for a path that the run does not have.
+    """
+    if all(step.path != first for step in steps):
+        raise InvalidRequest(f"the run has no step {first} (`flowctl get` shows the paths)")
+    jobs = _affinity_paths(plan)
+    repeats = _paths(plan, lambda node: isinstance(node, Loop) and node.kind == "repeat")
+    again: set[str] = set()
+    holding: set[str] = set()
+    fresh = [first]
+    while fresh:
+        for path in fresh:
+            job = _place_in(path, jobs)
+            loop = _LAST_ITEM.sub("", _place_in(path, repeats))
+            for found in filter(None, (path, job, loop)):
+                again.add(found)
+                holding.update(_above(found))
+        reached = again | holding
+        fresh = [
+            step.path
+            for step in steps
+            if step.path not in again and not reached.isdisjoint(step.needs)
+        ]
+    return again
+
+
+def _above(path: str) -> list[str]:
+    """Return the paths of all containers of *path*: of `a[1]/b`, `a[1]` and `a`."""
+    found: list[str] = []
+    segments = _SLASH.split(path)
+    for length in range(1, len(segments) + 1):
+        place = "/".join(segments[:length])
+        found += [place, _LAST_ITEM.sub("", place)]
+    return [place for place in found if place != path]
+
+
 def _affinity_paths(plan: Plan) -> set[tuple[str, ...]]:
-    """Return the paths, without item marks, of all groups that run on one worker.
+    """Return the paths, without item marks, of all groups that run on one worker."""
+    return _paths(plan, lambda node: isinstance(node, Group) and node.affinity)
+
+
+def _paths(plan: Plan, wanted: Callable[[Node], bool]) -> set[tuple[str, ...]]:
+    """Return the paths, without item marks, of all nodes that are *wanted*.
 
     The body of a loop stands at the loop's own place: `build[linux]`, not `build[linux]/body`.
     """
@@ -47,16 +99,16 @@ def _affinity_paths(plan: Plan) -> set[tuple[str, ...]]:
     for node in plan.nodes[1:]:
         above = paths[node.parent]
         paths.append(above if isinstance(plan.nodes[node.parent], Loop) else (*above, node.name))
-        if isinstance(node, Group) and node.affinity:
+        if wanted(node):
             found.add(paths[-1])
     return found
 
 
-def _job_of(path: str, jobs: set[tuple[str, ...]]) -> str:
-    """Return the path of the job instance that *path* belongs to, or an empty string."""
+def _place_in(path: str, places: set[tuple[str, ...]]) -> str:
+    """Return the outermost of *places* that *path* is in, with its item marks, or nothing."""
     segments = _SLASH.split(path)
     bare = [_ITEM.sub("", segment) for segment in segments]
     for length in range(1, len(segments) + 1):
-        if tuple(bare[:length]) in jobs:
+        if tuple(bare[:length]) in places:
             return "/".join(segments[:length])
     return ""

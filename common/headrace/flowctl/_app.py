@@ -39,6 +39,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "resolve": ("_cmd_control:resolve", "Say what became of a step that is UNKNOWN."),
         "schedule": ("_cmd_schedule:schedule", "Start runs at their times."),
         "rerun": ("_cmd_submit:rerun", "Start a run again."),
+        "reset": ("_cmd_submit:reset", "Start a run again from an event of it."),
     },
     "Write workflows": {
         "init": ("_cmd_files:init", "Write a small project to start from."),

@@ -155,20 +155,82 @@ def submit(
 @click.command()
 @click.argument("run")
 @click.option("--failed", is_flag=True, help="Take over the results of the steps that completed.")
+@click.option(
+    "--from",
+    "from_step",
+    default="",
+    metavar="STEP",
+    help="Run this step (a path) and what comes after it; take over the other results.",
+)
 @click.option("--id", "run_id", default="", metavar="ID", help="Choose the new run's id.")
 @follow_options
 @shared_options
 @pass_settings
-def rerun(settings: Settings, run: str, failed: bool, run_id: str, wait: bool, watch: bool) -> None:
+def rerun(
+    settings: Settings,
+    run: str,
+    failed: bool,
+    from_step: str,
+    run_id: str,
+    wait: bool,
+    watch: bool,
+) -> None:
     """Start a new run like RUN, with the same plan, input and labels.
+
+    What is taken over does not run again. A job of several steps is taken over as a whole or not
+    at all, since its workspace is gone; waits and sleeps begin anew.
 
     \b
     Examples:
       flowctl rerun 01k3x… --failed --watch
+      flowctl rerun 01k3x… --from build/test
+    """
+    if failed and from_step:
+        raise click.UsageError("--from says where to begin, --failed at what failed: choose one")
+
+    async def action(client: Client) -> RunView:
+        new = await client.rerun(run, failed=failed, from_step=from_step, run_id=run_id)
+        return await followed(client, new, wait=wait, watch=watch)
+
+    finish(settings, run_client(settings, action), followed=wait or watch)
+
+
+@click.command()
+@click.argument("run")
+@click.option(
+    "--to",
+    "to_event",
+    type=click.IntRange(min=1),
+    required=True,
+    metavar="EVENT",
+    help="Take over what was recorded up to this event (`flowctl history` shows the numbers).",
+)
+@click.option("--cancel", is_flag=True, help="Cancel RUN first if it has not ended.")
+@click.option("--id", "run_id", default="", metavar="ID", help="Choose the new run's id.")
+@follow_options
+@shared_options
+@pass_settings
+def reset(
+    settings: Settings,
+    run: str,
+    to_event: int,
+    cancel: bool,
+    run_id: str,
+    wait: bool,
+    watch: bool,
+) -> None:
+    """Start a new run that goes on from where RUN was at an event.
+
+    It has the plan, input and labels of RUN, and takes over as `flowctl rerun` does.
+
+    \b
+    Examples:
+      flowctl reset 01k3x… --to 12 --watch
+      flowctl reset 01k3x… --to 12 --cancel
     """
 
     async def action(client: Client) -> RunView:
-        new = await client.rerun(run, failed=failed, run_id=run_id)
+        new = await client.reset(run, to_event=to_event, cancel=cancel, run_id=run_id)
         return await followed(client, new, wait=wait, watch=watch)
 
     finish(settings, run_client(settings, action), followed=wait or watch)

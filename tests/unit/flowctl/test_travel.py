@@ -6,7 +6,7 @@ import pytest
 
 from headrace.errors import InvalidRequest
 from headrace.flowctl._text import parse_at
-from headrace.messages import GetRun, HistoryEntry
+from headrace.messages import CancelRun, GetRun, HistoryEntry, StepView, SubmitRun
 
 
 @pytest.fixture
@@ -60,3 +60,23 @@ def test_history_since_and_follow(flowctl, cluster, ended):
     assert table[0].split() == ["NUMBER", "TIME", "TYPE", "PATH", "DATA"]
     assert table[0].index("TYPE") == table[1].index("StepCompleted")
     assert flowctl("history", ended, "--follow", "-o", "yaml").code == 3
+
+
+def test_rerun_from_and_reset_start_runs_that_link_back(flowctl, cluster, workflow):
+    steps = [StepView(path=path, state="COMPLETED", needs=["a"] * (path == "b")) for path in "ab"]
+    cluster.after_submit = lambda run: cluster.finish(run, "COMPLETED", steps=steps)
+    name = flowctl("submit", workflow, "-o", "name").out.strip()
+    ran = flowctl("rerun", name, "--from", "b", "-o", "json")
+    assert json.loads(ran.out)["rerun_of"] == name
+    assert set(cluster.sent(SubmitRun)[-1].carried) == {"a"}
+    assert flowctl("rerun", name, "--from", "b", "--failed").code == 3
+    assert "the run has no step c" in flowctl("rerun", name, "--from", "c").err
+    ran = flowctl("reset", name, "--to", "2", "-o", "json")
+    assert json.loads(ran.out)["rerun_of"] == name
+    assert 2 in [request.at_event for request in cluster.sent(GetRun)]
+    cluster.after_submit = lambda run: None
+    live = flowctl("submit", workflow, "-o", "name").out.strip()
+    assert "has not ended" in flowctl("reset", live, "--to", "1").err
+    assert not cluster.sent(CancelRun)
+    assert flowctl("reset", live, "--to", "1", "--cancel").code == 0
+    assert [request.run for request in cluster.sent(CancelRun)] == [live]

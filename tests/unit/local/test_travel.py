@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from headrace.errors import InvalidRequest
+from headrace.errors import Conflict, InvalidRequest
 from headrace.language import HandlerSpec, compile_workflow
 from headrace.local import LocalEngine
 from headrace.worker.handlers import handler
@@ -97,3 +97,31 @@ async def test_a_history_is_followed_to_its_end(engine, calls, held):
     assert followed == whole[2:]
     assert followed[-1].type == "RunEnded"
     assert [e async for e in client.follow_history(held, after=len(whole))] == []
+
+
+async def test_a_rerun_from_a_step_repeats_it_and_what_comes_after(engine, calls, held):
+    calls.open.set()
+    await engine.wait(held)
+    calls.names.clear()
+    again = await engine.wait((await engine._client.rerun(held, from_step="b")).id)
+    assert (again.state, again.rerun_of, calls.names) == ("COMPLETED", held, ["b", "c"])
+    with pytest.raises(InvalidRequest, match="no step nowhere"):
+        await engine._client.rerun(held, from_step="nowhere")
+
+
+async def test_a_reset_takes_over_what_was_recorded_up_to_an_event(engine, calls, held):
+    client = engine._client
+    entries = await client.history(held)
+    done = next(e.number for e in entries if e.type == "StepCompleted" and e.path == "a")
+    with pytest.raises(Conflict, match="has not ended"):
+        await client.reset(held, to_event=done)
+    with pytest.raises(InvalidRequest, match="no event 999"):
+        await client.reset(held, to_event=999, cancel=True)
+    assert (await client.get(held)).state == "RUNNING"
+    calls.names.clear()
+    calls.open.set()
+    fresh = await client.reset(held, to_event=done, cancel=True)
+    ended = await engine.wait(fresh.id)
+    assert (ended.state, ended.rerun_of) == ("COMPLETED", held)
+    assert "a" not in calls.names
+    assert {"b", "c"} <= set(calls.names)
