@@ -115,10 +115,11 @@ def _is_free(port: int) -> bool:
 
 def _free_block(count: int) -> int:
     """Return the first of *count* ports in a row that are free now, if that is soon found."""
+    first = free_port()
     for _ in range(BLOCK_TRIES):
-        first = free_port()
         if all(_is_free(first + n) for n in range(count)):
             break
+        first = free_port()
     return first
 
 

@@ -27,7 +27,10 @@ def image_of(state: ShardState) -> TriggerImage:
     """Return a copy, which does not change with the state."""
     return TriggerImage(
         definitions=[
-            (key, [(version, *facts) for version, facts in versions.items()])
+            (
+                key,
+                [(name, d.digest, d.number, d.time_ms, d.actor) for name, d in versions.items()],
+            )
             for key, versions in sorted(state.definitions.items())
         ],
         definition_last=state.definition_last,
