@@ -11,9 +11,15 @@ from headrace.language import _limits, _yaml
 from headrace.language._calls import Load, Source, Sources
 from headrace.language._contexts import CALL_OUTPUTS, RUN, RUN_DEFAULTS, RUN_ENV, STEP_WORK
 from headrace.language._draft import Draft, number
+from headrace.language._faults import (
+    Inherited,
+    read_handlers,
+    read_on_cancel,
+    read_on_failure,
+)
 from headrace.language._handlers import BUILTIN_HANDLERS, HandlerSpec
 from headrace.language._jobs import Jobs, read_defaults, read_runs_on
-from headrace.language._parts import Handlers, read_concurrency
+from headrace.language._parts import Handlers, read_concurrency, read_retry
 from headrace.language._reader import Reader, shape
 from headrace.language._report import Report, did_you_mean
 from headrace.language._scope import Known, Scope
@@ -23,10 +29,11 @@ from headrace.language._uses import Called
 from headrace.language._yaml import Mapping as MappingNode
 from headrace.language._yaml import Tree
 from headrace.plan import Group, Plan
+from headrace.retry import RetryPolicy
 
 _ROOT_KEYS = (
     "name", "run-name", "description", "version", "on", "env", "vars", "labels", "concurrency",
-    "timeout-minutes",
+    "timeout-minutes", "retry", "on-failure", "on-cancel", "handlers",
 )  # fmt: skip
 JOBS_KEYS = (*_ROOT_KEYS, "defaults", "jobs")
 TASKS_KEYS = (*_ROOT_KEYS, "inputs", "tasks", "timeout", "runs-on")
@@ -97,14 +104,18 @@ class _Workflow:
         scope = self._scope(triggers, entries.get("vars"))
         fields = self._fields(entries, scope)
         top = Draft(Group, fields["name"], root, kind="graph")
+        faults, retry = self._faults(top, entries)
+        on_cancel = read_on_cancel(reader, entries.get("on-cancel"))
+        if on_cancel:
+            top.fields["on_cancel"] = on_cancel
         if dialect == "jobs":
-            top.children = self._jobs(entries, scope)
+            top.children = self._jobs(entries, scope, faults, retry)
             outputs = self._outputs(triggers, scope, top)
             if outputs:
                 top.fields["outputs"] = outputs
         else:
             tasks: Known = {}
-            reading = Tasks(reader, self._handlers, tasks, self._subplan)
+            reading = Tasks(reader, self._handlers, tasks, self._subplan, faults, retry)
             place = Scope(STEP_WORK, scope.known, _IN_TASKS)
             if "runs-on" in entries:
                 top.fields["runs_on"] = read_runs_on(
@@ -140,7 +151,7 @@ class _Workflow:
         scope = self._scope(triggers, entries.get("vars"))
         fields = self._fields(entries, scope)
         body = Draft(Group, fields["name"], root, kind="graph")
-        body.children = self._jobs(entries, scope)
+        body.children = self._jobs(entries, scope, *self._faults(body, entries))
         outputs = self._outputs(triggers, scope, body)
         reader.names.finish()
         return Called(self._source.file, body, triggers.inputs, triggers.secrets, outputs, fields)
@@ -151,9 +162,27 @@ class _Workflow:
         known = {"vars": {name.lower(): name for name in declared}}
         return Scope(RUN, known | ({"inputs": names} if names else {}))
 
-    def _jobs(self, entries: Mapping[str, Tree], scope: Scope) -> list[Draft]:
+    def _faults(
+        self, top: Draft, entries: Mapping[str, Tree]
+    ) -> tuple[Inherited, RetryPolicy | None]:
+        """Return what all steps inherit: policies and handlers, retries."""
+        reader = self._reader
+        policy = read_on_failure(reader, entries.get("on-failure"), "on-failure")
+        if policy is not None:
+            top.fields["on_failure"] = policy.plan()
+        handlers = read_handlers(reader, entries.get("handlers"))
+        return Inherited(policy, handlers), read_retry(reader, entries.get("retry"), "retry")
+
+    def _jobs(
+        self,
+        entries: Mapping[str, Tree],
+        scope: Scope,
+        faults: Inherited,
+        retry: RetryPolicy | None,
+    ) -> list[Draft]:
         what = "defaults"
         defaults = read_defaults(self._reader, entries.get(what), what, scope.at(RUN_DEFAULTS))
+        defaults = defaults._replace(faults=faults, retry=retry)
         jobs = Jobs(self._reader, self._handlers, defaults, self._call, self._subplan)
         return jobs.read(entries["jobs"], scope)
 

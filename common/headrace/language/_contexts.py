@@ -14,6 +14,7 @@ ALL = frozenset(
     (
         "inputs", "env", "vars", "secrets", "needs", "strategy", "matrix", "job", "jobs", "steps",
         "tasks", "runner", "run", "github", "loop", "event",
+        "failure",
     )
 )  # fmt: skip
 """Every context; the variables of loops come on top."""
@@ -63,6 +64,7 @@ HINTS: Mapping[str, str] = {
     "env": "use 'vars' or 'inputs' here",
     "job": "no job runs yet here",
     "needs": "no job has run yet here",
+    "failure": "only handlers and compensations see it; conditions have 'failure()'",
     "event": "only the filter of 'on.event' sees the event; use 'inputs' here",
 }
 """By context, what to do where it is not available."""
@@ -71,6 +73,7 @@ PROPERTIES: Mapping[str, tuple[str, ...]] = {
     "job": ("status",),
     "runner": ("name", "os", "arch", "temp", "tool_cache", "debug", "environment", "workspace"),
     "strategy": ("fail-fast", "job-index", "job-total", "max-parallel"),
+    "failure": ("step", "kind", "error", "attempt"),
     "loop": ("index", "item", "previous"),
 }
 """Properties of contexts that are the same everywhere."""

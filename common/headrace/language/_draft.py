@@ -6,7 +6,18 @@ from collections.abc import Iterable
 from typing import Any, TypeAlias
 
 from headrace.language._report import Place, Report, did_you_mean
-from headrace.plan import Choice, Group, Loop, Node, Position, Sleep, Subworkflow, Task, Wait
+from headrace.plan import (
+    Choice,
+    Group,
+    Loop,
+    Node,
+    OnFailure,
+    Position,
+    Sleep,
+    Subworkflow,
+    Task,
+    Wait,
+)
 from headrace.plan._validate import NESTING_MAX, NODES_MAX
 
 Struct: TypeAlias = (
@@ -26,7 +37,9 @@ _CYCLE_SHOWN_MAX = 20
 class Draft:
     """A node with its children; `needs` are names of siblings, with where they stand."""
 
-    __slots__ = ("children", "fields", "name", "needs", "place", "struct", "waits_for_all")
+    __slots__ = (
+        "children", "fields", "handlers", "name", "needs", "place", "struct", "waits_for_all",
+    )  # fmt: skip
 
     def __init__(self, struct: Struct, name: str, place: Place, **fields: Any) -> None:
         self.struct, self.name, self.place = struct, name, place
@@ -36,6 +49,13 @@ class Draft:
         """In a sequence: of background steps before it."""
         self.waits_for_all = False
         """It needs all background steps before it."""
+        self.handlers: dict[str, Draft] = {}
+        """Dormant siblings that it names: `compensate`, `on_failure`, `unknown_handler`."""
+
+    @property
+    def awake(self) -> list[Draft]:
+        """Children that begin by themselves."""
+        return [child for child in self.children if "dormant" not in child.fields]
 
     @property
     def in_sequence(self) -> bool:
@@ -59,9 +79,9 @@ def number(root: Draft, report: Report) -> tuple[Node, ...]:
         for child in draft.children:
             parents[indexes[id(child)]] = index
         if draft.in_sequence:
-            _in_order(draft.children, indexes, needs, report)
+            _in_order(draft.awake, indexes, needs, report)
         else:
-            _resolve_needs(draft.children, indexes, needs, report)
+            _resolve_needs(draft.awake, indexes, needs, report)
     sizes = [1] * len(order)
     for index in range(len(order) - 1, 0, -1):
         sizes[parents[index]] += sizes[index]
@@ -72,10 +92,18 @@ def number(root: Draft, report: Report) -> tuple[Node, ...]:
             size=sizes[index],
             needs=needs[index],
             position=Position(draft.place.line, draft.place.column),
-            **draft.fields,
+            **(draft.fields | _named(draft, indexes)),
         )
         for index, draft in enumerate(order)
     )
+
+
+def _named(draft: Draft, indexes: dict[int, int]) -> dict[str, Any]:
+    """Return the fields that name dormant siblings."""
+    found: dict[str, Any] = {kind: indexes[id(named)] for kind, named in draft.handlers.items()}
+    if "on_failure" in found:
+        found["on_failure"] = OnFailure(action="run", handler=found["on_failure"])
+    return found
 
 
 def _collect(draft: Draft, order: list[Draft], depth: int, report: Report) -> None:

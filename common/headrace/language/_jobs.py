@@ -20,6 +20,7 @@ from headrace.language._contexts import (
 )
 from headrace.language._control import FindPlan
 from headrace.language._draft import Draft
+from headrace.language._faults import read_on_failure
 from headrace.language._parts import (
     Handlers,
     read_concurrency,
@@ -40,7 +41,7 @@ from headrace.plan import Group, Loop, Task
 JOB_KEYS = (
     "needs", "if", "name", "runs-on", "strategy", "env", "defaults", "outputs", "timeout-minutes",
     "cancel-timeout-minutes", "continue-on-error", "concurrency", "on-worker-loss", "retry",
-    "trigger-rule", "steps",
+    "on-failure", "trigger-rule", "steps",
 )  # fmt: skip
 CALL_KEYS = (
     "needs", "if", "name", "strategy", "uses", "with", "secrets", "concurrency",
@@ -168,7 +169,7 @@ class Jobs:
         scope = scope.with_known(steps=steps)
         fields = self._common(entries, what, scope) | self._fields(entries, what, scope)
         job = Draft(Group, name, key, kind="job", affinity=True, **fields)
-        job.children = self._steps(entries, what, scope.at(STEP_WORK), steps)
+        job.children = self._steps(job, entries, what, scope.at(STEP_WORK), steps)
         declared = {output.lower(): output for output in fields["outputs"]}
         self._reader.names.job_outputs[name.lower()] = declared
         return job
@@ -185,16 +186,20 @@ class Jobs:
         return job
 
     def _steps(
-        self, entries: Mapping[str, Tree], what: str, scope: Scope, known: Known
+        self, job: Draft, entries: Mapping[str, Tree], what: str, scope: Scope, known: Known
     ) -> list[Draft]:
         reader = self._reader
+        policy = read_on_failure(reader, entries.get("on-failure"), f"{what}.on-failure")
         place = f"{what}.defaults"
         own = read_defaults(reader, entries.get("defaults"), place, scope.at(JOB_DEFAULTS))
         defaults = StepDefaults(
             shell=own.shell or self._defaults.shell,
             working_directory=own.working_directory or self._defaults.working_directory,
-            retry=read_retry(reader, entries.get("retry"), f"{what}.retry"),
+            retry=read_retry(reader, entries.get("retry"), f"{what}.retry") or self._defaults.retry,
+            faults=self._defaults.faults._replace(policy=policy or self._defaults.faults.policy),
         )
+        if policy is not None:
+            job.fields["on_failure"] = policy.plan()
         steps = Steps(reader, self._handlers, defaults, known, self._find_plan)
         return _set_up(steps.read(entries.get("steps"), f"{what}.steps", scope))
 

@@ -64,6 +64,10 @@ class Scope:
         """Return this scope inside a loop that has no items."""
         return self._changed(self.known, self.added | {"loop"})
 
+    def with_failure(self) -> Scope:
+        """Return this scope in what handles a failure."""
+        return self._changed(self.known, self.added | {"failure"})
+
     def _changed(self, known: Mapping[str, Known], added: frozenset[str]) -> Scope:
         return Scope(Place(self.contexts, self.files), known, added)
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from headrace.language._contexts import STEP, STEP_IF, STEP_NAME, STEP_WORK
 from headrace.language._control import Control, FindPlan
 from headrace.language._draft import Draft
+from headrace.language._faults import STEP_FAULT_KEYS, Faults, Inherited
 from headrace.language._handlers import INPUT_ALIASES
 from headrace.language._parts import Handlers, read_retry, read_shell
 from headrace.language._reader import Reader, shape
@@ -23,30 +24,27 @@ _STARTED = _COMMON | {"background"}
 _WAITING = _COMMON - {"timeout-minutes"}
 _TASK = _STARTED | {
     "env", "retry", "effect", "priority", "heartbeat-timeout", "schedule-timeout",
-    "attempt-timeout",
+    "attempt-timeout", *STEP_FAULT_KEYS,
 }  # fmt: skip
-_GROUP = _STARTED | {"env", "join", "losers"}
+_GROUP = _STARTED | {"env", "join", "losers", "on-failure"}
 ACTIONS: Mapping[str, frozenset[str]] = {
     "uses": _TASK | {"uses", "with"},
     "run": _TASK | {"run", "shell", "working-directory"},
     "parallel": _GROUP | {"parallel"},
-    "pipeline": _STARTED | {"pipeline", "env"},
+    "pipeline": _STARTED | {"pipeline", "env", "on-failure"},
     "loop": _STARTED | {"loop"},
     "choose": _STARTED | {"choose"},
     "then": _STARTED | {"then", "elif", "else"},
-    "wait-for": _STARTED | {"wait-for"},
-    "approval": _STARTED | {"approval"},
+    "wait-for": _STARTED | {"wait-for", "on-failure"},
+    "approval": _STARTED | {"approval", "on-failure"},
     "sleep": _STARTED | {"sleep"},
     "subworkflow": _STARTED | {"subworkflow"},
     "wait": _WAITING | {"wait"},
     "wait-all": _WAITING | {"wait-all"},
 }
 _STEP_KEYS = frozenset().union(*ACTIONS.values())
-_LATER = "it is planned; not in this version"
 STEP_UNSUPPORTED = {
     "cancel": "use 'parallel:' with 'losers: cancel'",
-    "on-failure": _LATER,
-    "compensate": _LATER,
 }
 _NAMED = (
     "parallel", "pipeline", "loop", "choose", "wait-for", "approval", "sleep", "subworkflow",
@@ -62,6 +60,7 @@ class StepDefaults(NamedTuple):
     shell: str = ""
     working_directory: str = ""
     retry: RetryPolicy | None = None
+    faults: Inherited = Inherited()
 
 
 def task_fields(
@@ -110,6 +109,7 @@ class Steps:
         self._defaults = defaults
         self._known = known
         self._control = Control(reader, self.body, find)
+        self._faults = Faults(reader, defaults.faults, self._step, self.read)
 
     def read(self, node: Tree | None, what: str, scope: Scope) -> list[Draft]:
         """Return the steps in a list, named; at least one."""
@@ -126,6 +126,7 @@ class Steps:
             self._known[segment.lower()] = segment
             if draft is not None:
                 drafts.append(draft)
+                drafts += draft.handlers.values()
         return drafts
 
     def body(self, node: Tree, entries: Mapping[str, Tree], what: str, scope: Scope) -> list[Draft]:
@@ -186,6 +187,7 @@ class Steps:
             fields["timeout_ms"] = timeout
         if reader.boolean(entries.get("background"), f"{what}.background"):
             fields["background"] = True
+        self._faults.read(draft, entries, what, scope)
         return draft
 
     def _act(

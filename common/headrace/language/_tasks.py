@@ -17,6 +17,7 @@ from headrace.language._control import (
     FindPlan,
 )
 from headrace.language._draft import Draft
+from headrace.language._faults import STEP_FAULT_KEYS, Faults, Inherited
 from headrace.language._handlers import INPUT_ALIASES, TASK_TYPE_ALIASES
 from headrace.language._jobs import read_runs_on
 from headrace.language._parts import Handlers, read_trigger_rule
@@ -28,6 +29,7 @@ from headrace.language._values import Names, is_identifier, slug
 from headrace.language._yaml import Mapping as MappingNode
 from headrace.language._yaml import Scalar, Sequence, Tree
 from headrace.plan import Group, Task
+from headrace.retry import RetryPolicy
 
 _COMMON = frozenset(
     ("name", "title", "description", "type", "depends-on", "needs", "if", "continue-on-error",
@@ -35,10 +37,10 @@ _COMMON = frozenset(
 )  # fmt: skip
 TASK = _COMMON | {
     "with", "env", "retry", "effect", "priority", "heartbeat-timeout", "schedule-timeout",
-    "attempt-timeout", "runs-on",
+    "attempt-timeout", "runs-on", *STEP_FAULT_KEYS,
 }  # fmt: skip
 _BODY = frozenset(("tasks", "steps"))
-_GROUP = _COMMON | _BODY | {"env", "join", "losers", "runs-on"}
+_GROUP = _COMMON | _BODY | {"env", "join", "losers", "runs-on", "on-failure"}
 CONTROL: Mapping[str, frozenset[str]] = {
     "parallel": _GROUP,
     "pipeline": _GROUP,
@@ -65,11 +67,21 @@ _WAITING = ("wait", "wait-for", "approval")
 class Tasks:
     """Reads the tasks of one workflow. *known* collects their names, for references to them."""
 
-    def __init__(self, reader: Reader, handlers: Handlers, known: Known, find: FindPlan) -> None:
+    def __init__(
+        self,
+        reader: Reader,
+        handlers: Handlers,
+        known: Known,
+        find: FindPlan,
+        faults: Inherited,
+        retry: RetryPolicy | None,
+    ) -> None:
         self._reader = reader
         self._handlers = handlers
         self._known = known
         self._control = Control(reader, self._body, find, sequence=False)
+        self._retry = retry
+        self._faults = Faults(reader, faults, self._one, self.read)
 
     def read(self, node: Tree, what: str, scope: Scope) -> list[Draft]:
         """Return the tasks in a list (or a mapping by name); at least one."""
@@ -86,7 +98,16 @@ class Tasks:
             draft = self._task(item, name, f"{what}[{index}]", scope, taken)
             if draft is not None:
                 drafts.append(draft)
+                drafts += draft.handlers.values()
         return drafts
+
+    def _one(self, node: Tree, segment: str, what: str, scope: Scope) -> Draft | None:
+        """Read a task that nothing names: what handles a failure."""
+        known = dict(self._known)
+        draft = self._task(node, "handler", what, scope, Names())
+        self._known.clear()
+        self._known.update(known)
+        return draft
 
     def _body(
         self, node: Tree, entries: Mapping[str, Tree], what: str, scope: Scope
@@ -124,6 +145,7 @@ class Tasks:
         rule = entries.get("trigger-rule")
         draft.fields |= read_trigger_rule(reader, rule, f"{what}: trigger-rule", needs)
         self._common(draft, entries, what, scope)
+        self._faults.read(draft, entries, what, scope)
         return draft
 
     def _entries(self, node: MappingNode, what: str) -> dict[str, Tree]:
@@ -219,7 +241,7 @@ class Tasks:
                 inputs = {aliases.get(key, key): value for key, value in given.items()}
         if kind:
             self._handlers.check(reader, uses, config, entries["type"])
-        fields = task_fields(reader, entries, what, scope, None)
+        fields = task_fields(reader, entries, what, scope, self._retry)
         if "runs-on" in entries:
             fields["runs_on"] = read_runs_on(reader, entries["runs-on"], f"{what}: runs-on", scope)
         return Draft(Task, name, node, uses=uses, inputs=inputs, **fields)

@@ -161,7 +161,7 @@ class TestFailing:
         kit.fail("b~compensate")
         kit.complete("a~compensate")
         assert kit.state() == "FAILED"
-        assert kit.run().ended_reason.endswith("not compensated: b")
+        assert kit.run().ended_reason == "d: exit-code: d failed; not compensated: b"
 
     def test_it_has_retries_of_its_own(self) -> None:
         kit = Kit()
@@ -375,7 +375,7 @@ class TestRetry:
         kit.fail("a~compensate")
         assert kit.state() == "FAILED"
         assert kit.all_events(kind=NodeRestarted) == []
-        assert "not compensated: a" in kit.run().ended_reason
+        assert kit.run().ended_reason == "b: exit-code: b failed; not compensated: a"
 
     def test_not_again_what_may_run_once(self) -> None:
         kit = Kit()
@@ -385,7 +385,8 @@ class TestRetry:
         kit.complete("a")
         kit.fail("b")
         assert kit.state() == "FAILED"
-        assert "a has run and may run once" in kit.run().ended_reason
+        why = "it cannot begin anew, because a has run and may run once"
+        assert kit.run().ended_reason == f"b: exit-code: b failed; {why}"
 
     def test_a_job_has_its_time_again(self) -> None:
         kit = Kit()

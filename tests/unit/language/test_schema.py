@@ -61,6 +61,7 @@ PLANTED = {
     "event": "on: {event: {subject: a, qqzzqq: 1}}\n" + JOB,
     "input": "on: {workflow_dispatch: {inputs: {i: {qqzzqq: 1}}}}\n" + JOB,
     "concurrency": "concurrency: {group: g, qqzzqq: 1}\n" + JOB,
+    "on-failure": STEP % "{run: x, on-failure: {action: skip, qqzzqq: 1}}",
     "retry": STEP % "{run: x, retry: {qqzzqq: 1}}",
     "defaults": "defaults: {qqzzqq: 1}\n" + JOB,
     "defaults-run": "defaults: {run: {qqzzqq: 1}}\n" + JOB,

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Literal, NamedTuple
 
-from headrace.language import _compile, _control, _jobs, _parts, _steps, _tasks, _triggers
+from headrace.language import _compile, _control, _faults, _jobs, _parts, _steps, _tasks, _triggers
 from headrace.language._handlers import (
     BUILTIN_HANDLERS,
     INPUT_ALIASES,
@@ -61,6 +61,7 @@ SHAPES: Mapping[str, Shape] = {
     "event": Shape(_triggers.EVENT_KEYS, _words.EVENT, ("subject",)),
     "input": Shape(_parts.INPUT_KEYS, _words.INPUT, null=True),
     "concurrency": Shape(_parts.CONCURRENCY_KEYS, _words.CONCURRENCY, ("group",)),
+    "on-failure": Shape(_faults.ON_FAILURE_KEYS, _words.ON_FAILURE, ("action",)),
     "retry": Shape(_parts.RETRY_KEYS, _words.RETRY),
     "defaults": Shape(_jobs.DEFAULTS_KEYS, _words.DEFAULTS, null=True),
     "defaults-run": Shape(_jobs.DEFAULTS_RUN_KEYS, _words.DEFAULTS_RUN, null=True),

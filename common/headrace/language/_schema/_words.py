@@ -47,6 +47,7 @@ Words = dict[str, Word]
 
 _CONCURRENCY = either(TEXT, ref("concurrency"))
 _RETRY = either(integer(1, 1_000_000), ref("retry"))
+_ON_FAILURE = either(TEXT, ref("on-failure"))
 _TRIGGER_RULE = one_of(
     *(rule.replace("_", mark) for mark in "_-" for rule in get_args(TriggerRule))
 )
@@ -59,6 +60,11 @@ ROOT: Words = {
     "on": Word("What begins runs, and the inputs that they take.", ref("on")),
     "inputs": Word("Inputs of a run, by name; in `jobs:` they stand under `on:`.", ref("inputs")),
     "env": Word("Environment of every step; the inner one wins.", ENVIRONMENT),
+    "retry": Word("Retries of every step, unless its job or itself has others.", _RETRY),
+    "on-failure": Word("What follows a failure; steps inherit it.", _ON_FAILURE),
+    "on-cancel": Word("`compensate`: what has completed is undone when the run is cancelled.",
+                      one_of("compensate", "stop")),
+    "handlers": Word("Steps by name that `run NAME` calls for: one, or a list.", VALUES),
     "vars": Word("Constants of this file, read as `vars.NAME`; any JSON.", VALUES),
     "labels": Word("Labels of each run, to find it by: `flowctl list --label`.", ENVIRONMENT),
     "concurrency": Word("Runs of one group, one after the other.", _CONCURRENCY),
@@ -126,7 +132,14 @@ RETRY: Words = {
     "on": Word("Only these types of errors are retried.", TEXTS),
     "not-on": Word("These types of errors are not retried.", TEXTS),
 }  # fmt: skip
+ON_FAILURE: Words = {
+    "action": Word("retry, skip, abort, fail, compensate, compensate-and-retry, or `run NAME`.",
+                   TEXT),
+    "max-rounds": Word("How often `compensate-and-retry` does it in all; without it, 3.",
+                       integer(1, 1_000)),
+}  # fmt: skip
 _NODE: Words = {
+    "on-failure": Word("What follows a failure, when its retries are used up.", _ON_FAILURE),
     "if": Word("Condition; `success()` is implied unless a status function stands in it.",
                CONDITION),
     "name": Word("Name that people see; may hold expressions.", TEXT),
@@ -165,6 +178,10 @@ TASK_FIELDS: Words = {
     "retry": Word("Retries: the number of attempts, or a policy.", _RETRY),
     "effect": Word("Whether a lost attempt may be run again.",
                    one_of("at-least-once", "at-most-once")),
+    "compensate": Word("What undoes this step once it has completed: a step, or a list.",
+                       either(VALUES, items(VALUES))),
+    "on-unknown": Word("When nobody knows what became of an `at-most-once` step: `fail`, `wait` "
+                       "for a person, or `run NAME`.", TEXT),
     "priority": Word("Higher ones start first.", integer(-1_000_000, 1_000_000)),
     "heartbeat-timeout": Word("The attempt fails when its code is silent for so long.", DURATION),
     "schedule-timeout": Word("The longest wait for a worker.", DURATION),

@@ -44,6 +44,8 @@ def end_run(tick: Tick, run: Run) -> None:
 def failure_reason(run: Run, ended: int = status.FAILED) -> str:
     """Return ``path: type: message`` of the first node that failed (was cancelled) for good."""
     for instance in sorted(run.errors):
+        if instance in run.handlers or run.undoes(instance):
+            continue
         if run.status[instance] == ended and instance not in run.tolerated:
             error = run.errors[instance]
             return f"{run.path(instance)}: {error.type}: {error.message}"[:1_000]

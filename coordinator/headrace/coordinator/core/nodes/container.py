@@ -23,10 +23,9 @@ class Container(NodeKind):
     def child_ended(self, tick: Tick, run: Run, instance: int) -> None:
         """End the container, once its children have decided how."""
         if run.sagas and instance in run.sagas:
-            saga = run.sagas[instance]
+            ended = run.sagas[instance].status
             if sagas.proceed(tick, run, instance):
-                reason = saga.reason or sagas.end_reason(run, instance)
-                self._end(tick, run, instance, saga.status, reason)
+                self._end(tick, run, instance, ended, sagas.closing_reason(run, instance))
             return
         counts = run.counts[instance]
         node = run.program.nodes[run.locate(instance)[0]]

@@ -131,15 +131,29 @@ def _next_deadline_ms(tick: Tick, run: Run, group: int) -> int:
     return deadline_ms(run, group, node.timeout_ms, tick.state.now_ms)
 
 
+def closing_reason(run: Run, group: int) -> str:
+    """Return why a group ends as it does; empty when what has failed below says it."""
+    saga = run.sagas[group]
+    why = end_reason(run, group) if saga.retry or (group and run.uncompensated) else ""
+    if not why:
+        return saga.reason
+    cause = saga.reason
+    error = run.errors.get(saga.cause)
+    if not cause and error is not None:
+        head = "compensation: " if group else ""
+        cause = f"{head}{run.path(saga.cause)}: {error.type}: {error.message}"
+    return "; ".join(filter(None, (cause or "compensation", why)))
+
+
 def end_reason(run: Run, group: int) -> str:
     """Return why a group cannot begin anew after its compensation; empty: it can."""
     left = [step for step in run.uncompensated if run.is_below(step, group)]
     if left:
-        return "compensation: not compensated: " + ", ".join(run.path(step) for step in left)
+        return "not compensated: " + ", ".join(run.path(step) for step in left)
     for step in sorted(run.descendants(group)):
         if _may_not_run_again(run, step):
             why = f"{run.path(step)} has run and may run once"
-            return f"compensation: it cannot begin anew, because {why}"
+            return f"it cannot begin anew, because {why}"
     return ""
 
 
