@@ -27,6 +27,7 @@ from headrace.events import (
     Expanded,
     JobMoved,
     JobRestarted,
+    KeyAudited,
     KeyDeclined,
     KeyGranted,
     KeyGrantedTo,
@@ -196,6 +197,7 @@ SHARD_EVENTS: list[Any] = [
     ScheduleDeleted("default/nightly", "q11", MS, "ann"),
     SchedulesApplied("default/order", 7),
     StartDeclined("default/r", "default/nightly", "it is another one"),
+    KeyAudited("default/deploy", ["default/r"], MS + 300_000),
 ]
 
 

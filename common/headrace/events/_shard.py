@@ -62,6 +62,8 @@ class KeyGrantedTo(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=1
 
     key: str
     holder: str
+    audit_ms: int = 0
+    """When the key's holders are to be asked about; 0: as before."""
 
 
 class KeyReleased(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=112):
@@ -87,6 +89,15 @@ class ChildRefused(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=1
     holder: str
     shard: int
     reason: str
+
+
+class KeyAudited(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=115):
+    """Shards of holders are asked, through the outbox, whether these are still there."""
+
+    key: str
+    holders: list[str]
+    audit_ms: int
+    """When they are asked again."""
 
 
 class OutboxCleared(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=113):
@@ -216,6 +227,7 @@ ShardEvent: TypeAlias = (
     | KeyGrantedTo
     | KeyReleased
     | KeyDeclined
+    | KeyAudited
     | OutboxCleared
     | ChildRefused
     | SettingsChanged

@@ -9,6 +9,7 @@ import pytest
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from headrace.coordinator.core import status
+from headrace.coordinator.core.keys import AUDIT_MS
 from headrace.messages import ResultStatus
 from support.core_pair import Pair
 from support.core_settings import TIMEOUT_S, examples
@@ -89,6 +90,28 @@ class Keys(RuleBasedStateMachine):
     def drop(self, data: st.DataObject) -> None:
         del self.pair.wire[data.draw(st.integers(0, len(self.pair.wire) - 1))]
 
+    @precondition(lambda self: self._releases())
+    @rule(data=st.data())
+    def lose(self, data: st.DataObject) -> None:
+        """A release is confirmed, and its target never got it: the audit must find it out."""
+        chosen = data.draw(st.sampled_from(self._releases()))
+        letter = self.pair.wire[chosen]
+        del self.pair.wire[chosen]
+        self._kit(letter.source).tick(lambda m: m.clear_outbox([letter.message]))
+        self.pair.collect()
+
+    def _releases(self) -> list[int]:
+        return [
+            index
+            for index, letter in enumerate(self.pair.wire)
+            if letter.content is not None and letter.content.kind == "release"
+        ]
+
+    @rule(shard=st.sampled_from([1, 2]))
+    def audit(self, shard: int) -> None:
+        self._kit(shard).advance(AUDIT_MS)
+        self.pair.collect()
+
     @rule()
     def resend(self) -> None:
         self.pair.resend()
@@ -102,14 +125,20 @@ class Keys(RuleBasedStateMachine):
         for name, limit in LIMITS.items():
             self.pair.check(name, limit)
 
+    def _busy(self) -> list[tuple[Kit, Any]]:
+        return [(kit, task) for kit in self.pair.kits.values() for task in kit.tasks.values()]
+
     def teardown(self) -> None:
         """Every run ends; nobody was cancelled whom nobody cancelled; every key is free."""
         for _ in range(200):
             self.pair.calm()
-            busy = [(kit, task) for kit in self.pair.kits.values() for task in kit.tasks.values()]
-            if not busy:
+            if not self._busy():
+                for kit in self.pair.kits.values():
+                    kit.advance(2 * AUDIT_MS)
+                self.pair.calm()
+            if not self._busy():
                 break
-            self._end(*busy[0])
+            self._end(*self._busy()[0])
         for shard, run in self.names:
             found = self._kit(shard).machine.state.runs[f"{NAMESPACE}/{run}"]
             assert status.is_final(found.state), f"{run} hangs"

@@ -173,6 +173,10 @@ class SimBus:
         if not self.connected:
             raise Disconnected(f"{subject}: not connected")
         token, future = self._future(subject, timeout_s)
+        if self.world.forgets(subject, payload):
+            self.process.call_later(self.world.net.delay_s(), self._resolve, token, b"")
+            await future
+            return Message(subject, b"")
         reached = self._spread(Message(subject, bytes(payload), str(token), self))
         if not reached:
             self.process.call_later(0.001, self._nobody, token, subject)

@@ -52,6 +52,12 @@ def _named(event: list[Any]) -> str:
     return f"{_NAMES.get(event[0], '?')} {event[1:]}"
 
 
+def _place(holder: str) -> tuple[str, int]:
+    """Return (run, instance or -1) of a holder's id."""
+    name, _, rest = holder.partition("#")
+    return name, int(rest.partition(".")[0]) if rest else -1
+
+
 class ShardOracle:
     """One shard's log, followed entry by entry."""
 
@@ -126,8 +132,11 @@ class ShardOracle:
         elif kind == 111:
             self._granted(event[1], event[2])
         elif kind == 112:
-            self.holders.setdefault(event[1], {}).pop(event[2], None)
-            self.waiters.setdefault(event[1], {}).pop(event[2], None)
+            self._released(event[1], event[2])
+        elif kind == 115:
+            for holder in event[2]:
+                if holder not in self.holders.get(event[1], {}):
+                    self.fault(f"{event[1]}: {holder} is asked about, and does not hold it")
 
     def _evicted(self, key: str) -> None:
         run = self.runs[key]
@@ -145,6 +154,17 @@ class ShardOracle:
         holders[holder] = None
         if len(holders) > _LIMITS[key]:
             self.fault(f"{key} has too many holders: {list(holders)}")
+
+    def _released(self, key: str, holder: str) -> None:
+        holders = self.holders.setdefault(key, {})
+        self.waiters.setdefault(key, {}).pop(holder, None)
+        if holder not in holders:
+            return
+        del holders[holder]
+        place = _place(holder)
+        goes_on = place in self.world.oracle.holding.get(key, ())
+        if goes_on and place not in map(_place, holders):
+            self.fault(f"{key} is taken from {holder}, who goes on")
 
     # -- for the models of runs ----------------------------------------------------------------
 

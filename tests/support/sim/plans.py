@@ -24,10 +24,11 @@ from headrace.plan import (
 from headrace.retry import RetryPolicy
 
 HANDLER = "sim"
-RUN_KEYS = {"r0": 1, "r1": 2}
-GROUP_KEYS = {"g0": 1, "g1": 2}
+RUN_KEYS = {"deploy": 1, "gpu": 2}
+GROUP_KEYS = {"lock": 1, "stage": 2}
 """Concurrency groups and their limits: runs hold the first, groups within runs the second, so
-that nobody waits for what waits for him."""
+that nobody waits for what waits for him. The first of each has its home in another shard than the
+runs, where there are two."""
 DEPTH_MAX = 3
 NODES_MAX = 14
 ITERATIONS_MAX = 3

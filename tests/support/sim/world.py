@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
-from headrace.coordinator.core import ShardState, entries, explain
+from headrace.coordinator.core import ShardState, entries, explain, keys
 from headrace.coordinator.dispatch import dispatcher
 from headrace.coordinator.runtime import archiver, leading, snapshots
 from headrace.coordinator.runtime.layout import Layout
@@ -67,6 +67,9 @@ class World:
         self.oracle = Oracle(self)
         self.coordinators: dict[str, SimCoordinator] = {}
         self.workers: dict[str, SimWorker] = {}
+        self._mishaps = random.Random(f"mishaps of {seed}")
+        self.forgotten = self._mishaps.choice([0.0, 0.0, 0.5])
+        """How many releases of keys are lost for good, as after a bug: audits find them out."""
         self.modes: dict[tuple[str, int], str] = {}
         """(coordinator, shard) -> what it was told to do."""
         self.chaos = Chaos(self, self.profile)
@@ -215,6 +218,15 @@ class World:
         )
         self.tell(f"{name}.{self._lives} starts")
 
+    def forgets(self, subject: str, payload: bytes) -> bool:
+        """Tell whether a message between shards is confirmed and comes to nothing."""
+        if self.healed or not self.forgotten or not subject.startswith("headrace.peer."):
+            return False
+        if b"release:" not in payload or self._mishaps.random() >= self.forgotten:
+            return False
+        self.tell(f"forgotten: {payload!r}")
+        return True
+
     # -- the end of faults ---------------------------------------------------------------------
 
     def _settle_owners(self) -> None:
@@ -308,6 +320,7 @@ class World:
             mock.patch.object(leading, "PEER_TIMEOUT_S", 0.5),
             mock.patch.object(dispatcher, "RETURN_MS", 2_500),
             mock.patch.object(dispatcher, "UNHELD_MS", 1_000),
+            mock.patch.object(keys, "AUDIT_MS", 3_000),
             mock.patch.object(entries, "PART_BYTES_MAX", self.part_bytes_max),
             mock.patch.object(archiver, "SEGMENT_BYTES", self.segment_bytes),
             mock.patch.object(snapshots, "COPY_TIMEOUT_S", 3.0),

@@ -1,6 +1,8 @@
 """Concurrency keys: sets of holders in the key's home shard; requests by holder id, idempotent.
 
-A holder is a run (its key) or a job of a run (``<run key>#<instance>``).
+A holder is a run (its key) or a job of a run (``<run key>#<instance>``). From time to time the home
+shard asks whether its holders are still there: a shard of a weaker durability may have forgotten
+them, and nothing else would free their keys.
 """
 
 from __future__ import annotations
@@ -9,9 +11,10 @@ from headrace.coordinator.core import status
 from headrace.coordinator.core.cancellation import cancel_run
 from headrace.coordinator.core.nodes import key_granted
 from headrace.coordinator.core.shard_events import NEWEST_ONLY, released_id
-from headrace.coordinator.core.state import Run
+from headrace.coordinator.core.state import KeyRecord, Run
 from headrace.coordinator.core.tick import Tick
 from headrace.events import (
+    KeyAudited,
     KeyDeclined,
     KeyGranted,
     KeyGrantedTo,
@@ -21,6 +24,14 @@ from headrace.events import (
     RunStarted,
     StepCancelled,
 )
+
+AUDIT_MS = 300_000
+"""A holder is believed this long, before its shard is asked and between two questions."""
+AUDIT_HOLDERS_MAX = 100
+"""Holders of one key that are asked about at once; of more, each time others."""
+AUDIT_KEYS_MAX = 1_000
+"""Keys that a round looks at in one go."""
+AUDIT_PAUSE_MS = 100
 
 
 def acquire(tick: Tick, key: str, holder: str, limit: int, mode: int, shard: int) -> None:
@@ -43,7 +54,10 @@ def grant(tick: Tick, key: str) -> None:
     """Grant the key to waiters, in order, while there is room."""
     record = tick.state.keys.get(key)
     while record is not None and record.waiters and len(record.holders) < record.limit:
-        tick.emit_shard(KeyGrantedTo(key, next(iter(record.waiters))))
+        # The first holder sets the time; those that come and go beside it do not put it off.
+        audit_ms = 0 if record.holders else tick.state.now_ms + AUDIT_MS
+        tick.emit_shard(KeyGrantedTo(key, next(iter(record.waiters)), audit_ms))
+        tick.audits.arm(tick.timers, record.audit_ms)
 
 
 def release(tick: Tick, key: str, holder: str) -> None:
@@ -63,6 +77,9 @@ def granted(tick: Tick, key: str, holder: str) -> None:
     """The home shard has granted the key to a run or job of this shard."""
     run, instance = _holder(tick, holder)
     if run is None or run.quarantined or status.is_final(run.state):
+        tick.emit_shard(KeyDeclined(key, holder))
+    elif instance < 0 and run.key_name != key:
+        # Another run of that name: its shard had forgotten the one before it.
         tick.emit_shard(KeyDeclined(key, holder))
     elif instance < 0:
         if run.state == status.PENDING and not run.key_held:
@@ -94,3 +111,67 @@ def preempted(tick: Tick, key: str, holder: str, *, reason: str) -> None:
         # The job alone, not the run around it.
         tick.emit(run, NodeEnded(instance, status.CANCELLED, reason=f"cancelled: {why}"))
         tick.stop_doomed(run)
+
+
+# --- the audit ---------------------------------------------------------------------------------
+
+
+def audit(tick: Tick) -> int:
+    """Go on with the round: ask about holders whose time has come. Return of how many keys."""
+    state, audits = tick.state, tick.audits
+    audits.fired()
+    if not audits.keys:
+        audits.keys, audits.next_ms = list(state.keys), 0
+    asked = 0
+    for _ in range(min(AUDIT_KEYS_MAX, len(audits.keys))):
+        key = audits.keys.pop()
+        record = state.keys.get(key)
+        if record is None or not record.holders:
+            continue
+        due_ms = record.audit_ms
+        if due_ms <= state.now_ms:
+            _ask(tick, key, record)
+            asked += 1
+            due_ms = state.now_ms + AUDIT_MS
+        audits.next_ms = min(audits.next_ms or due_ms, due_ms)
+    if audits.keys:
+        audits.arm(tick.timers, state.now_ms + AUDIT_PAUSE_MS)
+    elif state.keys:
+        next_ms = audits.next_ms or state.now_ms + AUDIT_MS
+        # A round looks at every key: not one round for each.
+        audits.arm(tick.timers, max(next_ms, state.now_ms + AUDIT_MS // 10))
+    return asked
+
+
+def _ask(tick: Tick, key: str, record: KeyRecord) -> None:
+    """Ask about a key's holders; those of this very shard need no message."""
+    away: list[str] = []
+    for holder, shard in sorted(record.holders.items()):
+        if shard == tick.state.shard:
+            audited(tick, key, holder)
+        else:
+            away.append(holder)
+    if not away:
+        return
+    if len(away) > AUDIT_HOLDERS_MAX:
+        begin = tick.state.now_ms // AUDIT_MS * AUDIT_HOLDERS_MAX % len(away)
+        away = [*away[begin:], *away[:begin]][:AUDIT_HOLDERS_MAX]
+    tick.emit_shard(KeyAudited(key, away, tick.state.now_ms + AUDIT_MS))
+
+
+def audited(tick: Tick, key: str, holder: str) -> None:
+    """The home shard asks about a holder: one that is gone gives the key back.
+
+    One that waits still, for whatever reason, learns that it has the key.
+    """
+    run, instance = _holder(tick, holder)
+    if run is not None and run.quarantined and not status.is_final(run.state):
+        if instance < 0:
+            holds = run.key_held and run.key_name == key
+        else:
+            waits = instance < len(run.status) and run.status[instance] == status.WAITING
+            holds = run.node_keys.get(instance) == (key, holder) and not waits
+        if holds:
+            # Blocked is not gone: workers may be at its steps.
+            return
+    granted(tick, key, holder)

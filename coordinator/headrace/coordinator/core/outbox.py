@@ -59,6 +59,8 @@ def deliver(tick: Tick, message: str, content: OutMessage) -> None:
         keys.release(tick, *args)
     elif kind == "granted":
         keys.granted(tick, *args)
+    elif kind == "audit":
+        keys.audited(tick, *args)
     elif kind in ("preempt", "replaced"):
         keys.preempted(tick, *args, reason=kind)
     elif kind == "start-child":

@@ -1,4 +1,4 @@
-"""Ready steps, by lane, then priority, then age; and timers. Indexes that a leader derives.
+"""Ready steps, by lane, then priority, then age; timers; audits. Indexes that a leader derives.
 
 The queue lives here and not in the broker, so that pause, cancel and priority act at once.
 Entries are hints: whoever takes one checks the state, so that a stale entry is harmless.
@@ -93,3 +93,34 @@ class Timers:
     def clear(self) -> None:
         """Forget everything."""
         self._heap.clear()
+
+
+class Audits:
+    """The rounds in which a leader looks at the holders of its shard's keys; armed while it has
+    keys. One timer for all: no run has the empty name."""
+
+    __slots__ = ("_armed", "keys", "next_ms")
+
+    TIMER = ""
+
+    def __init__(self) -> None:
+        self._armed = False
+        self.keys: list[str] = []
+        """Those that this round has not come to yet."""
+        self.next_ms = 0
+        """The earliest time that this round found for the next one; 0: none."""
+
+    def arm(self, timers: Timers, when_ms: int) -> None:
+        """Go on at *when_ms*, or before, if that is settled already."""
+        if not self._armed:
+            self._armed = True
+            timers.push(when_ms, self.TIMER, 0)
+
+    def fired(self) -> None:
+        """The timer came."""
+        self._armed = False
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._armed = False
+        self.keys.clear()

@@ -20,6 +20,7 @@ from headrace.events import (
     ChildRefused,
     DefinitionRegistered,
     DefinitionsDeleted,
+    KeyAudited,
     KeyDeclined,
     KeyGrantedTo,
     KeyReleased,
@@ -133,6 +134,8 @@ def _key_granted(state: ShardState, event: KeyGrantedTo) -> None:
     key = state.keys[event.key]
     shard = key.waiters.pop(event.holder)
     key.holders[event.holder] = shard
+    if event.audit_ms:
+        key.audit_ms = event.audit_ms
     state.post(f"#{shard}", "granted", event.key, event.holder)
 
 
@@ -163,6 +166,17 @@ def _key_declined(state: ShardState, event: KeyDeclined) -> None:
 def _child_refused(state: ShardState, event: ChildRefused) -> None:
     more = (status.FAILED, EMPTY_MAP, event.reason)
     state.post(f"#{event.shard}", "child-ended", event.child, event.holder, *more)
+
+
+def _key_audited(state: ShardState, event: KeyAudited) -> None:
+    key = state.keys.get(event.key)
+    if key is None:
+        return
+    key.audit_ms = event.audit_ms
+    for holder in event.holders:
+        shard = key.holders.get(holder)
+        if shard is not None:
+            state.post(f"#{shard}", "audit", event.key, holder)
 
 
 def _outbox_cleared(state: ShardState, event: OutboxCleared) -> None:
@@ -215,6 +229,7 @@ _EVOLVE: dict[type, Callable[[ShardState, Any], None]] = {
     KeyGrantedTo: _key_granted,
     KeyReleased: _key_released,
     KeyDeclined: _key_declined,
+    KeyAudited: _key_audited,
     OutboxCleared: _outbox_cleared,
     ChildRefused: _child_refused,
     SettingsChanged: _settings,

@@ -82,6 +82,16 @@ class RunImage(msgspec.Struct, array_like=True, gc=False):
     """held, handlers, undo, sagas, rounds, uncompensated."""
 
 
+class KeyImage(msgspec.Struct, array_like=True, gc=False):
+    """One concurrency key as plain data. The order of the fields is the format."""
+
+    key: str
+    limit: int
+    holders: list[tuple[str, int]]
+    waiters: list[tuple[str, int]]
+    audit_ms: int = 0
+
+
 class StateImage(msgspec.Struct, array_like=True, gc=False):
     """A shard's state as plain data."""
 
@@ -95,7 +105,7 @@ class StateImage(msgspec.Struct, array_like=True, gc=False):
     runs: list[msgspec.Raw]
     tombstones: list[tuple[str, str, int, int]]
     requests: list[tuple[str, int]]
-    keys: list[tuple[str, int, list[tuple[str, int]], list[tuple[str, int]]]]
+    keys: list[KeyImage]
     outbox: list[tuple[str, OutMessage]]
     snapshots: list[tuple[int, str, str]]
     settings: dict[str, Any]
@@ -274,12 +284,16 @@ def _image(state: ShardState) -> StateImage:
     )
 
 
-def key_images(
-    state: ShardState,
-) -> list[tuple[str, int, list[tuple[str, int]], list[tuple[str, int]]]]:
+def key_images(state: ShardState) -> list[KeyImage]:
     """Return the concurrency keys as plain data."""
     return [
-        (key, record.limit, sorted(record.holders.items()), list(record.waiters.items()))
+        KeyImage(
+            key,
+            record.limit,
+            sorted(record.holders.items()),
+            list(record.waiters.items()),
+            record.audit_ms,
+        )
         for key, record in sorted(state.keys.items())
     ]
 
@@ -332,9 +346,10 @@ def decode_state(data: bytes, builtin: frozenset[str]) -> ShardState:
     state.requests = dict(image.requests)
     state.expiries.extend((when, request, False) for request, when in image.requests)
     state.expiries.sort()
-    for name, limit, holders, waiters in image.keys:
-        record = state.keys[name] = KeyRecord(limit)
-        record.holders, record.waiters = dict(holders), dict(waiters)
+    for found in image.keys:
+        record = state.keys[found.key] = KeyRecord(found.limit)
+        record.holders, record.waiters = dict(found.holders), dict(found.waiters)
+        record.audit_ms = found.audit_ms
     state.outbox = dict(image.outbox)
     state.snapshots = image.snapshots
     state.settings = image.settings

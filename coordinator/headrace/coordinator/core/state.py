@@ -368,10 +368,12 @@ class Run:
 class KeyRecord:
     """A concurrency key or lock in its home shard: sets of holders, never a counter."""
 
-    __slots__ = ("holders", "limit", "waiters")
+    __slots__ = ("audit_ms", "holders", "limit", "waiters")
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
+        self.audit_ms = 0
+        """When the holders' shards are to be asked whether they are still there."""
         self.holders: dict[str, int] = {}
         """Holder id -> shard where the holder lives."""
         self.waiters: dict[str, int] = {}
@@ -384,7 +386,7 @@ class OutMessage(msgspec.Struct, frozen=True, array_like=True):
     shard_key: str
     """Entity whose slot names the target shard, or ``#<shard>`` for a shard itself."""
     kind: str
-    """`acquire`, `release`, `granted`, `preempt`, `replaced`; of runs that begin others:
+    """`acquire`, `release`, `granted`, `preempt`, `replaced`, `audit`; of runs that begin others:
     `start-child`, `cancel-child`, `child-ended`; of schedules: `start`, `stop`, `run-ended`,
     `schedules`."""
     args: list[Any]

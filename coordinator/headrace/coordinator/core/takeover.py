@@ -12,6 +12,7 @@ def resume(tick: Tick) -> None:
     """Derive all that a new owner needs. Dispatched steps are left alone: their leases decide."""
     tick.ready.clear()
     tick.timers.clear()
+    tick.audits.clear()
     tick.posted.clear()
     tick.state.agenda.clear()
     tick.state.outbox_news = True
@@ -19,6 +20,8 @@ def resume(tick: Tick) -> None:
         rebuild(tick, run)
     for key, schedule in tick.state.schedules.items():
         schedules.arm(tick, key, schedule)
+    if tick.state.keys:
+        tick.audits.arm(tick.timers, tick.state.now_ms)
 
 
 def rebuild(tick: Tick, run: Run) -> None:

@@ -15,7 +15,7 @@ from headrace.coordinator.core.commands import Order, Outgoing
 from headrace.coordinator.core.evolve import evolve
 from headrace.coordinator.core.fold import WHILE_QUARANTINED
 from headrace.coordinator.core.limits import Limits
-from headrace.coordinator.core.ready import ReadyQueue, Timers
+from headrace.coordinator.core.ready import Audits, ReadyQueue, Timers
 from headrace.coordinator.core.state import Run, ShardState
 from headrace.events import PlanStored, RunEvent, RunEvicted, RunQuarantined, ShardEvent
 from headrace.messages import CancelStep
@@ -40,6 +40,7 @@ class Tick:
         # Indexes that can be derived from the state.
         self.ready = ReadyQueue()
         self.timers = Timers()
+        self.audits = Audits()
         # Effects.
         self.ended: list[Run] = []
         self.orders: list[Order] = []

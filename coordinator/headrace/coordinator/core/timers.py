@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from headrace.coordinator.core import schedules, status
+from headrace.coordinator.core import keys, schedules, status
 from headrace.coordinator.core.advance import advance
 from headrace.coordinator.core.cancellation import cancel_waiting
 from headrace.coordinator.core.nodes import KINDS, fail_node
+from headrace.coordinator.core.ready import Audits
 from headrace.coordinator.core.state import Run
 from headrace.coordinator.core.tick import Tick
 from headrace.events import CancelRequested
@@ -27,6 +28,8 @@ def _fire(tick: Tick, when_ms: int, key: str, instance: int) -> int:
     """Fire one timer if it still applies; return 1 if it did, else 0."""
     if instance == schedules.TIMER:
         return schedules.fire_due(tick, key, when_ms)
+    if key == Audits.TIMER:
+        return keys.audit(tick)
     run = tick.state.runs.get(key)
     if run is None or run.state != status.RUNNING or run.quarantined:
         return 0
