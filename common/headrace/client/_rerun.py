@@ -14,6 +14,7 @@ LEAVES = frozenset(("task", "wait", "sleep"))
 
 _ITEM = re.compile(r"\[[^\]]*\]")
 _LAST_ITEM = re.compile(r"\[[^\]]*\]$")
+_UNDONE = re.compile(r"~compensate(/.*)?$")
 _SLASH = re.compile(r"/(?![^\[]*\])")
 
 
@@ -27,18 +28,23 @@ def carried_results(
     whatever it has recorded, with all that is below.
     """
     forced = frozenset(again)
-    views = [step for step in steps if step.kind in LEAVES]
+    found = list(steps)
+    undone = {_UNDONE.sub("", step.path) for step in found if _UNDONE.search(step.path)}
+    # What handled a failure belongs to that failure; what was undone has to be done again.
+    views = [step for step in found if step.kind in LEAVES and "~" not in step.path]
     jobs = _affinity_paths(plan)
     begun = {
         job
         for step in views
-        if step.state not in ("COMPLETED", "SKIPPED") and (job := _place_in(step.path, jobs))
+        if (step.state not in ("COMPLETED", "SKIPPED") or step.path in undone)
+        and (job := _place_in(step.path, jobs))
     }
     return {
         step.path: encode(step.outputs if isinstance(step.outputs, dict) else {})
         for step in views
         if step.kind == "task"
         and step.state == "COMPLETED"
+        and step.path not in undone
         and _place_in(step.path, jobs) not in begun
         and forced.isdisjoint((step.path, *_above(step.path)))
     }

@@ -5,7 +5,7 @@ import pytest
 from headrace.client._rerun import carried_results, from_step
 from headrace.errors import InvalidRequest
 from support.corekit import Kit, finish
-from support.plans import group, job, loop, plan, repeat, task
+from support.plans import group, job, loop, plan, policy, repeat, task
 
 PLAN = plan(
     task("a"),
@@ -54,3 +54,20 @@ def test_what_comes_after_a_step_runs_again(steps, first, repeated):
 def test_a_step_that_is_not_there_is_refused(steps):
     with pytest.raises(InvalidRequest, match="no step b "):
         from_step(steps, PLAN, "b")
+
+
+def test_what_was_undone_is_done_again():
+    undo = task("undo")
+    workflow = plan(
+        task("a", compensate=undo),
+        task("b", needs=["a"]),
+        task("c", needs=["b"]),
+        root={"on_failure": policy("compensate")},
+    )
+    kit = Kit()
+    kit.start(workflow)
+    kit.complete("a")
+    kit.complete("b")
+    kit.fail("c")
+    kit.complete("a~compensate")
+    assert set(carried_results(kit.view().steps, workflow)) == {"b"}

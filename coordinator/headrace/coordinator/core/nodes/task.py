@@ -28,7 +28,7 @@ class TaskKind(NodeKind):
 
     def start(self, tick: Tick, run: Run, instance: int, node: int) -> None:
         """Take over the result of the run that this one carries on, or queue it."""
-        if run.carried is not None:
+        if run.carried is not None and not run.undoes(instance):
             carried = run.carried.get(run.path(instance))
             if carried is not None:
                 tick.emit(run, StepCarried(instance, msgspec.Raw(carried)))
