@@ -35,6 +35,8 @@ class RunCreated(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=1):
     """``<run key>#<instance>.<attempt>`` of the subworkflow that it is; empty: none."""
     parent_shard: int = -1
     """Shard that is to be told of the end; -1: none, it is detached."""
+    title: str = ""
+    """`run-name`, evaluated; empty: none."""
 
 
 class RunStarted(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=2):
@@ -129,6 +131,8 @@ class StepSkipped(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=10
 
     step: int
     reason: str
+    worker: str = ""
+    """Who found that the condition does not hold; empty: the owner did."""
 
 
 class StepCancelled(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=11):

@@ -25,7 +25,7 @@ from headrace.expressions._expression import (
     template_expressions,
 )
 from headrace.expressions._functions import BUILTIN, STATUS
-from headrace.expressions._values import kind_of, lookup, to_number, to_string, truthy
+from headrace.expressions._values import fold, kind_of, lookup, to_number, to_string, truthy
 
 BUILTIN_FUNCTIONS = frozenset(BUILTIN)
 """Names, in lower case, of the functions that every expression has."""
@@ -46,6 +46,7 @@ __all__ = [
     "Opaque",
     "OpaqueValue",
     "evaluate_template",
+    "fold",
     "kind_of",
     "lookup",
     "parse",

@@ -45,7 +45,9 @@ class OpaqueValue(ExpressionError):
 
     def __init__(self, value: Opaque) -> None:
         self.value = value
-        text = "a value is too large for this place: only inputs and env of steps can look at it"
+        text = (
+            "a value is too large for this place, or a secret: only inputs and env of steps see it"
+        )
         super().__init__("evaluation", text)
 
 

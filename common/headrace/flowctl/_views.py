@@ -33,6 +33,10 @@ def step_json(step: StepView) -> dict[str, Any]:
         "finished_at": rfc3339(step.finished_ms),
         "error": step.error or None,
         "outputs": step.outputs,
+        "outcome": step.outcome or None,
+        "conclusion": step.conclusion or None,
+        "annotations": step.annotations,
+        "summary": step.summary or None,
         "needs": step.needs,
     }
 
@@ -43,6 +47,7 @@ def run_json(run: RunView) -> dict[str, Any]:
         "id": run.id,
         "namespace": run.namespace,
         "workflow": run.workflow,
+        "name": run.name or None,
         "state": run.state,
         "conditions": run.conditions,
         "reason": run.reason,
@@ -150,6 +155,9 @@ def run_rows(runs: list[RunView], now_ms: int, *, wide: bool) -> tuple[list[str]
     if wide:
         header += ["PRIORITY", "SHARD", "LABELS", "REASON"]
     rows: list[list[str]] = []
+    named = any(run.name for run in runs)
+    if named:
+        header.insert(2, "NAME")
     for run in runs:
         row = [
             run.id,
@@ -158,6 +166,8 @@ def run_rows(runs: list[RunView], now_ms: int, *, wide: bool) -> tuple[list[str]
             rfc3339(run.created_ms) or "",
             span(run.started_ms, run.finished_ms, now_ms),
         ]
+        if named:
+            row.insert(2, one_line(run.name, 60))
         if wide:
             shard = "archive" if run.archived else str(run.shard)
             row += [str(run.priority), shard, labels_text(run.labels), one_line(run.reason)]
@@ -196,6 +206,7 @@ def run_lines(run: RunView, now_ms: int, *, wide: bool, colour: bool) -> list[st
         ("Run", run.id),
         ("As of", f"event {run.events}, {rfc3339(run.as_of_ms)}" if run.as_of_ms else ""),
         ("Workflow", plain(run.workflow)),
+        ("Name", one_line(run.name, 300)),
         ("State", state_text(run)),
         ("Reason", one_line(run.reason, 500)),
         ("Created", rfc3339(run.created_ms) or ""),
@@ -217,6 +228,18 @@ def run_lines(run: RunView, now_ms: int, *, wide: bool, colour: bool) -> list[st
     lines = table(*_headless(shown), colour=colour)
     if run.steps:
         lines += ["", *table(*step_rows(run.steps, now_ms, wide=wide), colour=colour)]
+    notes = [note for step in run.steps for note in annotation_lines(step)]
+    return [*lines, "", *notes] if notes else lines
+
+
+def annotation_lines(step: StepView) -> list[str]:
+    """Return ``error: build/test: a.py:3:7: message`` for each annotation of a step."""
+    lines: list[str] = []
+    for note in step.annotations:
+        place = ":".join(str(note[key]) for key in ("file", "line", "column") if key in note)
+        parts = [str(note.get("level", "notice")), step.path, place, str(note.get("title", ""))]
+        message = one_line(str(note.get("message", "")), 500)
+        lines.append(plain(": ".join([part for part in parts if part] + [message])))
     return lines
 
 

@@ -38,7 +38,7 @@ class Scope:
         known: Mapping[str, Known],
         added: frozenset[str] = frozenset(),
     ) -> None:
-        self.contexts = place.contexts | added
+        self.contexts = place.contexts | added if added else place.contexts
         self.files = place.files
         self.known = known
         self.added = added
@@ -73,7 +73,7 @@ class Scope:
 
 
 _VARS_HINT = (
-    "declare it under 'vars:'; those of workers are known in 'run', 'with' and 'env' of steps only"
+    "declare it under 'vars:'; those of workers are known in steps' if, run, with and env only"
 )
 
 
@@ -142,7 +142,7 @@ class Names:
         if items is not None and len(path) > 2:
             self._check_property(f"{context}.{name}", path[2], items, expression, node)
         known = scope.known.get(context)
-        if context == "vars" and "secrets" in scope.contexts:
+        if context == "vars" and (scope.files or "secrets" in scope.contexts):
             return  # the worker evaluates it, and has variables of its own
         if known is not None:
             self._references.append(_Reference(known, path, expression, node))

@@ -64,13 +64,12 @@ def read_call(
         secrets=secrets,
         env=fields["env"],
         vars=fields["vars"],
+        concurrency=fields["concurrency"],
     )
     draft.fields["outputs"] = called.outputs
-    if fields["concurrency"] is not None:
-        if draft.fields.get("concurrency") is not None:
-            hint = f"'{called.file}' has a 'concurrency' of its own: keep one of the two"
-            reader.report.add(f"{what} has two concurrency groups", entries["concurrency"], hint)
-        draft.fields["concurrency"] = fields["concurrency"]
+    if fields["concurrency"] is not None and draft.fields.get("concurrency") is not None:
+        hint = f"'{called.file}' has a 'concurrency' of its own: keep one of the two"
+        reader.report.add(f"{what} has two concurrency groups", entries["concurrency"], hint)
     if draft.fields.get("timeout_ms") is None:
         draft.fields["timeout_ms"] = fields["timeout_ms"]
     draft.children = called.body.children

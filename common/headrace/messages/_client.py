@@ -218,6 +218,15 @@ class StepView(msgspec.Struct, kw_only=True, omit_defaults=True):
     index: int = 0
     child: str = ""
     """Id of the run that a subworkflow has begun."""
+    annotations: list[dict[str, Any]] = []
+    """What the step has said by `::error::`, `::warning::`, `::notice::`: `level`, `message`, and
+    `file`, `line`, `column`, `title` where given."""
+    summary: str = ""
+    """What it has written to `$GITHUB_STEP_SUMMARY`."""
+    outcome: str = ""
+    """`success failure cancelled skipped`; empty while it has not ended."""
+    conclusion: str = ""
+    """The outcome after `continue-on-error`."""
 
 
 class RunView(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -249,6 +258,8 @@ class RunView(msgspec.Struct, kw_only=True, omit_defaults=True):
     """Id of the run that has begun this one."""
     as_of_ms: int = 0
     """Above 0: the run as it was then, `events` events old."""
+    name: str = ""
+    """`run-name`, evaluated; empty: the workflow has none."""
 
 
 class HistoryEntry(msgspec.Struct, kw_only=True, omit_defaults=True):

@@ -72,6 +72,8 @@ class ResultStatus:
     """The step's process group is dead."""
     RETURNED: Final = 3
     """Never started: handed back, costs no attempt."""
+    SKIPPED: Final = 4
+    """Never started: its condition, which only the worker can evaluate, does not hold."""
 
 
 class StepError(msgspec.Struct, frozen=True, array_like=True, gc=False):

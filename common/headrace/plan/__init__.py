@@ -30,7 +30,7 @@ from headrace.plan._graph import (
     is_expression,
     plan_digest,
 )
-from headrace.plan._inputs import check_inputs
+from headrace.plan._inputs import check_inputs, fit_inputs
 from headrace.plan._items import ITEMS_MAX, expand_items
 from headrace.plan._validate import validate_plan
 
@@ -59,6 +59,7 @@ __all__ = [
     "decode_plan",
     "encode_plan",
     "expand_items",
+    "fit_inputs",
     "is_expression",
     "plan_digest",
     "validate_plan",

@@ -64,24 +64,6 @@ class EventTrigger(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     """Expression without ``${{ }}`` over `event` and `vars`; empty: every event."""
 
 
-class Call(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What makes a group a called workflow: expressions inside see none of the contexts outside.
-
-    They see `inputs` from here, `env` from here on inwards, needs and jobs inside, and `vars`.
-    """
-
-    file: str
-    """The workflow as its caller names it; positions inside are those of that file."""
-    name: str = ""
-    inputs: dict[str, InputSpec] = {}
-    given: dict[str, Any] = {}
-    """`with`: evaluated where the call stands."""
-    secrets: dict[str, str] | None = None
-    """By the name inside, an expression over the caller's secrets; None: all of them."""
-    env: dict[str, Any] = {}
-    vars: dict[str, Any] = {}
-
-
 class Join(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """When a group of children has succeeded, and what becomes of the rest."""
 
@@ -120,6 +102,26 @@ class OnFailure(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """For `run`: the dormant sibling that is run."""
     rounds: int = 3
     """For `compensate-and-retry`: how often it is done in all."""
+
+
+class Call(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What makes a group a called workflow: expressions inside see none of the contexts outside.
+
+    They see `inputs` from here, `env` from here on inwards, needs and jobs inside, and `vars`.
+    """
+
+    file: str
+    """The workflow as its caller names it; positions inside are those of that file."""
+    name: str = ""
+    inputs: dict[str, InputSpec] = {}
+    given: dict[str, Any] = {}
+    """`with`: evaluated where the call stands."""
+    secrets: dict[str, str] | None = None
+    """By the name inside, an expression over the caller's secrets; None: all of them."""
+    env: dict[str, Any] = {}
+    vars: dict[str, Any] = {}
+    concurrency: Concurrency | None = None
+    """Of the called workflow, with its inputs."""
 
 
 class _Base(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

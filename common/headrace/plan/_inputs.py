@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -31,9 +32,19 @@ def check_inputs(plan: Plan, given: dict[str, Any]) -> dict[str, Any]:
     """
     if not plan.inputs:
         return dict(given)
-    problems = [_unknown(name, plan) for name in given if name not in plan.inputs]
+    result, problems = fit_inputs(plan.inputs, given)
+    if problems:
+        raise InvalidDefinition(problems, file="<input>")
+    return result
+
+
+def fit_inputs(
+    specs: Mapping[str, InputSpec], given: Mapping[str, Any]
+) -> tuple[dict[str, Any], list[Problem]]:
+    """Return *given* as *specs* declare it, with the defaults, and what is wrong with it."""
+    problems = [_unknown(name, specs) for name in given if name not in specs]
     result: dict[str, Any] = {}
-    for name, spec in plan.inputs.items():
+    for name, spec in specs.items():
         value = given.get(name)
         if value is None:
             if spec.default is None and spec.required:
@@ -48,14 +59,12 @@ def check_inputs(plan: Plan, given: dict[str, Any]) -> dict[str, Any]:
             result[name] = coerce_input(spec, value)
         except Unfit as unfit:
             problems.append(Problem(f"input '{name}' must be {unfit}, not {_shown(value)}"))
-    if problems:
-        raise InvalidDefinition(problems, file="<input>")
-    return result
+    return result, problems
 
 
-def _unknown(name: str, plan: Plan) -> Problem:
-    near = difflib.get_close_matches(name, plan.inputs, n=1)
-    hint = f"did you mean '{near[0]}'?" if near else f"inputs: {', '.join(plan.inputs)}"
+def _unknown(name: str, specs: Mapping[str, InputSpec]) -> Problem:
+    near = difflib.get_close_matches(name, specs, n=1)
+    hint = f"did you mean '{near[0]}'?" if near else f"inputs: {', '.join(specs)}"
     return Problem(f"unknown input '{name}'", hint=hint)
 
 

@@ -51,12 +51,15 @@ def matrix_items(matrix: Any) -> list[dict[str, Any]]:
     if not axes:
         combinations = []
     exclude = _entries(matrix, "exclude")
+    for entry in exclude:
+        for key in entry.keys() - axes.keys():
+            raise InvalidRequest(f"matrix exclude: there is no axis {key!r}")
     kept = [c for c in combinations if not any(_matches(c, entry) for entry in exclude)]
     items = [dict(c) for c in kept]
     for entry in _entries(matrix, "include"):
         extended = False
         for original, item in zip(kept, items, strict=False):
-            if all(original[key] == value for key, value in entry.items() if key in original):
+            if all(_same(original[key], value) for key, value in entry.items() if key in original):
                 item.update(entry)
                 extended = True
         if not extended or not kept:
@@ -76,7 +79,18 @@ def _entries(matrix: dict[str, Any], key: str) -> list[dict[str, Any]]:
 
 
 def _matches(combination: dict[str, Any], entry: dict[str, Any]) -> bool:
-    return all(combination.get(key) == value for key, value in entry.items())
+    return all(_same(combination.get(key), value) for key, value in entry.items())
+
+
+def _same(left: Any, right: Any) -> bool:
+    """Compare JSON: 1 is 1.0, but not true; to Python both would be."""
+    if isinstance(left, bool) or isinstance(right, bool):
+        return left is right
+    if isinstance(left, dict) and isinstance(right, dict):
+        return left.keys() == right.keys() and all(_same(left[key], right[key]) for key in left)
+    if isinstance(left, list) and isinstance(right, list):
+        return len(left) == len(right) and all(map(_same, left, right))
+    return bool(left == right)
 
 
 def _labels(items: list[dict[str, Any]]) -> list[str]:

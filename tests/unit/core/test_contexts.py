@@ -193,7 +193,9 @@ def test_secrets_travel_unevaluated_with_what_they_need() -> None:
     options = kit.task("j/a").options
     assert options is not None
     assert options.deferred["inputs"] == {"host": "${{ secrets.OTHER }}"}
-    assert sorted(map(tuple, options.deferred["$at"])) == [("env", "E"), ("inputs", "url")]
+    assert options.deferred["$at"] == [["inputs", "url"]]
+    assert options.deferred["$env"] == [[{}, {"E": "${{ secrets.T }}-${{ inputs.host }}"}]]
+    assert "E" not in options.env
     assert found["plain"] == "${{ secrets.OTHER }}", "data, and named in no place: never evaluated"
 
 

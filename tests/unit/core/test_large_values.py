@@ -49,8 +49,9 @@ def test_in_the_environment_even_the_value_itself() -> None:
     env = {"FAR": "${{ tasks.a.outputs.far }}", "NEAR": "${{ tasks.a.outputs.near }}"}
     kit = kit_with(task("b", needs=["a"], env=env))
     found = kit.task("b").options
-    assert found.env == {"FAR": env["FAR"], "NEAR": "n"}
-    assert found.deferred[AT] == [["env", "FAR"]]
+    assert found.env == {"NEAR": "n"}
+    assert found.deferred["$env"] == [[{}, {}], [{"NEAR": "n"}, {"FAR": env["FAR"]}]]
+    assert found.deferred["tasks"]["a"]["outputs"]["far"] == FAR
 
 
 def test_inputs_of_the_run_in_a_jobs_environment() -> None:
@@ -58,8 +59,10 @@ def test_inputs_of_the_run_in_a_jobs_environment() -> None:
     inner = job("j", task("b"), env={"TEXT": "${{ inputs.text }}"})
     kit.start(plan(inner), input={"text": FAR})
     found = kit.task("j/b").options
-    assert found.env["TEXT"] == "${{ inputs.text }}"
-    assert found.deferred == {AT: [["env", "TEXT"]], "inputs": {"text": FAR}}
+    assert "TEXT" not in found.env
+    assert found.deferred == {
+        "$env": [[{}, {"TEXT": "${{ inputs.text }}"}]], "inputs": {"text": FAR}
+    }  # fmt: skip
 
 
 def test_a_condition_on_it_fails_by_name() -> None:

@@ -72,7 +72,8 @@ def test_a_call_becomes_a_group():
     assert group.call.env == {"REGION": "eu"}
     assert set(group.call.inputs) == {"to", "times"}
     assert group.outputs == {"url": "${{ jobs.put.outputs.url }}"}
-    assert group.concurrency.group == "deploy-${{ inputs.to }}"
+    assert group.concurrency is None
+    assert group.call.concurrency.group == "deploy-${{ inputs.to }}"
     assert "deploy/put/one" in by_path
     assert by_path["deploy/put"].needs == (plan.nodes.index(by_path["deploy/build"]),)
     # The workflow called has inputs of its own; the caller keeps his.

@@ -87,7 +87,7 @@ async def test_a_secret_that_a_step_finds_elsewhere_is_hidden_too(tmp_path) -> N
 @pytest.mark.parametrize(
     "place",
     [
-        "if: vars.NONE == 'x'\n        run: 'true'",
+        "if: vars.NONE == 'x'\n        sleep: 1s",
         "run: 'true'\n        timeout-minutes: ${{ vars.NONE }}",
     ],
 )

@@ -16,7 +16,14 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 
 from headrace.errors import HeadraceError
-from headrace.expressions import Opaque, OpaqueValue, resolve, template_expressions
+from headrace.expressions import (
+    Opaque,
+    OpaqueValue,
+    parse,
+    resolve,
+    template_expressions,
+    truthy,
+)
 from headrace.payloads import reference as reference_of
 from headrace.payloads import replaced
 from headrace.worker.handlers import Context, HandlerError
@@ -24,6 +31,16 @@ from headrace.worker.handlers import Context, HandlerError
 PLACES: Final = "$at"
 """Key in `TaskOptions.deferred`: paths (``["inputs", "run"]``, ``["env", "TOKEN"]``) of the strings
 to evaluate. All others are data, and may have come from anybody: data is never evaluated."""
+ENV: Final = "$env"
+"""Key: levels of the environment, ``[plain, texts]`` each; the texts see the level before."""
+SECRETS: Final = "$secrets"
+"""Key: of calls around the step, the outermost first, ``[texts, what they read]`` each; each level
+sees the secrets of the one before, and nothing else is a secret inside."""
+CONDITION: Final = "$if"
+"""Key: the step's condition."""
+STATUS: Final = "$status"
+"""Key: by name, what `success()` and its like are in the condition."""
+_KEYS: Final = frozenset((PLACES, ENV, SECRETS, CONDITION, STATUS))
 
 HASH_FILES_MAX: Final = 100_000
 
@@ -92,26 +109,23 @@ def resolve_deferred(
 ) -> tuple[Any, dict[str, str]]:
     """Return *inputs* and env with their expressions evaluated. Reads files: call it in a thread.
 
-    Raises `HandlerError` of type `invalid-expression`, and `OpaqueValue` when an expression looks
-    at what is not here.
+    Raises `NotWanted`, `HandlerError` of type `invalid-expression`, and `OpaqueValue` when an
+    expression looks at what is not here.
     """
-    available = {name: value for name, value in contexts.items() if name != PLACES}
-    available["secrets"] = dict(known.secrets)
-    available["vars"] = _variables(contexts.get("vars"), known.variables)
-    available["runner"] = runner_context()
-    functions = {"hashfiles": hash_files(lambda: ctx.workspace)}
-    value = {"inputs": inputs, "env": ctx.env}
+    functions: dict[str, Callable[..., Any]] = {"hashfiles": hash_files(lambda: ctx.workspace)}
     try:
-        if PLACES in contexts:
-            places = [list(place) for place in contexts[PLACES]]
-            _tell_unknown(ctx, value, places, available)
-            own = [place for place in places if place[:1] == ["env"]]
-            resolved = _resolve_at(value, own, available, functions)
-            if "env" in available:
-                # What is written with a secret is a value only now; the inputs may read it.
-                available["env"] = available["env"] | resolved["env"]
-            rest = [place for place in places if place[:1] != ["env"]]
-            resolved = _resolve_at(resolved, rest, available, functions)
+        available = _available(ctx, contexts, known, functions)
+        value = {"inputs": inputs, "env": ctx.env}
+        _tell_unknown(ctx, _texts(value, contexts), available)
+        if ENV in contexts:
+            available["env"] = _environment(contexts[ENV], available, functions)
+            value["env"] = {**ctx.env, **available["env"]}
+        if CONDITION in contexts:
+            asked = functions | _status(contexts.get(STATUS, {}))
+            if not truthy(parse(contexts[CONDITION]).evaluate(available, asked)):
+                raise NotWanted
+        if _KEYS & contexts.keys():
+            resolved = _resolve_at(value, contexts.get(PLACES, ()), available, functions)
         else:
             resolved = resolve(value, available, functions)
     except OpaqueValue:
@@ -122,6 +136,62 @@ def resolve_deferred(
     return resolved["inputs"], env
 
 
+class NotWanted(Exception):
+    """The step's condition does not hold: it is skipped."""
+
+
+def _available(
+    ctx: Context,
+    contexts: Mapping[str, Any],
+    known: Known,
+    functions: Mapping[str, Callable[..., Any]],
+) -> dict[str, Any]:
+    """Return the contexts of the step: those that came with it, and what this worker knows."""
+    runner = runner_context()
+    secrets: dict[str, Any] = dict(known.secrets)
+
+    def complete(sent: Mapping[str, Any]) -> dict[str, Any]:
+        found = {name: value for name, value in sent.items() if name not in _KEYS}
+        found["vars"] = _variables(sent.get("vars"), known.variables)
+        return found | {"secrets": secrets, "runner": runner}
+
+    for texts, read in contexts.get(SECRETS, ()):
+        made = _resolve_at(texts, read.get(PLACES, ()), complete(read), functions)
+        secrets = {name: _text(value) for name, value in made.items()}
+        for value in secrets.values():
+            # Perhaps made of a secret, and always meant as one.
+            ctx.output.masker.add(value)
+    return complete(contexts)
+
+
+def _environment(
+    levels: Iterable[tuple[dict[str, str], dict[str, str]]],
+    available: Mapping[str, Any],
+    functions: Mapping[str, Callable[..., Any]],
+) -> dict[str, str]:
+    env: dict[str, str] = {}
+    for plain, texts in levels:
+        seen = {**available, "env": env}
+        found = {name: _text(resolve(text, seen, functions)) for name, text in texts.items()}
+        env = {**env, **plain, **found}
+    return env
+
+
+def _status(known: Mapping[str, bool]) -> dict[str, Callable[..., Any]]:
+    """Return the status functions, as the coordinator has found them."""
+
+    def make(name: str, value: bool) -> Callable[..., Any]:
+        def function(*jobs: object) -> bool:
+            if jobs:
+                text = f"{name}() takes no names beside what only the worker knows"
+                raise HandlerError("invalid-expression", text, False)
+            return value
+
+        return function
+
+    return {name: make(name, value) for name, value in known.items()}
+
+
 def _variables(declared: Any, offered: Mapping[str, str]) -> dict[str, Any]:
     """Return the `vars` context: what the workflow declares is fixed, the rest is the worker's."""
     found: dict[str, Any] = dict(declared) if isinstance(declared, Mapping) else {}
@@ -129,20 +199,25 @@ def _variables(declared: Any, offered: Mapping[str, str]) -> dict[str, Any]:
     return found | {name: value for name, value in offered.items() if name.lower() not in taken}
 
 
-def _tell_unknown(
-    ctx: Context, value: Any, places: Iterable[list[str | int]], available: Mapping[str, Any]
-) -> None:
-    """Say which secrets and variables are not set here: they are empty, as on GitHub."""
-    told: set[str] = set()
-    for place in places:
+def _texts(value: Any, contexts: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the texts with expressions for this worker."""
+    for place in contexts.get(PLACES, ()):
         text: Any = value
         for step in place:
             if isinstance(text, list) and isinstance(step, int):
                 text = text[step]
             else:
                 text = text.get(step) if isinstance(text, dict) else None
-        if not isinstance(text, str):
-            continue
+        if isinstance(text, str):
+            yield text
+    for _, texts in contexts.get(ENV, ()):
+        yield from texts.values()
+
+
+def _tell_unknown(ctx: Context, texts: Iterable[str], available: Mapping[str, Any]) -> None:
+    """Say which secrets and variables are not set here: they are empty, as on GitHub."""
+    told: set[str] = set()
+    for text in texts:
         for expression in template_expressions(text):
             for context in ("secrets", "vars"):
                 there = {name.lower() for name in available[context]}

@@ -24,6 +24,7 @@ from headrace.errors import HeadraceError
 from headrace.messages import ResultExtra, ResultStatus, StepError, StepResult, Task
 from headrace.telemetry import Clock, SystemClock
 from headrace.worker.core import Admission, Assignment, Assignments, Origin, Stop
+from headrace.worker.deferred import NotWanted
 from headrace.worker.driving import Work, resumed
 from headrace.worker.handlers import EMPTY_MAP, Context, Handler, HandlerError, Registry
 from headrace.worker.handlers import encode_output as encode_value
@@ -414,6 +415,8 @@ class Executor:
         elif stop is not None and stop.kind == "shutdown" and once:
             # Nobody knows how far it came: the owner's rule for a lost worker decides.
             self._forget(assignment, context)
+        elif isinstance(error, NotWanted):
+            self._end(assignment, context, ResultStatus.SKIPPED, _EMPTY, None, None)
         elif isinstance(error, HandBack):
             self._end(assignment, context, ResultStatus.RETURNED, _EMPTY, None, None)
             self.assignments.forget((assignment,))

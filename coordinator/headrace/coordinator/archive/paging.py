@@ -89,6 +89,7 @@ def view(summary: RunSummary) -> RunView:
         priority=summary.priority,
         plan=summary.plan,
         rerun_of=summary.rerun_of,
+        name=summary.name,
         shard=summary.shard,
         events=summary.events,
         archived=True,

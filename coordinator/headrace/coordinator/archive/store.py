@@ -44,6 +44,8 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     rerun_of: str = ""
     events: int = 0
     shard: int = 0
+    name: str = ""
+    """`run-name`, evaluated."""
 
 
 class ArchivedRun(msgspec.Struct, frozen=True, array_like=True):

@@ -9,94 +9,28 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import msgspec
-
 from headrace.coordinator.core import program as kinds
 from headrace.coordinator.core import status
-from headrace.coordinator.core.deferral import PLACES, resolve_for_worker
-from headrace.coordinator.core.state import EMPTY_MAP, Run
-from headrace.expressions import Opaque, to_string
+from headrace.coordinator.core.deferral import (
+    EnvLevel,
+    defer_env,
+    resolve_for_worker,
+    split_env,
+)
+from headrace.coordinator.core.outcomes import (
+    body_outputs,
+    conclusion,
+    outcome,
+    outputs,
+    read,
+)
+from headrace.coordinator.core.state import Run
+from headrace.expressions import Opaque, resolve, to_string, truthy
 from headrace.messages import subjects
-from headrace.payloads import BLOB_KEY, replaced
-from headrace.plan import Choice, Group, Loop, Task
+from headrace.payloads import replaced
+from headrace.plan import Call, Group, Loop, Task, fit_inputs
 
-_decode = msgspec.msgpack.Decoder().decode
-
-RESULTS = {
-    status.COMPLETED: "success",
-    status.FAILED: "failure",
-    status.UNKNOWN: "failure",
-    status.CANCELLED: "cancelled",
-    status.SKIPPED: "skipped",
-}
 _FAILED_BEFORE = 2
-
-
-def outcome(run: Run, instance: int) -> str:
-    """Return `success failure cancelled skipped`, or "" while it has not ended."""
-    if instance in run.errors and run.status[instance] == status.SKIPPED:
-        # Its policy made it count as skipped.
-        return "failure"
-    if instance in run.held:
-        return "failure"
-    return RESULTS.get(run.status[instance], "")
-
-
-def conclusion(run: Run, instance: int) -> str:
-    """Return the outcome after `continue-on-error`."""
-    if instance in run.tolerated:
-        return "success"
-    return RESULTS.get(run.status[instance], "")
-
-
-def _read(data: bytes) -> Any:
-    """Decode outputs or inputs; what lies in the object store can only be passed on."""
-    value = _decode(data)
-    return replaced(value, Opaque) if BLOB_KEY in data else value
-
-
-def outputs(run: Run, instance: int) -> dict[str, Any]:
-    """Return the outputs of *instance* as a JSON object.
-
-    A matrix merges its legs (the last one in order wins, as on GitHub); a `for-each` has
-    ``results``, one object of outputs an item, in the order of the items.
-    """
-    node, _, _ = run.locate(instance)
-    found = run.program.nodes[node]
-    if isinstance(found, Loop):
-        bases = run.iterations.get(instance, ())
-        if found.kind == "matrix":
-            merged: dict[str, Any] = {}
-            for base in bases:
-                merged.update({k: v for k, v in outputs(run, base).items() if v not in (None, "")})
-            return merged
-        return {"results": [body_outputs(run, base) for base in bases]}
-    if isinstance(found, Choice):
-        return _chosen(run, instance)
-    value = _read(run.outputs.get(instance, EMPTY_MAP))
-    return value if isinstance(value, dict) else {"result": value}
-
-
-def _chosen(run: Run, instance: int) -> dict[str, Any]:
-    """Return what the branch gave that ran."""
-    node, shift, _ = run.locate(instance)
-    for child in run.program.children[node]:
-        if run.status[child + shift] == status.COMPLETED:
-            given = body_outputs(run, child + shift)
-            return given if isinstance(given, dict) else {"result": given}
-    return {}
-
-
-def body_outputs(run: Run, instance: int) -> Any:
-    """Return what one iteration gives: its own outputs, its only task's, or all tasks' by name."""
-    node, shift, _ = run.locate(instance)
-    own = outputs(run, instance)
-    children = run.program.children[node]
-    if own or not children or isinstance(run.program.nodes[node], Loop):
-        return own
-    if len(children) == 1:
-        return body_outputs(run, children[0] + shift)
-    return {run.program.nodes[c].name: body_outputs(run, c + shift) for c in children}
 
 
 class _Siblings(Mapping[str, Any]):
@@ -128,27 +62,35 @@ class _Siblings(Mapping[str, Any]):
 
 
 class Contexts(Mapping[str, Any]):
-    """The contexts at *instance* of *run*.
+    """The contexts at *instance* of *run*; *inside*: of a called workflow, seen from its jobs.
 
     *iteration*: (repetition, index) of the iteration that a repetition's condition is about.
     """
 
     def __init__(
-        self, run: Run, instance: int, *, iteration: tuple[int, int] | None = None
+        self,
+        run: Run,
+        instance: int,
+        *,
+        inside: bool = False,
+        iteration: tuple[int, int] | None = None,
     ) -> None:
         self._run, self._instance, self._iteration = run, instance, iteration
         self._cache: dict[str, Any] = {}
-        self.secret_env: list[str] = []
-        """Names in `env` that only the worker can evaluate; known once `env` was asked for."""
+        self._env_levels: list[EnvLevel] = []
+        self._around: list[int] = []
+        self.call = self._look_around(inside)
+        """Instance of the called workflow around the place; -1: it is the run's own."""
         self._builders: dict[str, Callable[[], Any]] = {
             "inputs": self._inputs,
             "env": self._env,
-            "vars": lambda: run.program.plan.vars,
+            "vars": self._vars,
             "run": self._about,
             "github": self._about,
             "job": self._job,
             "steps": self._steps,
             "tasks": self._tasks,
+            "jobs": self._jobs,
             "needs": self._needs,
             "matrix": lambda: self._item("matrix"),
             "strategy": self._strategy,
@@ -175,14 +117,29 @@ class Contexts(Mapping[str, Any]):
 
     # -- where we are -----------------------------------------------------------------------
 
-    def _ancestors(self) -> list[int]:
-        """Instances around this one, itself first."""
-        found: list[int] = []
-        at = self._instance
+    def _look_around(self, inside: bool) -> int:
+        """Gather the instances around the place, itself first, up to the call that is its world."""
+        run, at = self._run, self._instance
+        nodes = run.program.nodes
         while at >= 0:
-            found.append(at)
-            at = self._run.parent(at)
-        return found
+            node = nodes[run.locate(at)[0]]
+            called = isinstance(node, Group) and node.call is not None
+            if called and (inside or at != self._instance):
+                return at
+            self._around.append(at)
+            at = run.parent(at)
+        return -1
+
+    def _called(self) -> Call:
+        node = self._run.program.nodes[self._run.locate(self.call)[0]]
+        assert isinstance(node, Group)
+        assert node.call is not None
+        return node.call
+
+    def _containers(self) -> list[int]:
+        """Return the containers around the place, inside out: those whose children it can name."""
+        around = self._around[1:]
+        return around if self.call < 0 else [*around, self.call]
 
     def _levels(self, *, inside_job: bool) -> list[tuple[int, int]]:
         """(container node, shift) from the inside out; within the job only, or beyond it."""
@@ -192,7 +149,7 @@ class Contexts(Mapping[str, Any]):
         if inside_job and job == self._instance:
             return levels
         seen_job = job < 0 or job == self._instance
-        for container in self._ancestors()[1:]:
+        for container in self._containers():
             node, shift, _ = run.locate(container)
             if run.program.kind[node] != kinds.LOOP and (seen_job != inside_job or job < 0):
                 levels.append((node, shift))
@@ -204,7 +161,7 @@ class Contexts(Mapping[str, Any]):
 
     def _scopes(self) -> list[Any]:
         run, found = self._run, []
-        for at in self._ancestors():
+        for at in self._around:
             node, _, scope = run.locate(at)
             if scope is not None and node == scope.body:
                 found.append(scope)
@@ -218,27 +175,65 @@ class Contexts(Mapping[str, Any]):
     # -- the contexts -----------------------------------------------------------------------
 
     def _inputs(self) -> Any:
-        return _read(self._run.input)
+        if self.call < 0:
+            return read(self._run.input)
+        found, _ = called_inputs(self._run, self.call)
+        return found
+
+    def _vars(self) -> Mapping[str, Any]:
+        if self.call < 0:
+            return self._run.program.plan.vars
+        outer: Mapping[str, Any] = Contexts(self._run, self.call)["vars"]
+        own = self._called().vars
+        return {**own, **outer} if own else outer
+
+    def env_levels(self) -> list[EnvLevel]:
+        """Return the environment around a step, and the step's own, as far as they are built."""
+        return self._env_levels
 
     def _env(self) -> dict[str, Any]:
+        """Build `env`. Texts in it see the level around it; what steps have added is data.
+
+        What only the worker knows is there as an `Opaque`, which cannot be looked at.
+        """
         run = self._run
-        merged: dict[str, Any] = dict(run.program.plan.env)
-        for at in reversed(self._ancestors()):
-            node = run.program.nodes[run.locate(at)[0]]
-            if isinstance(node, Group):
-                merged.update(node.env)
-                job = run.jobs.get(at)
-                if job is not None:
-                    merged.update(job.env)
-        # `env` may itself hold expressions; they see everything but `env`. Secrets stay as they
-        # are written: only the worker knows them.
-        self._cache["env"] = {}
-        noted: dict[str, Any] = {}
-        resolved: dict[str, Any] = resolve_for_worker(
-            merged, self, functions(run, self._instance), noted, (), texts=True
-        )
-        self.secret_env = [str(place[0]) for place in noted.get(PLACES, ())]
-        return resolved
+        self._env_levels = []
+        view: dict[str, Any] = {}
+        self._cache["env"] = view
+        available = functions(run, self._instance)
+        for written, added in self._written_env():
+            level = split_env(written, self, available)
+            level.plain.update(added)
+            self._env_levels.append(level)
+            view = {**view, **level.plain, **dict.fromkeys(level.texts, _UNSEEN)}
+            self._cache["env"] = view
+        return view
+
+    def _written_env(self) -> list[tuple[dict[str, Any], dict[str, str]]]:
+        """Return (texts of the file, data that steps have added) by name, for each level.
+
+        The workflow and its job are the first, then come groups inside the job, then the step.
+        """
+        run = self._run
+        nodes = run.program.nodes
+        written = dict(run.program.plan.env if self.call < 0 else self._called().env)
+        added: dict[str, str] = {}
+        levels = [(written, added)]
+        in_job = False
+        for at in reversed(self._around):
+            node = nodes[run.locate(at)[0]]
+            if isinstance(node, Group | Task) and node.env:
+                if in_job or isinstance(node, Task):
+                    levels.append((dict(node.env), {}))
+                else:
+                    written.update(node.env)
+            job = run.jobs.get(at)
+            if job is not None:
+                in_job = True
+                added.update(job.env)
+        for name in added:
+            written.pop(name, None)
+        return levels
 
     def _about(self) -> dict[str, Any]:
         run = self._run
@@ -249,13 +244,20 @@ class Contexts(Mapping[str, Any]):
             "key": run.key,
             "namespace": namespace,
             "workflow": run.workflow,
+            "name": run.title or run.workflow,
+            "actor": run.actor,
+            "job": self._job_name(),
+            "event": {"inputs": read(run.input)},
             "priority": run.priority,
             "created_ms": run.created_ms,
             "labels": run.labels,
             "event_name": "workflow_dispatch",
             "run_attempt": 1,
-            "run_number": 1,
         }
+
+    def _job_name(self) -> str:
+        job = self._run.job_of(self._instance)
+        return "" if job < 0 else self._run.program.nodes[self._run.locate(job)[0]].name
 
     def _job(self) -> dict[str, Any]:
         run = self._run
@@ -300,6 +302,12 @@ class Contexts(Mapping[str, Any]):
             levels.insert(0, (own, shift))
         return _Siblings(self._run, levels, self._task_view)
 
+    def _jobs(self) -> Mapping[str, Any]:
+        """The jobs of the workflow, for its own outputs."""
+        container = self.call if self.call >= 0 else 0
+        node, shift, _ = self._run.locate(container)
+        return _Siblings(self._run, [(node, shift)], self._need_view)
+
     def _need_view(self, instance: int) -> dict[str, Any]:
         return {
             "result": conclusion(self._run, instance),
@@ -309,7 +317,7 @@ class Contexts(Mapping[str, Any]):
     def _needs(self) -> dict[str, Any]:
         """The needs of the nearest ancestor that has any (a job's, seen from its steps)."""
         run = self._run
-        for at in self._ancestors():
+        for at in self._around:
             node, shift, _ = run.locate(at)
             found = run.program.nodes[node]
             job = run.program.job[node]
@@ -363,7 +371,7 @@ class Contexts(Mapping[str, Any]):
     def _failure(self) -> dict[str, Any]:
         """What has failed, seen from what handles it: a handler or a compensation."""
         run = self._run
-        at = next((at for at in self._ancestors() if at in run.handlers), -1)
+        at = next((at for at in self._around if at in run.handlers), -1)
         if at < 0:
             return {}
         step = run.handlers[at]
@@ -387,13 +395,17 @@ class Contexts(Mapping[str, Any]):
         for scope in self._scopes():
             node = self._loop_node(scope)
             if node.kind == "matrix":
+                outer = Contexts(self._run, scope.loop)
+                total = len(self._run.iterations.get(scope.loop, ()))
+                available = functions(self._run, scope.loop)
+                limit = resolve(node.max_parallel, outer, available)
                 return {
                     "job-index": scope.index,
-                    "job-total": len(self._run.iterations.get(scope.loop, ())),
-                    "fail-fast": node.fail_fast,
-                    "max-parallel": node.max_parallel,
+                    "job-total": total,
+                    "fail-fast": truthy(resolve(node.fail_fast, outer, available)),
+                    "max-parallel": total if limit in (None, "") else limit,
                 }
-        return {}
+        return {"job-index": 0, "job-total": 1, "fail-fast": True, "max-parallel": 1}
 
 
 def functions(
@@ -429,21 +441,46 @@ def functions(
     }
 
 
-def task_env(
-    run: Run, instance: int, contexts: Contexts, deferred: dict[str, Any]
-) -> dict[str, str]:
-    """Return the environment of a task: the plan's, the groups' around it, the job's, its own."""
-    node = run.program.nodes[run.locate(instance)[0]]
-    assert isinstance(node, Task)
-    status_functions = functions(run, instance)
-    merged: dict[str, Any] = dict(contexts["env"])
-    for name in contexts.secret_env:
-        # Written with a secret further out: it is the worker's to evaluate, here too.
-        place = ("env", name)
-        resolve_for_worker(merged[name], contexts, status_functions, deferred, place, texts=True)
-    if node.env:
-        own = resolve_for_worker(
-            node.env, contexts, status_functions, deferred, ("env",), texts=True
-        )
-        merged.update(own)
-    return {name: to_string(value) for name, value in merged.items()}
+def called_inputs(run: Run, call: int) -> tuple[dict[str, Any], list[str]]:
+    """Return the inputs of a called workflow, and what is wrong with them."""
+    node = run.program.nodes[run.locate(call)[0]]
+    assert isinstance(node, Group)
+    assert node.call is not None
+    given = resolve(node.call.given, Contexts(run, call), functions(run, call))
+    found, problems = fit_inputs(node.call.inputs, given)
+    return found, [problem.message for problem in problems]
+
+
+def secret_levels(run: Run, call: int) -> list[list[Any]]:
+    """Return ``[texts, what they read]`` of each call that names its secrets, outermost first."""
+    levels: list[list[Any]] = []
+    while call >= 0:
+        node = run.program.nodes[run.locate(call)[0]]
+        assert isinstance(node, Group)
+        assert node.call is not None
+        outer = Contexts(run, call)
+        if node.call.secrets is not None:
+            read: dict[str, Any] = {}
+            texts = resolve_for_worker(
+                node.call.secrets, outer, functions(run, call), read, (), texts=True
+            )
+            levels.append([texts, read])
+        call = outer.call
+    levels.reverse()
+    return levels
+
+
+_UNSEEN = Opaque()
+
+
+def task_env(contexts: Contexts, deferred: dict[str, Any]) -> dict[str, str]:
+    """Return the environment of a task as far as it is known: what is not is in *deferred*."""
+    assert contexts["env"] is not None
+    levels = contexts.env_levels()
+    defer_env(contexts, deferred)
+    known: dict[str, str] = {}
+    for level in levels:
+        known.update(level.plain)
+        for name in level.texts:
+            known.pop(name, None)
+    return known

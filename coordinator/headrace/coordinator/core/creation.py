@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from headrace.coordinator.core.commands import Refusal
 from headrace.coordinator.core.nodes import concurrency
+from headrace.coordinator.core.nodes.fields import evaluated
 from headrace.coordinator.core.program import Program
 from headrace.coordinator.core.state import UNREADABLE, Run
 from headrace.coordinator.core.tick import Tick
 from headrace.events import PlanStored, RunCreated
+from headrace.expressions import to_string
 from headrace.messages import SubmitRun
 from headrace.plan import decode_plan, plan_digest, validate_plan
 
 _ordered = msgspec.msgpack.Encoder(order="deterministic").encode
 """For comparing: the order of keys says nothing."""
+TITLE_LENGTH_MAX: Final = 256
 
 
 def fingerprint(plan: str, given: Any) -> str:
@@ -59,8 +62,9 @@ def create_run(
     """State that the run exists; unless it waits for a key, it has begun with that."""
     limit, mode, name = 1, 0, ""
     wanted = run.program.plan.concurrency
+    run.input, run.actor, run.labels = data, request.actor, labels
+    run.title = _title(run)
     if wanted is not None:
-        run.input = data
         name, limit, mode = concurrency(run, 0, wanted)
     tick.state.runs[run.key] = run
     tick.emit(
@@ -82,7 +86,17 @@ def create_run(
             limit,
             mode,
             request.carried or None,
+            title=run.title,
         ),
     )
     if run.due:
         tick.timers.push(run.due[0], run.key, 0)
+
+
+def _title(run: Run) -> str:
+    """Evaluate `run-name`; '' if there is none."""
+    written = run.program.plan.run_name
+    if not written:
+        return ""
+    title = to_string(evaluated(run, 0, written))
+    return title if len(title) <= TITLE_LENGTH_MAX else title[: TITLE_LENGTH_MAX - 1] + "…"

@@ -1,34 +1,66 @@
 """Expressions that only the worker can evaluate.
 
 Those are: `secrets`, `runner`, `hashFiles`, variables (`vars`) that the workflow does not declare,
-`env` that is written with any of these, and whatever looks at a value that lies in the object
-store. A string with such an expression travels as it stands, with what it reads of the contexts.
+whatever looks at a value that lies in the object store, and whatever reads an `env` that is written
+with any of these. A string with such an expression travels as it stands, with what it reads of the
+contexts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 from headrace.expressions import (
     Expression,
     ExpressionError,
     Opaque,
     OpaqueValue,
+    fold,
     lookup,
     resolve,
     template_expressions,
+    to_string,
 )
 
 _CONTEXTS = frozenset({"secrets", "runner"})
-PLACES = "$at"
 _FUNCTIONS = frozenset({"hashfiles"})
+PLACES = "$at"
+ENV = "$env"
+"""Levels of the environment, the outer one first: ``[plain, texts]`` each."""
+SECRETS = "$secrets"
+"""Of calls around the step, the outermost first: ``[texts, what they read]`` each."""
+CONDITION = "$if"
+"""The step's condition; if it does not hold, the step is skipped."""
+STATUS = "$status"
+"""What `success()` and its like are there, by name."""
+
+Functions = Mapping[str, Callable[..., Any]]
+
+
+class EnvLevel(NamedTuple):
+    """One level of the environment: what is known, and texts that the worker evaluates."""
+
+    plain: dict[str, str]
+    texts: dict[str, str]
+
+
+class Contexts(Protocol):
+    """The contexts of a place, with an environment that may be the worker's to evaluate."""
+
+    def __getitem__(self, name: str, /) -> Any:
+        """Return a context; raises `KeyError`."""
+        ...
+
+    def env_levels(self) -> list[EnvLevel]:
+        """Return the levels of `env` that are there so far."""
+        ...
 
 
 def resolve_for_worker(
     value: Any,
-    contexts: Mapping[str, Any],
-    functions: Mapping[str, Callable[..., Any]],
+    contexts: Contexts,
+    functions: Functions,
     deferred: dict[str, Any],
     place: tuple[str | int, ...],
     *,
@@ -45,15 +77,15 @@ def resolve_for_worker(
         if "${{" not in value:
             return value
         expressions = template_expressions(value)
-        if not any(_is_the_workers(expression, contexts) for expression in expressions):
+        if not any(is_the_workers(expression, contexts) for expression in expressions):
             try:
-                found = resolve(value, contexts, functions)
+                found = resolve(value, contexts, functions)  # type: ignore[arg-type]
             except OpaqueValue:
                 pass
             else:
                 if not (texts and isinstance(found, Opaque)):
                     return plain(found)
-        _defer(expressions, contexts, deferred)
+        defer(expressions, contexts, deferred)
         deferred.setdefault(PLACES, []).append(list(place))
         return value
     if isinstance(value, dict):
@@ -69,39 +101,68 @@ def resolve_for_worker(
     return value
 
 
-def _is_the_workers(expression: Expression, contexts: Mapping[str, Any]) -> bool:
-    names = expression.names()
-    if names & _CONTEXTS or expression.functions() & _FUNCTIONS:
+def is_always_the_workers(expression: Expression) -> bool:
+    """Tell whether only a worker can evaluate *expression*, wherever it stands."""
+    return bool(expression.names() & _CONTEXTS or expression.functions() & _FUNCTIONS)
+
+
+def is_the_workers(expression: Expression, contexts: Contexts) -> bool:
+    """Tell whether only a worker can evaluate *expression* in the place of *contexts*."""
+    if is_always_the_workers(expression):
         return True
-    return not names.isdisjoint(("vars", "env")) and _reads_beyond(expression, contexts)
-
-
-def _reads_beyond(expression: Expression, contexts: Mapping[str, Any]) -> bool:
-    """Tell whether *expression* reads variables or `env` that are not known here."""
-    read = expression.properties()
-    if "vars" in read:
-        declared, wanted = contexts["vars"], read["vars"]
-        if wanted is None or any(lookup(declared, key, declared) is declared for key in wanted):
+    names = expression.names()
+    if "vars" in names:
+        declared, read = contexts["vars"], expression.properties()["vars"]
+        if read is None or any(lookup(declared, key, declared) is declared for key in read):
             return True
-    if "env" not in read:
+    return "env" in names and _reads_hidden_env(expression, contexts)
+
+
+def _reads_hidden_env(expression: Expression, contexts: Contexts) -> bool:
+    # Asked for first: to ask for `env` is what makes its levels.
+    assert contexts["env"] is not None
+    hidden = {fold(name) for level in contexts.env_levels() for name in level.texts}
+    if not hidden:
         return False
-    env, wanted = contexts["env"], read["env"]
-    late: Iterable[str] = getattr(contexts, "secret_env", ())
-    if wanted is None:
-        return any(name in env for name in late)
-    folded = {key.lower() for key in wanted}
-    return any(name.lower() in folded for name in late)
+    read = expression.properties()["env"]
+    return read is None or not hidden.isdisjoint(map(fold, read))
 
 
-def _defer(
-    expressions: Iterable[Expression], contexts: Mapping[str, Any], deferred: dict[str, Any]
-) -> None:
+def split_env(written: Mapping[str, Any], contexts: Contexts, functions: Functions) -> EnvLevel:
+    """Return *written* as a level: evaluated where that can be done here."""
+    level = EnvLevel({}, {})
+    for name, text in written.items():
+        noted: dict[str, Any] = {}
+        value = resolve_for_worker(text, contexts, functions, noted, (), texts=True)
+        if PLACES in noted:
+            level.texts[name] = text
+        else:
+            level.plain[name] = to_string(value)
+    return level
+
+
+def defer_env(contexts: Contexts, deferred: dict[str, Any]) -> bool:
+    """Add the environment to *deferred* if a part of it is the worker's; tell whether it is."""
+    levels = contexts.env_levels()
+    if not any(level.texts for level in levels):
+        return False
+    if ENV not in deferred:
+        deferred[ENV] = [list(level) for level in levels]
+        for level in levels:
+            for text in level.texts.values():
+                defer(template_expressions(text), contexts, deferred)
+    return True
+
+
+def defer(expressions: Iterable[Expression], contexts: Contexts, deferred: dict[str, Any]) -> None:
     """Add to *deferred* what the expressions read: named properties, or whole contexts."""
     for expression in expressions:
         for name, properties in expression.properties().items():
             if name in _CONTEXTS:
                 continue
             context = _context(contexts, name)
+            if name == "env" and defer_env(contexts, deferred):
+                continue
             if properties is None or not isinstance(context, Mapping):
                 deferred[name] = plain(context)
                 continue
@@ -112,7 +173,7 @@ def _defer(
                     known[key] = plain(found)
 
 
-def _context(contexts: Mapping[str, Any], name: str) -> Any:
+def _context(contexts: Contexts, name: str) -> Any:
     try:
         return contexts[name]
     except KeyError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from headrace.coordinator.core import status
-from headrace.coordinator.core.contexts import outputs
+from headrace.coordinator.core.outcomes import outputs
 from headrace.coordinator.core.state import EMPTY_MAP, Run
 from headrace.coordinator.core.tick import Tick
 from headrace.events import RunEnded

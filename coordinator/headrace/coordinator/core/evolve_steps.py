@@ -167,7 +167,11 @@ def unknown(state: ShardState, run: Run, event: StepUnknown) -> None:
 
 def skipped(state: ShardState, run: Run, event: StepSkipped) -> None:
     """Fold `StepSkipped`."""
+    leave(run, event.step)
     run.status[event.step] = status.SKIPPED
+    if event.worker and run.jobs:
+        # It looked at its files and at itself: what follows is to see the same.
+        pin(state, run, event.step, event.worker, None)
     if run.due:
         run.due.pop(event.step, None)
     ended(state, run, event.step, ok=False)

@@ -14,6 +14,7 @@ from typing import Final
 import msgspec
 
 from headrace.coordinator.core import status
+from headrace.coordinator.core.deferral import is_always_the_workers
 from headrace.expressions import Expression, parse
 from headrace.messages import TaskOptions, subjects
 from headrace.plan import (
@@ -51,8 +52,6 @@ _KINDS: dict[type, int] = {
     Subworkflow: CHILD,
 }
 STATUS_FUNCTIONS: Final = frozenset({"success", "failure", "cancelled", "always"})
-_DEFERRED_CONTEXTS: Final = frozenset({"secrets", "runner"})
-_DEFERRED_FUNCTIONS: Final = frozenset({"hashfiles"})
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -297,8 +296,13 @@ class Program:
             and not node.timeout_ms
             and not self._inherited_env(index)
             and not is_expression(node.title)
+            and not self._is_asked_of_the_worker(index)
         )
         self.options.append(self._plain_options(node) if plain else None)
+
+    def _is_asked_of_the_worker(self, index: int) -> bool:
+        condition = self.condition[index]
+        return condition is not None and is_always_the_workers(condition)
 
     def _inherited_env(self, index: int) -> bool:
         parent = self.nodes[index].parent
@@ -334,13 +338,6 @@ class Program:
                 labels.update(node.runs_on)
             at = node.parent
         return tuple(sorted(labels))
-
-    def is_deferred(self, expression: Expression) -> bool:
-        """Tell whether only the worker can evaluate *expression* (secrets, files)."""
-        return bool(
-            expression.names() & _DEFERRED_CONTEXTS
-            or {name.lower() for name in expression.functions()} & _DEFERRED_FUNCTIONS
-        )
 
 
 def has_expression(value: object) -> bool:

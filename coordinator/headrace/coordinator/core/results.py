@@ -15,6 +15,7 @@ from headrace.events import (
     StepCompleted,
     StepFailed,
     StepReturned,
+    StepSkipped,
 )
 from headrace.messages import (
     Claim,
@@ -30,7 +31,9 @@ from headrace.retry import RetryAt
 WORKER_STOPPED = "worker-stopped"
 """The worker's drain took longer than its grace and it killed the step: nobody's failure."""
 _decode = msgspec.msgpack.Decoder().decode
-_RECORDED = frozenset({status.COMPLETED, status.FAILED, status.CANCELLED, status.WAITING})
+_RECORDED = frozenset(
+    {status.COMPLETED, status.FAILED, status.CANCELLED, status.WAITING, status.SKIPPED}
+)
 
 
 def record(tick: Tick, batch: ResultBatch) -> list[int]:
@@ -96,6 +99,8 @@ def _not_completed(tick: Tick, run: Run, worker: str, result: StepResult) -> Non
             tick.emit(run, StepReturned(step, attempt, worker))
     elif result.status == ResultStatus.CANCELLED and step in run.doomed:
         tick.emit(run, StepCancelled(step, attempt, worker, run.cancel_reason))
+    elif result.status == ResultStatus.SKIPPED:
+        tick.emit(run, StepSkipped(step, "condition", worker))
     else:
         error = result.error or StepError("cancelled", "the worker stopped it")
         _failed(tick, run, worker, result, error)

@@ -7,16 +7,26 @@ from typing import Any
 
 import msgspec
 
-from headrace.coordinator.core.contexts import Contexts, functions, outputs, task_env
-from headrace.coordinator.core.deferral import plain, resolve_for_worker
+from headrace.coordinator.core.contexts import Contexts, functions, secret_levels, task_env
+from headrace.coordinator.core.deferral import (
+    CONDITION,
+    SECRETS,
+    STATUS,
+    defer,
+    is_the_workers,
+    plain,
+    resolve_for_worker,
+)
 from headrace.coordinator.core.nodes import fail_node, lane_of, timeout_ms
+from headrace.coordinator.core.outcomes import outputs
+from headrace.coordinator.core.program import STATUS_FUNCTIONS
 from headrace.coordinator.core.ready import Lane
 from headrace.coordinator.core.settling import settle
 from headrace.coordinator.core.state import Run
 from headrace.coordinator.core.tick import Tick
 from headrace.errors import HeadraceError
 from headrace.events import StepScheduled
-from headrace.expressions import Opaque, OpaqueValue, resolve, to_string
+from headrace.expressions import ExpressionError, Opaque, resolve, to_string
 from headrace.messages import Task as WireTask
 from headrace.messages import TaskOptions
 from headrace.plan import Task, is_expression
@@ -95,16 +105,33 @@ def _content(tick: Tick, run: Run, step: int, node: Task) -> tuple[msgspec.Raw, 
     contexts = Contexts(run, step)
     status_functions = functions(run, step)
     deferred: dict[str, Any] = {}
+    _ask_condition(run, step, contexts, deferred)
     if raw is None:
         value = resolve_for_worker(node.inputs, contexts, status_functions, deferred, ("inputs",))
         if program.fed[index]:
             value["input_data"] = input_data(run, step)
         raw = msgspec.Raw(_encode(value))
     if options is None:
-        return raw, _options(tick, run, step, node, contexts, deferred)
+        env = task_env(contexts, deferred)
+        if deferred and contexts.call >= 0:
+            deferred[SECRETS] = secret_levels(run, contexts.call)
+        return raw, _options(tick, run, step, node, contexts, env, deferred)
     if deferred:
         options = msgspec.structs.replace(options, deferred=deferred)
     return raw, _with_start_by(tick, options) if options.at_most_once else options
+
+
+def _ask_condition(run: Run, step: int, contexts: Contexts, deferred: dict[str, Any]) -> None:
+    """Let the worker evaluate a condition that only it can, before the first counted attempt."""
+    condition = run.program.condition[run.locate(step)[0]]
+    if condition is None or run.attempt[step] > run.uncounted.get(step, 0):
+        return
+    if is_the_workers(condition, contexts):
+        defer((condition,), contexts, deferred)
+        deferred[CONDITION] = condition.source
+        available = functions(run, step)
+        asked = condition.functions() & STATUS_FUNCTIONS
+        deferred[STATUS] = {name: available[name]() for name in sorted(asked)}
 
 
 def _with_start_by(tick: Tick, options: TaskOptions) -> TaskOptions:
@@ -121,6 +148,7 @@ def _options(
     step: int,
     node: Task,
     contexts: Contexts,
+    env: dict[str, str],
     deferred: dict[str, Any],
 ) -> TaskOptions:
     job = run.job_of(step)
@@ -129,13 +157,12 @@ def _options(
         restarts = run.jobs[job].restarts
         workspace = f"{run.key}/{run.path(job)}#{restarts}"
     limit_ms = _attempt_limit_ms(tick, run, step, node)
-    env = task_env(run, step, contexts, deferred)
     added = run.jobs[job].path if job in run.jobs else []
     if added:
         env["HEADRACE_ADDED_PATH"] = ":".join(added)
     title = node.title
     if is_expression(title):
-        with contextlib.suppress(OpaqueValue):
+        with contextlib.suppress(ExpressionError):
             title = to_string(resolve(title, contexts, functions(run, step)))
     return TaskOptions(
         env=env,

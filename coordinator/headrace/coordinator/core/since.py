@@ -31,6 +31,7 @@ from headrace.events import (
     WaitStarted,
     decode_chunk,
 )
+from headrace.messages import ResultExtra
 
 _BEGUN = NodeStarted | SleepStarted | WaitStarted | Expanded | ChildStarted
 
@@ -42,6 +43,8 @@ class Times(NamedTuple):
     ended_ms: int
     worker: str = ""
     reason: str = ""
+    extra: ResultExtra | None = None
+    """What the step said beside its outputs."""
 
 
 def times_of(run: Run, segments: Iterable[bytes]) -> dict[int, Times]:
@@ -52,7 +55,8 @@ def times_of(run: Run, segments: Iterable[bytes]) -> dict[int, Times]:
         now_ms = chunk.time_ms
         for event in chunk.events:
             if isinstance(event, StepCompleted | StepFailed):
-                found[event.step] = Times(event.started_ms, event.ended_ms, event.worker)
+                worker, extra = event.worker, event.extra
+                found[event.step] = Times(event.started_ms, event.ended_ms, worker, "", extra)
             elif isinstance(event, StepScheduled):
                 found[event.step] = Times(now_ms, 0)
             elif isinstance(event, _BEGUN):

@@ -80,6 +80,8 @@ class RunImage(msgspec.Struct, array_like=True, gc=False):
     """parent, its shard, children, awaited."""
     faults: list[Any] = []
     """held, handlers, undo, sagas, rounds, uncompensated."""
+    names: list[str] = []
+    """title, actor; none if both are empty."""
 
 
 class KeyImage(msgspec.Struct, array_like=True, gc=False):
@@ -178,6 +180,7 @@ def encode_run(run: Run) -> bytes:
             uncounted=_pairs(run.uncounted),
             family=_family_image(run.family),
             faults=_faults(run),
+            names=[run.title, run.actor] if run.title or run.actor else [],
         )
     )
 
@@ -233,9 +236,9 @@ def decode_run(state: ShardState, data: bytes | msgspec.Raw) -> Run:
     run.attempt, run.waiting = array("H", image.attempt), array("I", image.waiting)
     run.tokens = _figures(image.tokens)
     run.outputs, run.errors = dict(image.outputs), dict(image.errors)
-    run.due = _figures(image.due)
-    run.first_ms = _figures(image.first_ms)
+    run.due, run.first_ms = _figures(image.due), _figures(image.first_ms)
     run.losses, run.uncounted = _figures(image.losses), _figures(image.uncounted)
+    run.title, run.actor = image.names or ("", "")
     run.claims, run.waits = dict(image.claims), dict(image.waits)
     run.tolerated, run.doomed, run.detached = map(set, image.sets)
     run.counts = {key: Counts.of(figures) for key, figures in image.counts}

@@ -111,6 +111,7 @@ class Run:
 
     __slots__ = (
         "active",
+        "actor",
         "attempt",
         "cancel_reason",
         "cancelling",
@@ -165,6 +166,7 @@ class Run:
         "state",
         "status",
         "taint",
+        "title",
         "tokens",
         "tolerated",
         "uncompensated",
@@ -185,7 +187,9 @@ class Run:
         self.output: bytes = EMPTY_MAP
         self.labels: dict[str, str] = {}
         self.priority = 0
-        self.request_id = self.fingerprint = self.rerun_of = ""
+        self.request_id = self.fingerprint = self.rerun_of = self.actor = ""
+        self.title = ""
+        """`run-name`, evaluated."""
         self.not_after_ms = 0
         self.explicit = False
         self.carried: dict[str, bytes] | None = None

@@ -96,6 +96,9 @@ def _free_dependents(
         taint = run.taint[instance] | (_NOT_OK | _FAILED_BEFORE if failed else 0)
     else:
         taint = 0 if ok else _NOT_OK
+        if run.program.plan.dialect == "jobs":
+            # As GitHub has it: what did not succeed counts for the whole chain behind it.
+            taint |= run.taint[instance] & _NOT_OK
         if failed or run.taint[instance] & _FAILED_BEFORE:
             taint |= _FAILED_BEFORE
     waiting, rules = run.waiting, run.program.rule
@@ -169,7 +172,7 @@ def pin(state: ShardState, run: Run, step: int, worker: str, extra: ResultExtra 
         wake_job(state, run, instance)
     if extra is not None:
         job.env.update(extra.env)
-        job.path[:0] = extra.path
+        job.path.extend(extra.path)
 
 
 def unpin(state: ShardState, run: Run, step: int) -> None:

@@ -10,16 +10,19 @@ import msgspec
 from headrace.coordinator.core import program as kinds
 from headrace.coordinator.core import status
 from headrace.coordinator.core.commands import Refusal
+from headrace.coordinator.core.contexts import Contexts, functions
 from headrace.coordinator.core.nodes import KINDS
+from headrace.coordinator.core.outcomes import conclusion, outcome
 from headrace.coordinator.core.since import Times, times_of
 from headrace.coordinator.core.state import EMPTY_MAP, Run, ShardState
-from headrace.errors import InvalidRequest
+from headrace.errors import HeadraceError, InvalidRequest
 from headrace.events import (
     decode_chunk,
     event_name,
 )
+from headrace.expressions import resolve, to_string
 from headrace.messages import HistoryEntry, ListRuns, RunPage, RunView, StepView, subjects
-from headrace.plan import Task
+from headrace.plan import Node, Task, is_expression
 
 _decode = msgspec.msgpack.Decoder().decode
 
@@ -92,6 +95,7 @@ def run_view(
         rerun_of=run.rerun_of,
         shard=shard,
         events=run.events,
+        name=run.title,
     )
     if run.family is not None and run.family.parent:
         view.parent = run.family.parent.partition("#")[0].partition("/")[2]
@@ -116,7 +120,7 @@ def step_views(
         outputs = run.outputs.get(instance)
         view = StepView(
             path=run.path(instance),
-            name=found.title or found.name,
+            name=_name(run, instance, found),
             kind=KINDS[run.program.kind[node]].name,
             state=_shown_state(run, instance, holders),
             uses=found.uses if isinstance(found, Task) else "",
@@ -129,14 +133,27 @@ def step_views(
             needs=[run.path(need + shift) for need in found.needs],
             index=instance,
         )
-        started, ended, worker, reason = times.get(instance, Times(0, 0))
-        view.started_ms, view.finished_ms = started, ended
-        view.worker = holders.get((run.key, instance), worker)
-        view.reason = reason
+        told = times.get(instance, Times(0, 0))
+        view.started_ms, view.finished_ms = told.started_ms, told.ended_ms
+        view.worker = holders.get((run.key, instance), told.worker)
+        view.reason = told.reason
+        view.outcome, view.conclusion = outcome(run, instance), conclusion(run, instance)
+        if told.extra is not None:
+            view.annotations, view.summary = told.extra.annotations, told.extra.summary
         if run.family is not None:
             view.child = run.family.children.get(instance, "")
         views.append(view)
     return views
+
+
+def _name(run: Run, instance: int, node: Node) -> str:
+    """Return the name to show; as it is written where it cannot be evaluated (yet, or here)."""
+    if not is_expression(node.title):
+        return node.title or node.name
+    try:
+        return to_string(resolve(node.title, Contexts(run, instance), functions(run, instance)))
+    except HeadraceError:
+        return node.title
 
 
 def _plan_order(run: Run) -> list[int]:

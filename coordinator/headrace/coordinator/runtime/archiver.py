@@ -241,6 +241,7 @@ def archived(run: Run, shard: int) -> ArchivedRun:
         plan=run.program.digest,
         fingerprint=run.fingerprint,
         rerun_of=run.rerun_of,
+        name=run.title,
         events=run.events,
         shard=shard,
     )

@@ -7,9 +7,9 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from headrace.coordinator.core import status
-from headrace.coordinator.core.contexts import outputs
 from headrace.coordinator.core.deferral import plain
 from headrace.coordinator.core.nodes.fields import is_tolerated
+from headrace.coordinator.core.outcomes import outputs
 from headrace.coordinator.core.state import Run
 from headrace.coordinator.core.tick import Tick
 from headrace.events import StepCancelled, StepResolved

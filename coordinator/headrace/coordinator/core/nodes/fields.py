@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from headrace.coordinator.core.contexts import Contexts, functions
+from headrace.coordinator.core.deferral import is_the_workers
 from headrace.coordinator.core.durations import parse_duration_ms
+from headrace.coordinator.core.program import TASK
 from headrace.coordinator.core.state import Run
 from headrace.coordinator.core.surroundings import NEED_FAILED, NEED_SUCCEEDED
 from headrace.errors import HeadraceError, InvalidRequest
@@ -60,7 +62,11 @@ def is_wanted(run: Run, instance: int, node: int) -> bool:
     condition = program.condition[node]
     if condition is None:
         return True
-    return truthy(condition.evaluate(Contexts(run, instance), functions(run, instance)))
+    contexts = Contexts(run, instance)
+    if program.kind[node] == TASK and is_the_workers(condition, contexts):
+        # The worker will say so if it does not hold.
+        return True
+    return truthy(condition.evaluate(contexts, functions(run, instance)))
 
 
 def rule_holds(run: Run, instance: int, rule: TriggerRule) -> bool:
@@ -78,10 +84,17 @@ def rule_holds(run: Run, instance: int, rule: TriggerRule) -> bool:
     return rule == "all_done" or bool(succeeded and not failed)
 
 
-def concurrency(run: Run, instance: int, wanted: Concurrency) -> tuple[str, int, int]:
-    """Return (key, limit, mode) of a concurrency block; keys are per namespace."""
-    group = to_string(evaluated(run, instance, wanted.group))
-    mode = (1 if wanted.cancel_in_progress else 0) | (2 if wanted.queue == "single" else 0)
+def concurrency(
+    run: Run, instance: int, wanted: Concurrency, *, inside: bool = False
+) -> tuple[str, int, int]:
+    """Return (key, limit, mode) of a concurrency block; keys are per namespace, without case.
+
+    *inside*: as the workflow that *instance* calls sees it.
+    """
+    contexts, available = Contexts(run, instance, inside=inside), functions(run, instance)
+    group = to_string(resolve(wanted.group, contexts, available)).lower()
+    cancel = truthy(resolve(wanted.cancel_in_progress, contexts, available))
+    mode = (1 if cancel else 0) | (2 if wanted.queue == "single" else 0)
     if len(group) > KEY_LENGTH_MAX:
         raise InvalidRequest(f"a concurrency group of {len(group)} characters: {group[:80]}…")
     return f"{run.program.namespace}/{group}", max(wanted.limit, 1), mode

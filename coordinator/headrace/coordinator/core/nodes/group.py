@@ -5,15 +5,17 @@ from __future__ import annotations
 import msgspec
 
 from headrace.coordinator.core import status
+from headrace.coordinator.core.contexts import Contexts, called_inputs, functions
 from headrace.coordinator.core.deferral import plain
 from headrace.coordinator.core.facts import Facts
 from headrace.coordinator.core.nodes.container import Container, start_container
 from headrace.coordinator.core.nodes.failing import fail_node
-from headrace.coordinator.core.nodes.fields import concurrency, evaluated
+from headrace.coordinator.core.nodes.fields import concurrency
 from headrace.coordinator.core.state import EMPTY_MAP, Run, ShardState
 from headrace.coordinator.core.tick import Tick
 from headrace.errors import HeadraceError, InvalidRequest
 from headrace.events import KeyRequested
+from headrace.expressions import resolve
 from headrace.messages import WaitReason
 from headrace.plan import Group
 
@@ -29,10 +31,18 @@ class GroupKind(Container):
         """Ask for the key that it needs, or begin."""
         group = run.program.nodes[node]
         assert isinstance(group, Group)
-        if group.concurrency is None or instance in run.node_keys:
+        wanted = group.concurrency
+        if group.call is not None:
+            _, problems = called_inputs(run, instance)
+            if problems:
+                fail_node(tick, run, instance, "invalid-input", "; ".join(problems))
+                return
+            wanted = wanted or group.call.concurrency
+        if wanted is None or instance in run.node_keys:
             start_container(tick, run, instance, group)
             return
-        key, limit, mode = concurrency(run, instance, group.concurrency)
+        inside = wanted is not group.concurrency
+        key, limit, mode = concurrency(run, instance, wanted, inside=inside)
         if _holds_already(run, instance, key):
             shown = key.partition("/")[2]
             message = f"what is around it holds concurrency group {shown} itself"
@@ -46,7 +56,8 @@ class GroupKind(Container):
         assert isinstance(group, Group)
         if not group.outputs:
             return EMPTY_MAP
-        output = _encode(plain(evaluated(run, instance, group.outputs)))
+        inside = Contexts(run, instance, inside=True)
+        output = _encode(plain(resolve(group.outputs, inside, functions(run, instance))))
         if len(output) > tick.limits.output_bytes:
             raise InvalidRequest(f"{len(output)} bytes; the limit is {tick.limits.output_bytes}")
         return output
