@@ -187,9 +187,7 @@ class Run:
         self.output: bytes = EMPTY_MAP
         self.labels: dict[str, str] = {}
         self.priority = 0
-        self.request_id = self.fingerprint = self.rerun_of = self.actor = ""
-        self.title = ""
-        """`run-name`, evaluated."""
+        self.request_id = self.fingerprint = self.rerun_of = self.actor = self.title = ""
         self.not_after_ms = 0
         self.explicit = False
         self.carried: dict[str, bytes] | None = None
