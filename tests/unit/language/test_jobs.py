@@ -262,7 +262,7 @@ JOB = "jobs:\n  j:\n    runs-on: x\n    steps:\n      - run: x\n"
         (JOB + "        shel: x", "unknown key 'shel'", 6, 9, "did you mean 'shell'?"),
         (JOB + "        uses: noop", "has 'uses' and 'run'", 5, 9, ""),
         (JOB + "        with: {a: 1}", "'with' does not go with 'run'", 6, 9, ""),
-        (JOB + "        background: true", "'background' is not supported", 6, 9, "parallel"),
+        (JOB + "        background: maybe", "background must be true or false", 6, 21, ""),
         (JOB + "        id: a b", "'a b' cannot be an id", 6, 13, ""),
         (JOB + "        retry: {max: x}", "steps[0].retry.max must be a duration", 6, 22, "90s"),
         (JOB + "        shell: bsh", "shell must be one of bash", 6, 16, "did you mean 'bash'?"),
