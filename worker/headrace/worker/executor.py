@@ -380,7 +380,8 @@ class Executor:
     def _encoded(self, assignment: Assignment, context: Context, value: Any) -> bytes | None:
         """Return the masked output; None when the attempt has been ended as failed instead."""
         try:
-            return self._masked(context, encode_value(value))
+            output = encode_value(value)
+            return output if output is EMPTY_MAP else self._masked(context, output)
         except HandlerError as error:
             self._end_badly(assignment, context, error)
             return None
@@ -444,8 +445,7 @@ class Executor:
         if opened is not None:
             # Before the result: who sees the end of the step finds its lines.
             opened.flush()
-        masker = self._masker_of(context)
-        if extra is not None and masker:
+        if extra is not None and (masker := self._masker_of(context)):
             extra = msgspec.convert(masker.value(msgspec.to_builtins(extra)), ResultExtra)
         task = assignment.task
         result = StepResult(
