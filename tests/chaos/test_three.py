@@ -133,7 +133,7 @@ async def test_kill_of_everything(cluster, load, round_number):
 @pytest.mark.parametrize("round_number", range(ROUNDS))
 async def test_concurrency_key_is_never_held_twice_and_free_at_the_end(cluster, round_number):
     """Runs of all shards queue for one key while its owners are killed, one after the other."""
-    load = Load(cluster, runs=60, seconds=0.01, more="concurrency: {group: deploy}\n")
+    load = Load(cluster, runs=60, seconds=0.01, more="concurrency: {group: deploy, queue: max}\n")
     load.start()
     try:
         for number, victim in enumerate(cluster.coordinators, 1):
@@ -149,7 +149,7 @@ async def test_concurrency_key_is_never_held_twice_and_free_at_the_end(cluster, 
     turns = [run for number, run in enumerate(runs) if number == 0 or runs[number - 1] != run]
     # Each run had its turn, and nobody else's steps lie between its own.
     assert len(turns) == len(set(turns)) == 60
-    last = Load(cluster, runs=1, more="concurrency: {group: deploy}\n")
+    last = Load(cluster, runs=1, more="concurrency: {group: deploy, queue: max}\n")
     last.start()
     await last.submitted()
     assert [view.state for view in await last.ended(within_s=20)] == ["COMPLETED"]

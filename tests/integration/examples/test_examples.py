@@ -87,6 +87,25 @@ async def test_subworkflow(run, shared_dev):
         assert child.json["parent"] == done["id"]
 
 
+async def test_saga_booking(run):
+    """A declined card undoes what was booked, the last booking first."""
+    failed = await run("saga-booking.yaml", code=1)
+    steps = steps_of(failed)
+    assert failed["state"] == "FAILED"
+    assert "pay/charge" in failed["reason"]
+    undone = [
+        "book/flight~compensate/step-1",
+        "book/flight~compensate/step-2",
+        "book/hotel~compensate",
+    ]
+    assert sorted(path for path in steps if "~" in path) == undone
+    times = [steps[path]["started_at"] for path in undone]
+    assert times == sorted(times)
+    assert {steps[path]["state"] for path in undone} == {"COMPLETED"}
+    done = await run("saga-booking.yaml", "--input", "card=good")
+    assert [path for path in steps_of(done) if "~" in path] == []
+
+
 async def test_order_processing(run, tmp_path):
     journal = tmp_path / "journal"
     done = await run(

@@ -18,10 +18,10 @@ pytestmark = pytest.mark.integration
 TASK = Task("default/r", 3, "a", 1, 7, "noop", msgspec.Raw(encode({"x": "y" * 300_000})))
 
 
-def asked(oversized, task=TASK):
+def asked(oversized, task=TASK, *, wanted=True):
     """Return what becomes of a task: another one, or the reason of the failure."""
     future = asyncio.get_running_loop().create_future()
-    oversized.store(task, future.set_result, future.set_result)
+    oversized.store(task, future.set_result, future.set_result, wanted=lambda: wanted)
     return asyncio.wait_for(future, 10)
 
 
@@ -41,6 +41,6 @@ async def test_the_task_refers_to_its_inputs(bus):
 
 async def test_without_a_store_the_reason_is_told(bus, monkeypatch):
     monkeypatch.setattr(module, "TIMEOUT_S", 1.0)
-    assert isinstance(await asked(Oversized(bus)), str)
+    assert isinstance(await asked(Oversized(bus), wanted=False), str)
     monkeypatch.setattr(module, "WAITING_MAX", 0)
     assert await asked(Oversized(bus)) == "too many large inputs at a time"
