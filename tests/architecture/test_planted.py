@@ -1,6 +1,8 @@
 """The planted bugs have not rotted: each can still be planted, and names tests that exist."""
 
 import ast
+import subprocess
+import sys
 
 import pytest
 
@@ -35,6 +37,15 @@ def test_a_bug_can_be_planted_and_is_still_python(bug):
     source = (planted.ROOT / bug.file).read_text()
     changed = bug.planted(source)
     assert ast.dump(ast.parse(changed)) != ast.dump(ast.parse(source))
+
+
+@pytest.mark.parametrize("bug", BUGS, ids=named)
+def test_a_bug_uses_names_that_exist(bug):
+    """Or tests would be red for a `NameError`, which proves nothing about them."""
+    changed = bug.planted((planted.ROOT / bug.file).read_text())
+    linting = [sys.executable, "-m", "ruff", "check", "--isolated", "--select", "F821", "-"]
+    ran = subprocess.run(linting, input=changed, capture_output=True, text=True, timeout=30)
+    assert ran.returncode == 0, ran.stdout
 
 
 @pytest.mark.parametrize("bug", BUGS, ids=named)
