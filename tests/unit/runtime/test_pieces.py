@@ -179,6 +179,9 @@ async def test_long_histories_leave_in_segments(kit, monkeypatch):
     entries = await answer(kit.archive, BUILTIN, "default", GetHistory(run="r", limit=10_000))
     assert [entry.number for entry in entries] == list(range(1, len(entries) + 1))
     assert entries[-1].type == "RunEnded"
+    view = await answer(kit.archive, BUILTIN, "default", GetRun(run="r", steps=True))
+    assert len(view.steps) == 30
+    assert [step.path for step in view.steps if not step.started_ms] == []
 
 
 async def test_a_segment_that_could_not_be_stored_is_tried_again(kit, monkeypatch):

@@ -1,11 +1,11 @@
-"""A run as it was: folded again from the beginning of its history up to an event or a time.
+"""A run folded again from the beginning of its history: to its end, or up to an event or a time.
 
 The run is folded in a state of its own, so nothing that lives is touched.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from headrace.coordinator.core.fold import apply_chunk
 from headrace.coordinator.core.program import Program
@@ -21,6 +21,22 @@ def asks_past(request: object) -> bool:
     return isinstance(request, GetRun) and (request.at_event is not None or bool(request.at_ms))
 
 
+def refold(state: ShardState, key: str, history: Iterable[tuple[Chunk, bytes]]) -> Run:
+    """Fold run *key* in *state*, which knows its plan; return it with all of its *history*.
+
+    The fold drops what went to the archive; the times of steps are read from all of it. Raises
+    KeyError if there is nothing to fold.
+    """
+    folded: list[bytes] = []
+    for chunk, data in history:
+        state.now_ms = chunk.time_ms
+        apply_chunk(state, data)
+        folded.append(data)
+    run = state.runs[key]
+    run.history = folded
+    return run
+
+
 def past_view(
     key: str, program: Program, chunks: Sequence[bytes], request: GetRun, *, shard: int
 ) -> RunView:
@@ -31,39 +47,39 @@ def past_view(
     that the history does not reach, `Unavailable` for one that this release cannot read.
     """
     try:
-        history = _in_order([decode_chunk(data) for data in chunks])
+        history = _in_order([(decode_chunk(data), data) for data in chunks])
     except UNREADABLE as error:
         raise Unavailable(f"the history of run {request.run} cannot be read: {error}") from error
-    last = _last_event(history, request)
+    wanted = _up_to(_last_event([chunk for chunk, _ in history], request), history)
     state = ShardState(shard)
     state.programs[program.digest, subjects.split_key(key)[0]] = program
-    folded: list[bytes] = []
-    as_of_ms = 0
-    for chunk in history:
-        if chunk.first > last:
-            break
-        as_of_ms = state.now_ms = chunk.time_ms
-        events = chunk.events[: last - chunk.first + 1]
-        folded.append(encode_chunk(chunk.run, chunk.first, chunk.time_ms, events))
-        apply_chunk(state, folded[-1])
-    run: Run = state.runs[key]
-    # The fold drops what went to the archive; the times of steps are read from all of it.
-    run.history = folded
+    run = refold(state, key, wanted)
     view = run_view(run, steps=request.steps, shard=shard)
-    view.as_of_ms = request.at_ms or as_of_ms
+    view.as_of_ms = request.at_ms or wanted[-1][0].time_ms
     return view
 
 
-def _in_order(chunks: Sequence[Chunk]) -> list[Chunk]:
+def _in_order(chunks: Sequence[tuple[Chunk, bytes]]) -> list[tuple[Chunk, bytes]]:
     """Return each event's chunk once; archived segments may overlap with what the state holds."""
-    found: list[Chunk] = []
+    found: list[tuple[Chunk, bytes]] = []
     following = 1
-    for chunk in chunks:
+    for chunk, data in chunks:
         if chunk.first == following:
-            found.append(chunk)
+            found.append((chunk, data))
             following += len(chunk.events)
         elif chunk.first > following:
             raise Unavailable(f"the history of {chunk.run} has no event {following}")
+    return found
+
+
+def _up_to(last: int, history: Sequence[tuple[Chunk, bytes]]) -> list[tuple[Chunk, bytes]]:
+    """Return the chunks up to event number *last*, the one that holds it cut behind it."""
+    found = [(chunk, data) for chunk, data in history if chunk.first <= last]
+    chunk, _ = found[-1]
+    events = chunk.events[: last - chunk.first + 1]
+    if len(events) < len(chunk.events):
+        data = encode_chunk(chunk.run, chunk.first, chunk.time_ms, events)
+        found[-1] = (chunk, data)
     return found
 
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from headrace.coordinator.archive.store import Archive, RunSummary
-from headrace.coordinator.core import Refusal, Run, ShardState, apply_chunk, explain
-from headrace.coordinator.core.past import asks_past, past_view
+from headrace.coordinator.core import Refusal, Run, ShardState, explain
+from headrace.coordinator.core.past import asks_past, past_view, refold
 from headrace.coordinator.core.views import history_entries, run_view
 from headrace.coordinator.runtime.archiver import unpack
 from headrace.errors import HeadraceError
@@ -72,7 +72,5 @@ async def _restore(
     chunks = [chunk for segment in segments for chunk in unpack(segment.data)]
     state = ShardState(summary.shard, builtin)
     state.plans[summary.plan] = plan
-    for chunk in chunks:
-        state.now_ms = decode_chunk(chunk).time_ms
-        apply_chunk(state, chunk)
-    return state.runs[subjects.run_key(summary.namespace, summary.run)], chunks
+    key = subjects.run_key(summary.namespace, summary.run)
+    return refold(state, key, ((decode_chunk(data), data) for data in chunks)), chunks
