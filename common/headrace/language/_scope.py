@@ -51,11 +51,6 @@ class Scope:
         """Return this scope, with the names of further contexts known."""
         return self._changed({**self.known, **known}, self.added)
 
-    def without_known(self, *contexts: str) -> Scope:
-        """Return this scope, the names of *contexts* not known."""
-        known = {name: found for name, found in self.known.items() if name not in contexts}
-        return self._changed(known, self.added)
-
     def with_variable(self, name: str) -> Scope:
         """Return this scope inside a loop over *name*."""
         return self._changed(self.known, self.added | {name.lower(), "loop"})

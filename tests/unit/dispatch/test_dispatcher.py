@@ -25,17 +25,6 @@ from support.broker import eventually
 from support.dispatchkit import World, holding, lane, look, lost, result, started, tasks
 from support.fakebus import FakeMessage
 
-
-@pytest.fixture
-async def world():
-    made = World()
-    await made.lanes.start()
-    yield made
-    made.dispatcher.close()
-    assert made.bus.subscriptions == []
-    assert made.bus.ups == []
-
-
 # -- sending ----------------------------------------------------------------------------------
 
 

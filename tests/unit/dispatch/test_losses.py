@@ -13,7 +13,6 @@ from headrace.worker.core import Assignments
 from support.broker import eventually
 from support.dispatchkit import (
     LEASE,
-    World,
     holding,
     lane,
     look,
@@ -23,17 +22,6 @@ from support.dispatchkit import (
     tasks,
 )
 from support.fakebus import FakeMessage
-
-
-@pytest.fixture
-async def world():
-    made = World()
-    await made.lanes.start()
-    yield made
-    made.dispatcher.close()
-    assert made.bus.subscriptions == []
-    assert made.bus.ups == []
-
 
 # -- the stream is lost -----------------------------------------------------------------------
 

@@ -11,7 +11,8 @@ import msgspec
 
 from headrace.coordinator.core import status
 from headrace.coordinator.core.cancellation import cancel_run
-from headrace.coordinator.core.nodes import concurrency, is_tolerated
+from headrace.coordinator.core.creation import enter, key_of
+from headrace.coordinator.core.nodes import is_tolerated
 from headrace.coordinator.core.state import Run
 from headrace.coordinator.core.surroundings import child_holder
 from headrace.coordinator.core.tick import Tick
@@ -37,15 +38,12 @@ def start(
         tick.emit_shard(PlanStored(plan, data))
     run = Run(child, state.program(plan, subjects.split_key(child)[0]))
     run.input = given
-    limit, mode, key = 1, 0, ""
     try:
-        if run.program.plan.concurrency is not None:
-            key, limit, mode = concurrency(run, 0, run.program.plan.concurrency)
+        key, limit, mode = key_of(run)
     except HeadraceError as error:
         if shard >= 0:
             tick.emit_shard(ChildRefused(child, holder, shard, f"{error.code}: {error}"[:1_000]))
         return
-    state.runs[child] = run
     created = RunCreated(
         run.workflow,
         plan,
@@ -62,9 +60,7 @@ def start(
         parent=holder,
         parent_shard=shard,
     )
-    tick.emit(run, created)
-    if run.due:
-        tick.timers.push(run.due[0], run.key, 0)
+    enter(tick, run, created)
 
 
 def cancel(tick: Tick, child: str, holder: str, reason: str) -> None:

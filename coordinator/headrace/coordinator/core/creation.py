@@ -60,14 +60,11 @@ def create_run(
     tick: Tick, run: Run, request: SubmitRun, data: bytes, labels: dict[str, str]
 ) -> None:
     """State that the run exists; unless it waits for a key, it has begun with that."""
-    limit, mode, name = 1, 0, ""
-    wanted = run.program.plan.concurrency
     run.input, run.actor, run.labels = data, request.actor, labels
     run.title = _title(run)
-    if wanted is not None:
-        name, limit, mode = concurrency(run, 0, wanted)
-    tick.state.runs[run.key] = run
-    tick.emit(
+    name, limit, mode = key_of(run)
+    enter(
+        tick,
         run,
         RunCreated(
             run.workflow,
@@ -89,6 +86,21 @@ def create_run(
             title=run.title,
         ),
     )
+
+
+def key_of(run: Run) -> tuple[str, int, int]:
+    """Return (key, limit, mode) of the concurrency key that a new run waits for; '': none.
+
+    Raises `HeadraceError` when it cannot be evaluated.
+    """
+    wanted = run.program.plan.concurrency
+    return ("", 1, 0) if wanted is None else concurrency(run, 0, wanted)
+
+
+def enter(tick: Tick, run: Run, created: RunCreated) -> None:
+    """Put a new run into the state, by the event that says how, and arm its timer."""
+    tick.state.runs[run.key] = run
+    tick.emit(run, created)
     if run.due:
         tick.timers.push(run.due[0], run.key, 0)
 

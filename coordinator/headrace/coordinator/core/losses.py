@@ -5,8 +5,8 @@ from __future__ import annotations
 from headrace.coordinator.core import status
 from headrace.coordinator.core.nodes import (
     abort,
-    consequence,
     fail_node,
+    fail_step,
     is_compensating,
     unknown_consequence,
 )
@@ -16,7 +16,6 @@ from headrace.events import (
     JobMoved,
     JobRestarted,
     StepCancelled,
-    StepFailed,
     StepLost,
     StepUnknown,
 )
@@ -42,28 +41,8 @@ def lose(tick: Tick, key: str, step: int, attempt: int, worker: str, reason: str
         tick.emit(run, StepCancelled(step, attempt, worker, reason))
         return
     if run.losses.get(step, 0) >= tick.limits.losses:
-        now_ms = tick.state.now_ms
-        error = StepError(
-            "worker-lost", f"{tick.limits.losses} workers were lost while they ran it", False
-        )
-        found = consequence(run, step)
-        tick.emit(
-            run,
-            # Without the worker: a job must not be bound to one that is lost.
-            StepFailed(
-                step,
-                attempt,
-                "",
-                now_ms,
-                now_ms,
-                error,
-                tolerated=found.tolerated,
-                skipped=found.skipped,
-                handler=found.handler,
-            ),
-        )
-        if found.aborts:
-            abort(tick, run, step, f"{error.type}: {error.message}")
+        message = f"{tick.limits.losses} workers were lost while they ran it"
+        fail_step(tick, run, step, attempt, StepError("worker-lost", message, False))
         return
     tick.emit(run, StepLost(step, attempt, worker, reason))
 

@@ -119,9 +119,9 @@ def waits_since(run: Run, instance: int, times: Mapping[int, Times]) -> int:
 
 def told_ms(run: Run, kind: type[RunPaused | CancelRequested]) -> int:
     """Return when the last event of *kind* was logged; 0 when the state does not tell."""
-    latest_ms = 0
-    for data in run.history if not run.quarantined else ():
+    # The newest first: what was told last is near the end of a history that may be long.
+    for data in reversed(run.history) if not run.quarantined else ():
         chunk = decode_chunk(data)
         if any(isinstance(event, kind) for event in chunk.events):
-            latest_ms = chunk.time_ms
-    return latest_ms
+            return chunk.time_ms
+    return 0

@@ -17,7 +17,7 @@ from headrace.coordinator.core.nodes.consequences import (
     resolve,
     unknown_consequence,
 )
-from headrace.coordinator.core.nodes.failing import fail_node
+from headrace.coordinator.core.nodes.failing import fail_node, fail_step
 from headrace.coordinator.core.nodes.fields import (
     concurrency,
     is_tolerated,
@@ -63,6 +63,7 @@ __all__ = [
     "decide",
     "deliver_signals",
     "fail_node",
+    "fail_step",
     "held_reason",
     "is_compensating",
     "is_tolerated",

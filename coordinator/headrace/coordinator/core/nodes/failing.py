@@ -17,14 +17,21 @@ def fail_node(tick: Tick, run: Run, instance: int, kind: str, message: str) -> N
         # A container: nothing else is RUNNING to the core.
         _fail_container(tick, run, instance, f"{kind}: {message}")
         return
+    fail_step(tick, run, instance, run.attempt[instance], StepError(kind, message, False))
+
+
+def fail_step(tick: Tick, run: Run, instance: int, attempt: int, error: StepError) -> None:
+    """End an attempt as FAILED on our own account, with what its failure policies say.
+
+    Without a worker: a job must not be bound to one that is lost.
+    """
     now_ms = tick.state.now_ms
-    error = StepError(kind, message, False)
     found = consequence(run, instance)
     tick.emit(
         run,
         StepFailed(
             instance,
-            run.attempt[instance],
+            attempt,
             "",
             now_ms,
             now_ms,
@@ -35,7 +42,7 @@ def fail_node(tick: Tick, run: Run, instance: int, kind: str, message: str) -> N
         ),
     )
     if found.aborts:
-        abort(tick, run, instance, f"{kind}: {message}")
+        abort(tick, run, instance, f"{error.type}: {error.message}")
 
 
 def _fail_container(tick: Tick, run: Run, instance: int, reason: str) -> None:
