@@ -11,6 +11,7 @@ answered. `read_dev` and `write_dev` are the note by which a development server 
 """
 
 from headrace.client._client import Client
+from headrace.client._compare import Comparison, Difference, compare
 from headrace.client._dev import DevServer, clear_dev, dev_file, read_dev, write_dev
 from headrace.client._follow import ENDED, changes, chosen, wait_end
 from headrace.client._ids import RequestIds, RunIds
@@ -21,7 +22,9 @@ from headrace.client._transport import Transport
 __all__ = [
     "ENDED",
     "Client",
+    "Comparison",
     "DevServer",
+    "Difference",
     "RequestIds",
     "RunIds",
     "Submission",
@@ -30,6 +33,7 @@ __all__ = [
     "changes",
     "chosen",
     "clear_dev",
+    "compare",
     "dev_file",
     "read_dev",
     "wait_end",
