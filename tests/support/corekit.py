@@ -347,6 +347,16 @@ class Kit:
         assert state_hash(folder.state) == state_hash(self.folder.state)
         return folder.state
 
+    def archive(self) -> None:
+        """The archive has every run that has ended."""
+        for run in list(self.machine.state.runs.values()):
+            if status.is_final(run.state):
+                self.tick(lambda m, run=run: m.evict(run))
+
+    def is_here(self, run: str = "r") -> bool:
+        """Tell whether a run is in the state."""
+        return f"{NAMESPACE}/{run}" in self.machine.state.runs
+
     # -- looking ----------------------------------------------------------------------------
 
     def run(self, run: str = "r") -> Run:

@@ -34,7 +34,7 @@ class RunCreated(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=1):
     parent: str = ""
     """``<run key>#<instance>.<attempt>`` of the subworkflow that it is; empty: none."""
     parent_shard: int = -1
-    """Shard that is to be told of the end; -1: none, it is detached."""
+    """Shard that is to be told of the end; -1: none."""
     title: str = ""
     """`run-name`, evaluated; empty: none."""
 
@@ -338,6 +338,14 @@ class ChildEnded(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=41)
     tolerated: bool = False
 
 
+class ChildStopped(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=42):
+    """A child that was cancelled, because nobody waits for it any more, has ended."""
+
+    node: int
+    attempt: int
+    """Of the subworkflow: which child it was."""
+
+
 class StepResolved(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=50):
     """The open end of a step is decided, by its handler or by a person."""
 
@@ -414,6 +422,7 @@ RunEvent: TypeAlias = (
     | RunQuarantined
     | ChildStarted
     | ChildEnded
+    | ChildStopped
     | StepResolved
     | CompensationStarted
     | CompensationScheduled

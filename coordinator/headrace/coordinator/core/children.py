@@ -1,8 +1,8 @@
 """Runs that other runs begin: made, cancelled and told of here, once, whatever is sent twice.
 
 The parent's shard logs the intent with what caused it; this shard logs the run, or why there is
-none. A child's end and the intent to tell it are one entry, so the news outlives the child: it may
-be evicted, and its parent still hears.
+none. A child's end and the intent to tell it are one entry. It stays until its parent's shard has
+that in its log and sends no start any more: so it is never begun a second time.
 """
 
 from __future__ import annotations
@@ -12,16 +12,21 @@ import msgspec
 from headrace.coordinator.core import status
 from headrace.coordinator.core.cancellation import cancel_run
 from headrace.coordinator.core.creation import enter, key_of
+from headrace.coordinator.core.intents import KEPT_MS, clear, end_of_child
 from headrace.coordinator.core.nodes import is_tolerated
 from headrace.coordinator.core.state import Run
 from headrace.coordinator.core.surroundings import child_holder
 from headrace.coordinator.core.tick import Tick
 from headrace.errors import HeadraceError
-from headrace.events import ChildEnded, ChildRefused, PlanStored, RequestSeen, RunCreated
+from headrace.events import (
+    ChildEnded,
+    ChildRefused,
+    ChildStopped,
+    PlanStored,
+    RequestSeen,
+    RunCreated,
+)
 from headrace.messages import subjects
-
-KEPT_MS = 600_000
-"""What was sent before the child's end may still arrive this long after it."""
 
 
 def start(
@@ -32,7 +37,7 @@ def start(
     state = tick.state
     if child in state.runs or child in state.tombstones or tick.is_evicted(child):
         return
-    if _cancelled_id(holder) in state.requests:
+    if _cancelled_id(holder) in state.requests or end_of_child(child, holder) in state.outbox:
         return
     if plan not in state.plans:
         tick.emit_shard(PlanStored(plan, data))
@@ -63,13 +68,16 @@ def start(
     enter(tick, run, created)
 
 
-def cancel(tick: Tick, child: str, holder: str, reason: str) -> None:
-    """Nobody waits for the child any more. Its start may be on the way still: remembered."""
-    name = _cancelled_id(holder)
-    if name in tick.state.requests:
+def cancel(tick: Tick, child: str, holder: str, reason: str, shard: int = -1) -> None:
+    """Nobody needs the child any more. Its start may be on the way still: remembered, and told."""
+    name, state = _cancelled_id(holder), tick.state
+    if name in state.requests:
         return
-    tick.emit_shard(RequestSeen(name, tick.state.now_ms + KEPT_MS))
-    run = tick.state.runs.get(child)
+    tick.emit_shard(RequestSeen(name, state.now_ms + KEPT_MS))
+    run = state.runs.get(child)
+    gone = child in state.tombstones or tick.is_evicted(child)
+    if run is None and not gone and shard >= 0:
+        tick.emit_shard(ChildRefused(child, holder, shard, "cancelled: it has not begun"))
     if run is None or status.is_final(run.state) or run.family is None:
         return
     if run.family.parent == holder and not run.cancelling:
@@ -79,10 +87,14 @@ def cancel(tick: Tick, child: str, holder: str, reason: str) -> None:
 
 def ended(tick: Tick, child: str, holder: str, state: int, output: bytes, reason: str) -> None:
     """A child has ended: its parent goes on, if it still waits for this very one."""
+    clear(tick, [f"start-child:{child}:{holder}"])
     name, _, rest = holder.partition("#")
     run = tick.state.runs.get(name)
     instance = int(rest.partition(".")[0])
     if run is None or run.quarantined or run.family is None:
+        return
+    if holder in run.family.stopping:
+        tick.emit(run, ChildStopped(instance, int(rest.partition(".")[2])))
         return
     if instance not in run.family.awaited or child_holder(run, instance) != holder:
         return

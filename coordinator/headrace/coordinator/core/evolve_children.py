@@ -5,7 +5,7 @@ from __future__ import annotations
 from headrace.coordinator.core import status
 from headrace.coordinator.core.state import EMPTY_MAP, Family, Run, ShardState
 from headrace.coordinator.core.surroundings import child_holder, ended
-from headrace.events import ChildEnded, ChildStarted
+from headrace.events import ChildEnded, ChildStarted, ChildStopped
 from headrace.messages import StepError, subjects
 from headrace.plan import Subworkflow
 
@@ -27,8 +27,8 @@ def child_started(state: ShardState, run: Run, event: ChildStarted) -> None:
         run.due[instance] = event.due_ms
     child = subjects.run_key(run.program.namespace, event.child)
     digest = run.program.subplans[node][0]
-    told = -1 if event.detached else state.shard
-    more = (digest, found.plan, bytes(event.input), run.priority, told)
+    # Of a detached child, too: it stays until this shard sends no start any more.
+    more = (digest, found.plan, bytes(event.input), run.priority, state.shard)
     state.post(child, "start-child", child, child_holder(run, instance), *more)
 
 
@@ -50,3 +50,11 @@ def child_ended(state: ShardState, run: Run, event: ChildEnded) -> None:
     ok = event.status == status.COMPLETED or event.tolerated
     failed = event.status == status.FAILED and not event.tolerated
     ended(state, run, instance, ok=ok, failed=failed)
+
+
+def child_stopped(state: ShardState, run: Run, event: ChildStopped) -> None:
+    """Fold `ChildStopped`: whoever undoes what has completed may have waited for it."""
+    assert run.family is not None
+    run.family.stopping.pop(f"{run.key}#{event.node}.{event.attempt}", None)
+    if state.leading:
+        state.agenda.extend((run, ~saga) for saga in run.sagas)

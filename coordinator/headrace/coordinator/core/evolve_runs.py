@@ -81,8 +81,10 @@ def cancel(state: ShardState, run: Run, event: CancelRequested) -> None:
     else:
         run.doomed.update(run.tokens)
     if event.gives_up:
-        for saga in run.sagas.values():
+        for group, saga in run.sagas.items():
             saga.stopped = True
+            if state.leading:
+                state.agenda.append((run, ~group))
     if event.spared:
         run.doomed.difference_update(event.spared)
 
@@ -139,6 +141,7 @@ def _tell_family(state: ShardState, run: Run, family: Family) -> None:
     """Children that are still awaited are cancelled; the parent is told, in this one entry."""
     for instance in sorted(family.awaited):
         drop_key(state, run, instance)
+    family.stopping.clear()
     if family.parent_shard >= 0:
         more = (run.state, run.output, run.ended_reason)
         state.post(f"#{family.parent_shard}", "child-ended", run.key, family.parent, *more)

@@ -16,6 +16,7 @@ from itertools import chain
 
 from headrace.coordinator.core import (
     entries,
+    intents,
     losses,
     outbox,
     requests,
@@ -131,7 +132,11 @@ class Machine(Tick):
 
     def clear_outbox(self, messages: Iterable[str]) -> None:
         """Another shard has these in its log."""
-        outbox.clear(self, messages)
+        intents.clear(self, messages)
+
+    def evict(self, run: Run) -> None:
+        """The archive has a finished run: it leaves the state once nobody waits for its end."""
+        intents.evict(self, run)
 
     # -- takeover ---------------------------------------------------------------------------
 

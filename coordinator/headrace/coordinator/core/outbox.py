@@ -6,21 +6,11 @@ clears the intent when it is told "logged". A new owner sends again whatever is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from headrace.coordinator.core import children, keys, schedules
 from headrace.coordinator.core.commands import Outgoing
+from headrace.coordinator.core.intents import clear, is_held_back
 from headrace.coordinator.core.state import OutMessage
 from headrace.coordinator.core.tick import Tick
-from headrace.events import OutboxCleared
-
-
-def clear(tick: Tick, messages: Iterable[str]) -> None:
-    """Another shard (or this one) has these in its log."""
-    for message in messages:
-        if message in tick.state.outbox:
-            tick.emit_shard(OutboxCleared(message))
-            tick.posted.discard(message)
 
 
 def target(tick: Tick, content: OutMessage) -> int:
@@ -37,7 +27,7 @@ def drain_local(tick: Tick) -> bool:
     state.outbox_news = False
     local = False
     for message, content in list(state.outbox.items()):
-        if message not in state.outbox:
+        if message not in state.outbox or is_held_back(tick, content):
             continue
         shard = target(tick, content)
         if shard == state.shard:

@@ -14,6 +14,7 @@ from headrace.coordinator.core import calendar, status
 from headrace.coordinator.core.cancellation import cancel_run
 from headrace.coordinator.core.commands import Refusal
 from headrace.coordinator.core.creation import create_run, keep_plan
+from headrace.coordinator.core.intents import clear
 from headrace.coordinator.core.state import EMPTY_MAP, Run
 from headrace.coordinator.core.tick import Tick
 from headrace.coordinator.core.triggers import Schedule
@@ -125,6 +126,7 @@ def _fire(
 
 def run_ended(tick: Tick, key: str, run: str, problem: str = "") -> None:
     """A run of a schedule has ended or could not begin: the next one in the queue may."""
+    clear(tick, [f"start:{key}:{run}"])
     schedule = tick.state.schedules.get(key)
     if schedule is None or (run not in schedule.open and not problem):
         return

@@ -189,7 +189,8 @@ def _family_image(family: Family | None) -> list[Any] | None:
     if family is None:
         return None
     children = sorted(family.children.items())
-    return [family.parent, family.parent_shard, children, sorted(family.awaited)]
+    image = [family.parent, family.parent_shard, children, sorted(family.awaited)]
+    return [*image, sorted(family.stopping.items())] if family.stopping else image
 
 
 def _family(image: list[Any] | None) -> Family | None:
@@ -197,6 +198,7 @@ def _family(image: list[Any] | None) -> Family | None:
         return None
     family = Family(image[0], image[1])
     family.children, family.awaited = {node: child for node, child in image[2]}, set(image[3])
+    family.stopping = {holder: node for more in image[4:] for holder, node in more}
     return family
 
 

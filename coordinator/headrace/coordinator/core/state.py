@@ -86,7 +86,7 @@ class Job:
 class Family:
     """Runs that a run has begun, and the one that has begun it."""
 
-    __slots__ = ("awaited", "children", "parent", "parent_shard")
+    __slots__ = ("awaited", "children", "parent", "parent_shard", "stopping")
 
     def __init__(self, parent: str = "", parent_shard: int = -1) -> None:
         self.parent, self.parent_shard = parent, parent_shard
@@ -95,6 +95,9 @@ class Family:
         """Instance -> id of the last run that it has begun."""
         self.awaited: set[int] = set()
         """Instances whose child has not ended."""
+        self.stopping: dict[str, int] = {}
+        """``<run key>#<instance>.<attempt>`` of children that were cancelled -> instance, until
+        they have ended."""
 
 
 class Signal(NamedTuple):

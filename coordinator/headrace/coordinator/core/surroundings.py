@@ -255,7 +255,9 @@ def drop_key(state: ShardState, run: Run, instance: int) -> None:
     if family is not None and instance in family.awaited:
         family.awaited.discard(instance)
         child = subjects.run_key(run.program.namespace, family.children[instance])
-        state.post(child, "cancel-child", child, child_holder(run, instance), run.cancel_reason)
+        holder = child_holder(run, instance)
+        family.stopping[holder] = instance
+        state.post(child, "cancel-child", child, holder, run.cancel_reason, state.shard)
 
 
 def child_holder(run: Run, instance: int) -> str:

@@ -14,6 +14,7 @@ def resume(tick: Tick) -> None:
     tick.timers.clear()
     tick.audits.clear()
     tick.posted.clear()
+    tick.archived.clear()
     tick.state.agenda.clear()
     tick.state.outbox_news = True
     for run in tick.state.runs.values():

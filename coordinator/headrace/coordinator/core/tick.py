@@ -47,6 +47,8 @@ class Tick:
         self.outgoing: list[Outgoing] = []
         self.posted: set[str] = set()
         """Outbox messages that were handed out by this owner."""
+        self.archived: dict[str, Run] = {}
+        """Finished runs that the archive has, and whose end somebody has not heard of."""
         self.overgrown: list[Run] = []
         """Runs that have reached their limit of events: they are to fail."""
         self.copying: Capture | None = None

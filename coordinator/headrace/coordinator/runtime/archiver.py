@@ -15,7 +15,7 @@ from headrace.coordinator.core import Machine, Run
 from headrace.coordinator.core import status as states
 from headrace.coordinator.runtime.watch import Watch
 from headrace.errors import HeadraceError
-from headrace.events import RunEvicted, SegmentArchived, decode_chunk
+from headrace.events import SegmentArchived, decode_chunk
 from headrace.messages import subjects
 
 log = logging.getLogger(__name__)
@@ -126,12 +126,8 @@ class Archiver:
         self._watch.archived(len(batch))
 
         def evict(machine: Machine) -> None:
-            live = machine.state.runs
             for run in batch:
-                if live.get(run.key) is run:
-                    machine.emit_shard(
-                        RunEvicted(run.key, run.fingerprint, run.state, run.not_after_ms)
-                    )
+                machine.evict(run)
 
         post(evict)
 

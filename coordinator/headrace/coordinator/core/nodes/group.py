@@ -8,6 +8,7 @@ from headrace.coordinator.core import status
 from headrace.coordinator.core.contexts import Contexts, called_inputs, functions
 from headrace.coordinator.core.deferral import plain
 from headrace.coordinator.core.facts import Facts
+from headrace.coordinator.core.nodes import sagas
 from headrace.coordinator.core.nodes.container import Container, start_container
 from headrace.coordinator.core.nodes.failing import fail_node
 from headrace.coordinator.core.nodes.fields import concurrency
@@ -70,6 +71,10 @@ class GroupKind(Container):
             text = f"compensating, {left} more steps are to be undone"
             if saga.retry:
                 text += ", then it begins anew"
+            children = sagas.stopping(run, instance)
+            if children and run.family is not None:
+                names = ", ".join(run.family.children[at] for at in children)
+                text += f"; waits for the end of child run {names}"
             return WaitReason(
                 path=run.path(instance), state="COMPENSATING", owner="coordinator", reason=text
             )

@@ -1,8 +1,8 @@
 """Compensation: a group that has failed undoes what completed in it, then ends or begins anew.
 
 One compensation after the other, the last completed step first (H. Garcia-Molina, K. Salem,
-"Sagas", 1987). It begins when nothing below the group runs any more. No cancel stops it but the
-second.
+"Sagas", 1987). It begins when nothing below the group runs any more, no child run either. No cancel
+stops it but the second.
 """
 
 from __future__ import annotations
@@ -102,6 +102,8 @@ def proceed(tick: Tick, run: Run, group: int) -> bool:
         return False
     if any(run.is_below(step, group) for step in run.tokens):
         return False
+    if not saga.stopped and stopping(run, group):
+        return False
     if not saga.stopped:
         step = next((step for step in reversed(run.undo) if run.is_below(step, group)), -1)
         if step >= 0:
@@ -121,6 +123,13 @@ def proceed(tick: Tick, run: Run, group: int) -> bool:
             tick.timers.push(run.due[above], run.key, above)
         above = run.parent(above)
     return True
+
+
+def stopping(run: Run, group: int) -> list[int]:
+    """Return the subworkflows below *group* whose child was cancelled and has not ended."""
+    if run.family is None:
+        return []
+    return [at for at in run.family.stopping.values() if run.is_below(at, group)]
 
 
 def _next_deadline_ms(tick: Tick, run: Run, group: int) -> int:

@@ -56,7 +56,8 @@ def _signal(tick: Tick, namespace: str, request: SignalRun) -> Reply:
 
 def _cancel(tick: Tick, namespace: str, request: CancelRun) -> Reply:
     def apply(run: Run) -> Refusal | None:
-        if run.cancelling and run.doomed.issuperset(run.tokens):
+        undoing = any(not saga.stopped for saga in run.sagas.values())
+        if run.cancelling and not undoing and run.doomed.issuperset(run.tokens):
             seen(tick, request)
             return None
         reason = request.reason or "cancelled by request"
