@@ -270,8 +270,8 @@ def test_a_fault_of_ours_blocks_the_run_that_met_it(
             original: Any = advance.is_wanted
             patch.setattr(advance, "is_wanted", broken)
         else:
-            original = evolve._EVOLVE[StepCompleted]
-            patch.setitem(evolve._EVOLVE, StepCompleted, broken)
+            original = evolve.EVOLVE[StepCompleted]
+            patch.setitem(evolve.EVOLVE, StepCompleted, broken)
         machine = kit.machine
         machine.begin(kit.now_ms)
         machine.results(_batch(results))

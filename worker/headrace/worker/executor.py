@@ -321,7 +321,7 @@ class Executor:
         try:
             await self._tidy(context)
             if isinstance(error, HandlerError) and error.output:
-                output = self._masked(context, encode_value(error.output))
+                output = self._masker_of(context).packed(encode_value(error.output))
                 output = await self._payloads.outgoing(assignment.task.run, output)
         except (HandlerError, HeadraceError) as trouble:
             # The failure itself is what matters; its by-products are not worth losing it.
@@ -381,13 +381,10 @@ class Executor:
         """Return the masked output; None when the attempt has been ended as failed instead."""
         try:
             output = encode_value(value)
-            return output if output is EMPTY_MAP else self._masked(context, output)
+            return output if output is EMPTY_MAP else self._masker_of(context).packed(output)
         except HandlerError as error:
             self._end_badly(assignment, context, error)
             return None
-
-    def _masked(self, context: Context, output: bytes) -> bytes:
-        return self._masker_of(context).packed(output)
 
     def _masker_of(self, context: Context) -> Masker:
         """Return what the attempt must not show: a step may read a secret from anywhere."""

@@ -28,9 +28,10 @@ class HiddenValues:
             # What was known is hidden; who needs a secret is told by the step that asks for it.
             log.warning("secrets cannot be read", extra={"error": error.message})
             return self._masker
-        if values is not self._seen:
-            masker = self._masker.copy()
-            if not all([masker.add(value) for value in values.values()]):
-                log.error("too many secrets: some are not hidden", extra={"secrets": len(values)})
-            self._seen, self._masker = values, masker
-        return self._masker
+        if values is self._seen:
+            return self._masker
+        masker = self._masker.copy()
+        if not all([masker.add(value) for value in values.values()]):
+            log.error("too many secrets: some are not hidden", extra={"secrets": len(values)})
+        self._seen, self._masker = values, masker
+        return masker

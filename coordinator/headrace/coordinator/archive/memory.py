@@ -131,14 +131,21 @@ class MemoryArchive:
 
     def _drop(self, count: int) -> None:
         """Forget the *count* runs that finished first."""
+        if not count:
+            return
+        namespaces = set()
         for _, namespace, run in self._finished[:count]:
-            one = self._runs.pop((namespace, run))
+            del self._runs[namespace, run]
             self._segments.pop((namespace, run), None)
-            order = self._order[namespace]
-            del order[bisect_left(order, Place(one.created_ms, run))]
-            if not order:
-                del self._order[namespace]
+            namespaces.add(namespace)
         del self._finished[:count]
+        for namespace in namespaces:
+            # At once: one by one, each would move all that are younger.
+            left = [p for p in self._order[namespace] if (namespace, p.run) in self._runs]
+            if left:
+                self._order[namespace] = left
+            else:
+                del self._order[namespace]
 
     def _check_open(self) -> None:
         if self._closed:

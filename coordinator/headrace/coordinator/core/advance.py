@@ -46,16 +46,17 @@ def _enable(tick: Tick, run: Run, instance: int) -> None:
     value = run.status[instance]
     if run.state != status.RUNNING or run.waiting[instance] or not run.may_begin(instance):
         return
-    node, _, _ = run.locate(instance)
-    if value == status.WAITING and run.program.kind[node] == kinds.TASK:
+    program = run.program
+    node = instance if instance < program.size else run.locate(instance)[0]
+    if value == status.WAITING and program.kind[node] == kinds.TASK:
         if run.is_ready(instance, tick.state.now_ms):
             # Its retry is due; it was queued for a worker that is not its job's any more.
             push_ready(tick, run, instance, node)
         return
     if value != status.PENDING:
         return
-    parent = run.parent(instance)
-    if parent >= 0 and run.program.kind[run.locate(parent)[0]] == kinds.CHOICE:
+    parent = program.parent[node]
+    if parent >= 0 and program.kind[parent] == kinds.CHOICE:
         # It was chosen when the choice began.
         _begin(tick, run, instance, node)
         return
@@ -70,8 +71,8 @@ def _enable(tick: Tick, run: Run, instance: int) -> None:
         tick.emit(run, StepCancelled(instance, run.attempt[instance], "", run.cancel_reason))
     else:
         reason = "needs" if run.taint[instance] & 3 else "condition"
-        if node in run.program.rule:
-            reason = "condition" if rule_holds(run, instance, run.program.rule[node]) else "rule"
+        if node in program.rule:
+            reason = "condition" if rule_holds(run, instance, program.rule[node]) else "rule"
         tick.emit(run, StepSkipped(instance, reason))
 
 
@@ -91,6 +92,6 @@ def _settle(tick: Tick, run: Run, container: int) -> None:
     if run.status[container] == status.RUNNING:
         kind = run.program.kind[run.locate(container)[0]]
         KINDS[kind].child_ended(tick, run, container)
-        if container:
-            return
+        # If that was the root's end, the agenda has it again.
+        return
     end_run(tick, run)

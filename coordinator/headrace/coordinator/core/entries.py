@@ -57,7 +57,9 @@ def split(
         parts[-1].before.append(stored)
         size += length
     for run, first, events in chunks:
-        for data in _encoded(run.key, first, now_ms, events, bytes_max):
+        whole = encode_chunk(run.key, first, now_ms, events)
+        small = len(whole) <= bytes_max or len(events) == 1
+        for data in (whole,) if small else _halved(run.key, first, now_ms, events, bytes_max):
             if size and size + len(data) > bytes_max:
                 parts.append(Part([], [], []))
                 size = 0
@@ -71,18 +73,19 @@ def split(
     return parts
 
 
-def _encoded(
+def _halved(
     run: str, first: int, now_ms: int, events: list[RunEvent], bytes_max: int
 ) -> list[bytes]:
-    """Return a run's events as one chunk, or as several that fit into parts."""
-    data = encode_chunk(run, first, now_ms, events)
-    if len(data) <= bytes_max or len(events) == 1:
-        return [data]
+    """Return a run's events as several chunks that fit into parts."""
     half = len(events) // 2
-    return [
-        *_encoded(run, first, now_ms, events[:half], bytes_max),
-        *_encoded(run, first + half, now_ms, events[half:], bytes_max),
-    ]
+    chunks: list[bytes] = []
+    for number, some in ((first, events[:half]), (first + half, events[half:])):
+        data = encode_chunk(run, number, now_ms, some)
+        if len(data) <= bytes_max or len(some) == 1:
+            chunks.append(data)
+        else:
+            chunks.extend(_halved(run, number, now_ms, some, bytes_max))
+    return chunks
 
 
 def chain(state: ShardState, parts: list[Part], *, batch_id: str, epoch: int) -> list[bytes]:

@@ -7,7 +7,7 @@ what became enabled, so that deciding costs what changed, not what there is.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from headrace.coordinator.core import evolve_children as children
 from headrace.coordinator.core import evolve_nodes as nodes
@@ -59,10 +59,10 @@ from headrace.events import (
 def evolve(state: ShardState, run: Run, event: RunEvent) -> None:
     """Apply *event* to *run* in place, and to what the shard derives from it."""
     run.events += 1
-    _EVOLVE[type(event)](state, run, event)
+    EVOLVE[type(event)](state, run, event)
 
 
-_EVOLVE: dict[type, Callable[[ShardState, Run, Any], None]] = {
+EVOLVE: Final[dict[type, Callable[[ShardState, Run, Any], None]]] = {
     RunCreated: runs.run_created,
     RunStarted: runs.run_started,
     StepScheduled: steps.scheduled,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from headrace.coordinator.core import status
 from headrace.coordinator.core.state import EMPTY_MAP, Run, ShardState
 from headrace.coordinator.core.surroundings import (
@@ -46,17 +44,13 @@ def scheduled(state: ShardState, run: Run, event: StepScheduled) -> None:
         state.token_last = event.token
     if run.due:
         run.due.pop(step, None)
-    if step not in run.first_ms and _wants_first(run, step):
+    timed = run.program.timed
+    if timed and step not in run.first_ms and run.locate(step)[0] in timed:
         run.first_ms[step] = state.now_ms
     if run.jobs:
         job = run.jobs.get(run.job_of(step))
         if job is not None and not job.worker:
             job.first = step
-
-
-def _wants_first(run: Run, step: int) -> bool:
-    node: Any = run.program.nodes[run.locate(step)[0]]
-    return bool(node.timeout_ms or (node.retry is not None and node.retry.max_elapsed_ms))
 
 
 def completed(state: ShardState, run: Run, event: StepCompleted) -> None:

@@ -90,6 +90,7 @@ class Program:
         "size",
         "status_template",
         "subplans",
+        "timed",
         "undoes",
         "waiting_template",
     )
@@ -135,6 +136,13 @@ class Program:
             node.on_failure is not None and node.on_failure.action == "compensate-and-retry"
             for node in nodes
         )
+        self.timed = frozenset(
+            index
+            for index, node in enumerate(nodes)
+            if isinstance(node, Task)
+            and (node.timeout_ms or (node.retry is not None and node.retry.max_elapsed_ms))
+        )
+        """Tasks whose time is counted from their first attempt on."""
         self.job = self._jobs()
         self.policies = self._policies()
         """Node -> (what follows when it fails for good, the group that `compensate` is about)."""

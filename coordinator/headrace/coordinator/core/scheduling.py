@@ -51,8 +51,9 @@ def schedule(tick: Tick, lane_name: str, credit: int, wire_lane: str) -> list[Wi
         run, step, _ = entry
         if not run.is_ready(step, now_ms):
             continue
-        node = run.program.nodes[run.locate(step)[0]]
-        assert isinstance(node, Task)
+        program = run.program
+        index = step if step < program.size else run.locate(step)[0]
+        node: Any = program.nodes[index]
         if run.jobs and not _lane_still_fits(tick, run, step, lane):
             continue
         if run.attempt[step] >= tick.limits.attempts:
@@ -61,7 +62,7 @@ def schedule(tick: Tick, lane_name: str, credit: int, wire_lane: str) -> list[Wi
             continue
         attempt = run.attempt[step] + 1
         try:
-            inputs, options = _content(tick, run, step, node)
+            inputs, options = _content(tick, run, step, index, node)
         except HeadraceError as error:
             fail_node(tick, run, step, "expression", str(error))
             settle(tick)
@@ -93,9 +94,10 @@ def _lane_still_fits(tick: Tick, run: Run, step: int, lane: Lane) -> bool:
     return False
 
 
-def _content(tick: Tick, run: Run, step: int, node: Task) -> tuple[msgspec.Raw, TaskOptions | None]:
-    """Return (inputs as msgpack, options) of a task."""
-    index, _, _ = run.locate(step)
+def _content(
+    tick: Tick, run: Run, step: int, index: int, node: Task
+) -> tuple[msgspec.Raw, TaskOptions | None]:
+    """Return (inputs as msgpack, options) of a task, the node at *index*."""
     program = run.program
     raw, options = program.raw_inputs[index], program.options[index]
     if raw is not None and options is not None:

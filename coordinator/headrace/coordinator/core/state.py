@@ -286,10 +286,11 @@ class Run:
 
     def path(self, instance: int) -> str:
         """Return the stable path of *instance*: ``build[linux]/test``; "" for the root."""
+        if instance < self.program.size:
+            return self.program.path[instance]
         node, _, scope = self.locate(instance)
+        assert scope is not None
         below = self.program.path[node]
-        if scope is None:
-            return below
         head = f"{self.path(scope.loop)}[{scope.label}]"
         return f"{head}/{below}" if below else head
 
@@ -305,7 +306,8 @@ class Run:
             # It was called for, whatever has become of the container.
             return True
         if instance < self.program.size:
-            return self.is_open(self.program.parent[instance])
+            above = self.program.parent[instance]
+            return above < 0 or self.status[above] == status.RUNNING or above in self.detached
         node, shift, scope = self.locate(instance)
         if scope is None or node != scope.body:
             return self.is_open(self.program.parent[node] + shift)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from headrace.coordinator.core import shard_events
 from headrace.coordinator.core.capture import Capture
 from headrace.coordinator.core.commands import Order, Outgoing
-from headrace.coordinator.core.evolve import evolve
+from headrace.coordinator.core.evolve import EVOLVE
 from headrace.coordinator.core.fold import WHILE_QUARANTINED
 from headrace.coordinator.core.limits import Limits
 from headrace.coordinator.core.ready import Audits, ReadyQueue, Timers
@@ -103,7 +103,9 @@ class Tick:
         else:
             chunk[2].append(event)
         try:
-            evolve(self.state, run, event)
+            # `evolve`, without the call: this is done for every event.
+            run.events += 1
+            EVOLVE[type(event)](self.state, run, event)
         except Exception as error:
             # Followers fail at the very same place, with the same state; then all hear why.
             run.events = self._chunks[run.key][1] + len(self._chunks[run.key][2]) - 1

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from headrace.coordinator.archive.store import Archive, ArchivedRun, RunSummary, Segment
 from headrace.coordinator.core import Machine, Run
@@ -69,11 +69,14 @@ class Archiver:
         self._ended.append(run)
         self._wake.set()
 
-    def look_at(self, run: Run) -> None:
-        """A live run has new events: is its history long?"""
-        if run.history_bytes > SEGMENT_BYTES and not states.is_final(run.state):
+    def look_at(self, runs: Mapping[str, Run], touched: Iterable[str]) -> None:
+        """The *touched* of the live *runs* have new events: is the history of one long?"""
+        for key in touched:
+            run = runs.get(key)
+            if run is None or run.history_bytes <= SEGMENT_BYTES or states.is_final(run.state):
+                continue
             # Counted now, right behind an append: later the state may be ahead of the log.
-            self._long[run.key] = (run, run.history_first, len(run.history) - 1)
+            self._long[key] = (run, run.history_first, len(run.history) - 1)
             self._wake.set()
 
     async def run(self, post: Post) -> None:
@@ -206,7 +209,7 @@ class Archiver:
 
 def pack(chunks: Sequence[bytes]) -> bytes:
     """Return chunks as one segment's data: lengths (4 bytes, little-endian) and bytes."""
-    return b"".join(len(chunk).to_bytes(4, "little") + chunk for chunk in chunks)
+    return b"".join([len(chunk).to_bytes(4, "little") + chunk for chunk in chunks])
 
 
 def unpack(data: bytes) -> list[bytes]:

@@ -39,6 +39,7 @@ from headrace.messages import (
     SubmitRun,
     encode,
 )
+from headrace.telemetry import Clock
 
 START_BY_MS = 30_000
 NO_ROOM = Refusal("unavailable", "the log is full; it is being made smaller", 1_000)
@@ -148,9 +149,9 @@ class Intake:
         for respond, arguments in self._replies:
             respond(*arguments)
 
-    def end(self, machine: Machine, now_ms: int) -> None:
+    def end(self, machine: Machine, clock: Clock) -> None:
         """End the tick: tell those who wait for it, or have waited long enough."""
         for callback in self.logged:
             callback()
         if self._answers.waiting:
-            self._answers.time_out(machine, now_ms)
+            self._answers.time_out(machine, clock.now_ms())

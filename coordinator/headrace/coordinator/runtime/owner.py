@@ -270,16 +270,16 @@ class Owner:
                 await self._tick_without_room(machine)
                 continue
             if not self._wake.is_set:
-                await self._something_to_do(machine)
+                due_ms = machine.timers.next_ms()
+                if due_ms:
+                    await self._something_to_do(due_ms)
+                else:
+                    await self._wake.wait()
             self._wake.clear()
             await self._tick(machine)
 
-    async def _something_to_do(self, machine: Machine) -> None:
-        """Wait for the inbox or the next timer."""
-        due_ms = machine.timers.next_ms()
-        if not due_ms:
-            await self._wake.wait()
-            return
+    async def _something_to_do(self, due_ms: int) -> None:
+        """Wait for the inbox, or the next timer, which is due at *due_ms*."""
         left_s = (due_ms - self._clock.now_ms()) / 1_000
         if left_s <= 0:
             return
@@ -319,7 +319,7 @@ class Owner:
             self._act(machine, effects)
             if self._observe is not None:
                 self._observe(effects, len(items), self._clock.monotonic() - started)
-        intake.end(machine, self._clock.now_ms())
+        intake.end(machine, self._clock)
 
     async def _tick_without_room(self, machine: Machine) -> None:
         """A tick while the log is full: answer questions, and log nothing but what makes room."""
@@ -333,7 +333,7 @@ class Owner:
         elif intake.asserts and not await self._still_ours(items):
             intake.unsay()
         intake.answer()
-        intake.end(machine, self._clock.now_ms())
+        intake.end(machine, self._clock)
 
     def _begin(self, machine: Machine) -> None:
         for copy in self._keeper.copies:
@@ -394,11 +394,7 @@ class Owner:
         for run in effects.ended:
             self._archiver.add(run)
             self._answers.ended(run)
-        runs = machine.state.runs
-        for key in effects.touched:
-            run_now = runs.get(key)
-            if run_now is not None:
-                self._archiver.look_at(run_now)
+        self._archiver.look_at(machine.state.runs, effects.touched)
         self._snapshots.count(len(effects.touched))
 
     def _outbox_logged(self, message: str) -> None:

@@ -46,7 +46,7 @@ class Writer:
         watched = self._watch.active
         counts, failed = machine.census() if watched else ({}, [])
         sizes: list[int] = []
-        began = self._clock.monotonic()
+        began = self._clock.monotonic() if watched else 0.0
         for entry in machine.finish(batch_id=self._new_id(), epoch=self._log.epoch):
             position = self._log.append_now(entry) or await self._append_one(state, entry)
             state.batch_position = position

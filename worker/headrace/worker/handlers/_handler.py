@@ -123,7 +123,8 @@ def encode_output(value: Any) -> bytes:
     if value is None:
         return EMPTY_MAP
     if type(value) is msgspec.Raw:
-        return bytes(value)
+        data = bytes(value)
+        return EMPTY_MAP if data == EMPTY_MAP else data
     try:
         data = msgspec.msgpack.encode(value)
         if not _is_map(data):

@@ -62,13 +62,14 @@ def _unfit(
 ) -> Refusal | None:
     """Return which limit a submit passes, if any."""
     limits = tick.limits
-    if not all(_is_map(value) for value in request.carried.values()):
+    carried = request.carried
+    if carried and not all(map(_is_map, carried.values())):
         return Refusal("invalid-request", "carried results are maps in msgpack")
     if nodes > limits.nodes:
         return over("workflow", nodes, limits.nodes, "nodes")
     if len(data) > limits.input_bytes:
         return over("input", len(data), limits.input_bytes)
-    size = len(data) + sum(map(len, request.carried.values()))
+    size = len(data) + sum(map(len, carried.values()))
     if size > limits.request_bytes:
         return over("input with the carried results", size, limits.request_bytes)
     return _unfit_labels(tick, labels) if labels else None
