@@ -8,6 +8,9 @@ moves from a shard to the archive between two pages is neither lost nor shown tw
 Nor is one that moves *while* a page is put together. A run is in the archive before it leaves its
 shard, so the archive is always asked last: whatever a shard did not show any more, it has. When a
 shard's next page is read in the middle of the work, the archive's page in hand is read again.
+
+A source's page may be short, or empty, and still have a cursor: of a filter that few runs pass, it
+looks at so many runs an answer. It is asked on until it has one to show.
 """
 
 from __future__ import annotations
@@ -19,11 +22,13 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 
-from headrace.errors import InvalidRequest
+from headrace.errors import InvalidRequest, Unavailable
 from headrace.messages import RunPage, RunView
 
 ROUNDS_MAX = 1_000
-"""Pages read from one source for one page of the result; ends a source that repeats itself."""
+"""Pages read from one source to find its next run; then the list is short, and has a cursor."""
+_NEWEST = (2**62, "")
+"""Before all runs."""
 
 Fetch = Callable[[str, str], Awaitable[RunPage]]
 """(source, cursor) -> a page."""
@@ -73,11 +78,11 @@ class _Source:
             assert self._next is not None
             self._start = self._next
             page = await fetch(self.name, self._start)
+            if page.cursor and page.cursor == self._start:
+                raise Unavailable(f"{self.name} answers with the same page for ever")
             fresh = [run for run in page.runs if after is None or _key(run) < after]
             self._runs = fresh[::-1]
             self._next = page.cursor or None
-        if not self._runs:
-            self._next = None
 
     def forget(self) -> None:
         """Read the page in hand again when it is next needed."""
@@ -125,6 +130,9 @@ async def merge_pages(
     runs: list[RunView] = []
     while True:
         await _fill(opened, closed, fetch, after)
+        if any(source.empty for source in sources):
+            # Long looked for, and not found yet: nothing older may be shown before it.
+            break
         ready = [source for source in sources if source.head is not None]
         if len(runs) >= limit:
             # Some source may show the last run once more.
@@ -138,10 +146,10 @@ async def merge_pages(
         elif run.finished_ms:
             runs[-1] = run
         after = _key(run)
-    if not runs or not any(source.more for source in sources):
+    if not any(source.more for source in sources):
         return RunPage(runs=runs)
     next_places = {source.name: source.cursor for source in sources if source.cursor}
-    return RunPage(runs=runs, cursor=encode_cursor(runs[-1].created_ms, runs[-1].id, next_places))
+    return RunPage(runs=runs, cursor=encode_cursor(*(after or _NEWEST), next_places))
 
 
 async def _fill(

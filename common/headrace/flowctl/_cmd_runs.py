@@ -82,7 +82,8 @@ def list_runs(
         names=[run.id for run in page.runs],
     )
     if not page.runs:
-        note("no runs" if not cursor else "no more runs")
+        found = "no more runs" if cursor else "no runs"
+        note(f"{found} so far" if page.cursor else found)
     if page.cursor:
         note(f"there are more: --cursor {page.cursor}")
 

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from headrace.client import _pages
 from headrace.client._pages import decode_cursor, merge_pages
-from headrace.errors import InvalidRequest, Unreachable
+from headrace.errors import InvalidRequest, Unavailable, Unreachable
 from headrace.messages import RunPage, RunView
 
 
@@ -47,7 +48,6 @@ def read_all(sources, limit, between=lambda page: None):
             cursor = page.cursor
             if not cursor:
                 return pages
-            assert page.runs
             between(len(pages))
 
     return asyncio.run(read())
@@ -66,6 +66,48 @@ def test_pages_show_every_run_once_newest_first(placed, size, limit):
     expected = sorted((r for s in runs.values() for r in s), key=lambda r: (r.created_ms, r.id))
     assert [name for page in pages for name in page] == [r.id for r in reversed(expected)]
     assert all(len(page) == limit for page in pages[:-1])
+    assert len(pages) == 1 or pages[-1]
+
+
+class Choosy(Sources):
+    """Sources with a filter, that look at *size* runs an answer, however few of them pass."""
+
+    def __init__(self, runs, size, wanted):
+        super().__init__(runs, size)
+        self.wanted = wanted
+
+    async def fetch(self, source, cursor):
+        page = await super().fetch(source, cursor)
+        return RunPage(runs=[r for r in page.runs if r.id in self.wanted], cursor=page.cursor)
+
+
+@given(
+    placed=st.lists(st.tuples(st.integers(1, 6), st.integers(0, 2)), max_size=25),
+    wanted=st.sets(st.integers(0, 24), max_size=8),
+    size=st.integers(1, 3),
+    limit=st.integers(1, 7),
+    patience=st.sampled_from([1, 2, 1_000]),
+)
+def test_short_and_empty_pages_are_gone_through(placed, wanted, size, limit, patience):
+    runs = {str(source): [] for source in range(3)}
+    for number, (created, source) in enumerate(placed):
+        runs[str(source)].append(run(created, f"r{number:02}"))
+    sources = Choosy(runs, size, {f"r{number:02}" for number in wanted})
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(_pages, "ROUNDS_MAX", patience)
+        pages = read_all(sources, limit)
+    expected = sorted((r for s in runs.values() for r in s), key=lambda r: (r.created_ms, r.id))
+    shown = [r.id for r in reversed(expected) if r.id in sources.wanted]
+    assert [name for page in pages for name in page] == shown
+    assert patience < 1_000 or all(len(page) == limit for page in pages[:-1])
+
+
+async def test_a_source_that_repeats_itself_is_an_error():
+    async def fetch(source, cursor):
+        return RunPage(runs=[], cursor="1:a")
+
+    with pytest.raises(Unavailable, match="same page"):
+        await merge_pages(["1"], [], fetch, limit=5)
 
 
 @given(

@@ -100,6 +100,7 @@ def key_of(run: Run) -> tuple[str, int, int]:
 def enter(tick: Tick, run: Run, created: RunCreated) -> None:
     """Put a new run into the state, by the event that says how, and arm its timer."""
     tick.state.runs[run.key] = run
+    tick.listing.fresh.append(run.key)
     tick.emit(run, created)
     if run.due:
         tick.timers.push(run.due[0], run.key, 0)

@@ -71,7 +71,9 @@ class Machine(Tick):
         logged = entries.chain(state, parts, batch_id=batch_id, epoch=epoch)
         self._chunks = {}
         self._before, self._after = [], []
-        self._evicted.clear()
+        if self._evicted:
+            self.listing.evicted(len(self._evicted))
+            self._evicted.clear()
         return logged
 
     def touched(self) -> list[str]:
@@ -93,6 +95,8 @@ class Machine(Tick):
     def effects(self, tasks: dict[str, list[Task]], touched: list[str]) -> TickEffects:
         """Take what the tick wants done; call it after `finish`."""
         taken = TickEffects(tasks, self.orders, self.outgoing, self.ended, touched)
+        if self.ended:
+            self.listing.ended(self.ended)
         self.orders, self.outgoing, self.ended = [], [], []
         return taken
 

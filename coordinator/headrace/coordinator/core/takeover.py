@@ -13,6 +13,7 @@ def resume(tick: Tick) -> None:
     tick.ready.clear()
     tick.timers.clear()
     tick.audits.clear()
+    tick.listing.rebuild()
     tick.posted.clear()
     tick.archived.clear()
     tick.state.agenda.clear()

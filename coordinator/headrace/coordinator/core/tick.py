@@ -15,6 +15,7 @@ from headrace.coordinator.core.commands import Order, Outgoing
 from headrace.coordinator.core.evolve import EVOLVE
 from headrace.coordinator.core.fold import WHILE_QUARANTINED
 from headrace.coordinator.core.limits import Limits
+from headrace.coordinator.core.listing import Listing
 from headrace.coordinator.core.ready import Audits, ReadyQueue, Timers
 from headrace.coordinator.core.state import Run, ShardState
 from headrace.events import PlanStored, RunEvent, RunEvicted, RunQuarantined, ShardEvent
@@ -41,6 +42,7 @@ class Tick:
         self.ready = ReadyQueue()
         self.timers = Timers()
         self.audits = Audits()
+        self.listing = Listing(state.runs)
         # Effects.
         self.ended: list[Run] = []
         self.orders: list[Order] = []
@@ -74,6 +76,8 @@ class Tick:
         if now_ms > state.now_ms:
             state.now_ms = now_ms
         self._opened = False
+        if self.listing.due:
+            self.listing.order_fresh()
 
     @property
     def dirty(self) -> bool:

@@ -11,6 +11,7 @@ from headrace.coordinator.core import program as kinds
 from headrace.coordinator.core import status
 from headrace.coordinator.core.commands import Refusal
 from headrace.coordinator.core.contexts import Contexts, functions
+from headrace.coordinator.core.listing import Listing, Place
 from headrace.coordinator.core.nodes import KINDS
 from headrace.coordinator.core.outcomes import conclusion, outcome
 from headrace.coordinator.core.since import Times, times_of
@@ -27,6 +28,10 @@ from headrace.plan import Node, Task, is_expression
 _decode = msgspec.msgpack.Decoder().decode
 
 LIST_MAX = 1_000
+"""Runs of a page."""
+SCANNED_MAX = 2_000
+"""Entries that the making of a page looks at: some 2 ms of the owner's loop."""
+ENDED = frozenset(("COMPLETED", "FAILED", "CANCELLED"))
 
 
 class Later(NamedTuple):
@@ -57,11 +62,15 @@ def conditions(run: Run) -> list[str]:
         found.append("BLOCKED")
     if run.paused:
         found.append("PAUSED")
-    if run.state == status.PENDING or (
-        not run.active and (run.held or status.WAITING in run.status)
-    ):
+    if _waits(run):
         found.append("WAITING")
     return found
+
+
+def _waits(run: Run) -> bool:
+    return run.state == status.PENDING or (
+        not run.active and (bool(run.held) or status.WAITING in run.status)
+    )
 
 
 def run_view(
@@ -193,40 +202,78 @@ def _shown_state(run: Run, instance: int, holders: Mapping[tuple[str, int], str]
 # --- lists -------------------------------------------------------------------------------------
 
 
-def matches(run: Run, query: ListRuns) -> bool:
-    """Tell whether an open run passes the filters of *query*."""
-    if query.workflow and run.workflow != query.workflow:
-        return False
-    if query.since_ms and run.created_ms < query.since_ms:
-        return False
-    if query.states:
-        shown = {status.NAMES[run.state], *conditions(run)}
-        if not shown.intersection(state.upper() for state in query.states):
+class Filter:
+    """What a run must be to be listed; made once an answer, asked for each run."""
+
+    def __init__(self, query: ListRuns) -> None:
+        self.states = frozenset(map(str.upper, query.states))
+        self._numbers = frozenset(n for n, name in enumerate(status.NAMES) if name in self.states)
+        self._blocked, self._paused = "BLOCKED" in self.states, "PAUSED" in self.states
+        self._waiting = "WAITING" in self.states
+        self._workflow = query.workflow
+        self._labels = list(query.labels.items())
+
+    def passes(self, run: Run) -> bool:
+        """Tell whether an open run is wanted."""
+        if self._workflow and run.workflow != self._workflow:
             return False
-    return all(run.labels.get(key) == value for key, value in query.labels.items())
+        for key, value in self._labels:
+            if run.labels.get(key) != value:
+                return False
+        return not self.states or run.state in self._numbers or self._has_condition(run)
+
+    def _has_condition(self, run: Run) -> bool:
+        """As `conditions`, but only what was asked for."""
+        if status.is_final(run.state):
+            return False
+        return (
+            (self._paused and run.paused)
+            or (self._blocked and bool(run.quarantined))
+            or (self._waiting and _waits(run))
+        )
 
 
-def list_runs(state: ShardState, namespace: str, query: ListRuns) -> RunPage | Refusal:
-    """Return open runs, newest first by (created, id); the cursor is the last one's place."""
+def list_runs(
+    state: ShardState, listing: Listing, namespace: str, query: ListRuns
+) -> RunPage | Refusal:
+    """Return open runs, newest first by (created, id); the cursor is the last place looked at.
+
+    So a page may be short, or empty, and still have a cursor: no answer looks at more than
+    `SCANNED_MAX` runs, however few of them pass the filters.
+    """
     try:
-        before = parse_cursor(query.cursor)
+        cursor = parse_cursor(query.cursor)
     except InvalidRequest as error:
         return Refusal.of(error)
+    before = (cursor[0], f"{namespace}/{cursor[1]}") if cursor is not None else None
     limit = max(1, min(query.limit, LIST_MAX))
-    prefix = f"{namespace}/"
-    found = [
-        (run.created_ms, run.key)
-        for run in state.runs.values()
-        if run.key.startswith(prefix) and matches(run, query)
-    ]
-    if before is not None:
-        last_ms, last_id = before
-        last = (last_ms, prefix + last_id)
-        found = [place for place in found if place < last]
-    found.sort(reverse=True)
-    page = [run_view(state.runs[key], steps=False, shard=state.shard) for _, key in found[:limit]]
-    cursor = f"{page[-1].created_ms}:{page[-1].id}" if len(found) > limit else ""
-    return RunPage(runs=page, cursor=cursor)
+    wanted = Filter(query)
+    places: Iterable[Place]
+    if wanted.states and wanted.states <= ENDED and listing.ended_count <= SCANNED_MAX:
+        # The few that wait for the archive need not be looked for among all.
+        places = listing.all_ended(namespace, before)
+    else:
+        places = listing.walk(namespace, before)
+    page: list[Run] = []
+    last = 0, ""
+    for scanned, place in enumerate(places):
+        if place[0] < query.since_ms:
+            break
+        if scanned == SCANNED_MAX:
+            return _page(page, last, state.shard)
+        run = listing.run_at(place)
+        if run is not None and wanted.passes(run):
+            if len(page) == limit:
+                return _page(page, (page[-1].created_ms, page[-1].key), state.shard)
+            page.append(run)
+        last = place
+    return _page(page, None, state.shard)
+
+
+def _page(runs: Iterable[Run], last: Place | None, shard: int) -> RunPage:
+    views = [run_view(run, steps=False, shard=shard) for run in runs]
+    cursor = "" if last is None else f"{last[0]}:{last[1].partition('/')[2]}"
+    return RunPage(runs=views, cursor=cursor)
 
 
 def parse_cursor(cursor: str) -> tuple[int, str] | None:

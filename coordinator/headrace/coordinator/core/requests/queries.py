@@ -38,7 +38,7 @@ def _has(tick: Tick, namespace: str, request: HasRuns) -> Reply:
 
 
 def _list(tick: Tick, namespace: str, request: ListRuns) -> Reply:
-    return views.list_runs(tick.state, namespace, request)
+    return views.list_runs(tick.state, tick.listing, namespace, request)
 
 
 HANDLERS: Final[dict[type, Handler]] = {

@@ -1,0 +1,164 @@
+"""The order in which a shard's open runs are listed. An index that a leader derives.
+
+Creation only appends a key to a list, and eviction only counts. What was appended is put in order
+once there is a block of it, or when somebody asks; entries of runs that are gone stay until the
+block that they are in is swept, so whoever takes an entry looks whether the run is still there.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping
+from operator import itemgetter
+
+from headrace.coordinator.core.state import Run
+from headrace.coordinator.core.status import is_final
+
+BLOCK = 1_000
+"""Entries of a block."""
+SWEPT_FACTOR = 2
+"""Entries looked at for each run that has gone, so that those of gone runs stay few."""
+
+Place = tuple[int, str]
+"""(created_ms, run key): where a run stands. Lists begin with the greatest."""
+_first = itemgetter(0)
+
+
+class Listing:
+    """The runs of one shard, by namespace, in blocks of places that ascend."""
+
+    def __init__(self, runs: Mapping[str, Run], *, block: int = BLOCK) -> None:
+        """Order *runs*, which others change; of each new one they append the key to `fresh`."""
+        self._runs, self._block = runs, block
+        self.rebuild()
+
+    def rebuild(self) -> None:
+        """Derive everything anew; the first to ask, or the next tick, puts it in order."""
+        self.fresh = list(self._runs)
+        """Keys of runs that are in no block yet; of a run that is gone again, perhaps."""
+        self._ended = [key for key, run in self._runs.items() if is_final(run.state)]
+        self._ended_max = 2 * len(self._ended) + self._block
+        self._blocks: dict[str, list[list[Place]]] = {}
+        self._namespaces: list[str] = []
+        """In the order in which they are swept."""
+        self._debt = 0
+        self._swept = 0
+        """Block of the first namespace that was swept last; 0: the newest one is next."""
+
+    # -- what changes ---------------------------------------------------------------------------
+
+    @property
+    def due(self) -> bool:
+        """Tell whether a block of new runs is to be put in order."""
+        return len(self.fresh) >= self._block
+
+    def order_fresh(self) -> None:
+        """Put new runs in order. Created time does not go back, so that is at the end."""
+        keys, self.fresh = self.fresh, []
+        found: dict[str, list[Place]] = {}
+        for key in keys:
+            run = self._runs.get(key)
+            if run is not None:
+                found.setdefault(key.partition("/")[0], []).append((run.created_ms, key))
+        for namespace, places in found.items():
+            blocks = self._blocks.get(namespace)
+            if blocks is None:
+                blocks = self._blocks[namespace] = []
+                self._namespaces.append(namespace)
+            places.sort()
+            first = places[0]
+            if blocks and len(blocks[-1]) < self._block:
+                places = blocks.pop() + places
+            while blocks and blocks[-1][-1] >= first:
+                places = blocks.pop() + places
+            places.sort()
+            blocks += [
+                places[start : start + self._block] for start in range(0, len(places), self._block)
+            ]
+
+    def ended(self, runs: Iterable[Run]) -> None:
+        """These have ended; they stay in the state until the archive has them."""
+        self._ended += [run.key for run in runs]
+
+    def evicted(self, count: int) -> None:
+        """So many have left the state; as much is swept as keeps the index in proportion."""
+        self._debt += count * SWEPT_FACTOR
+        while self._debt >= self._block:
+            self._debt -= self._block
+            self._sweep()
+        if len(self._ended) > self._ended_max:
+            self._ended = [key for key in self._ended if key in self._runs]
+            self._ended_max = 2 * len(self._ended) + self._block
+
+    def _sweep(self) -> None:
+        """Drop what is gone from one block, each in its turn, from the newest to the oldest."""
+        if not self._namespaces:
+            return
+        namespace = self._namespaces[0]
+        blocks = self._blocks[namespace]
+        at = min(self._swept, len(blocks)) - 1 if self._swept else len(blocks) - 1
+        get = self._runs.get
+        kept = [
+            place
+            for place in blocks[at]
+            if (run := get(place[1])) is not None and run.created_ms == place[0]
+        ]
+        after = blocks[at + 1] if at + 1 < len(blocks) else None
+        if after is not None and len(kept) + len(after) <= self._block:
+            blocks[at : at + 2] = [kept + after]
+        else:
+            blocks[at] = kept
+        if not blocks[at]:
+            del blocks[at]
+        self._swept = at
+        if not at:
+            del self._namespaces[0]
+            if blocks:
+                self._namespaces.append(namespace)
+            else:
+                del self._blocks[namespace]
+
+    # -- what is asked --------------------------------------------------------------------------
+
+    def run_at(self, place: Place) -> Run | None:
+        """Return the run of an entry; None: it is gone (another one may have its key)."""
+        run = self._runs.get(place[1])
+        return run if run is not None and run.created_ms == place[0] else None
+
+    def walk(self, namespace: str, before: Place | None = None) -> Iterator[Place]:
+        """Yield the entries behind *before*, newest first; of runs that are gone too."""
+        if self.fresh:
+            self.order_fresh()
+        blocks = self._blocks.get(namespace, [])
+        number = len(blocks)
+        if before is not None:
+            number = bisect_left(blocks, before, key=_first)
+        last = None
+        while number:
+            number -= 1
+            block = blocks[number]
+            end = len(block) if before is None else bisect_left(block, before)
+            for index in range(end - 1, -1, -1):
+                if block[index] != last:
+                    last = block[index]
+                    yield last
+
+    def all_ended(self, namespace: str, before: Place | None = None) -> list[Place]:
+        """Return the places of ended runs behind *before*, newest first."""
+        prefix = f"{namespace}/"
+        found = {
+            (run.created_ms, key)
+            for key in self._ended
+            if key.startswith(prefix) and (run := self._runs.get(key)) is not None
+        }
+        return sorted((p for p in found if before is None or p < before), reverse=True)
+
+    @property
+    def ended_count(self) -> int:
+        """How many entries `all_ended` looks at."""
+        return len(self._ended)
+
+    @property
+    def size(self) -> int:
+        """How many entries there are, those of runs that are gone included."""
+        return len(self.fresh) + sum(len(b) for blocks in self._blocks.values() for b in blocks)
