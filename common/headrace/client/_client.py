@@ -361,8 +361,7 @@ class Client:
         if raw is not None:
             return result_of(Explanation, raw)
         view = result_of(RunView, await self._lookup.in_archive(run, GetRun(run=run, steps=False)))
-        reason = f": {view.reason}" if view.reason else ""
-        return Explanation(run=run, state=view.state, summary=f"ended {view.state}{reason}")
+        return Explanation.of_ended(run, view.state, view.reason)
 
     async def plan(self, run: str) -> Plan:
         """Return the plan that a run is pinned to. Raises `NotFound`."""

@@ -180,7 +180,7 @@ def step_rows(
 ) -> tuple[list[str], list[list[str]]]:
     """Return the header and the rows of a run's steps."""
     header = ["STEP", "STATE", "ATTEMPT", "DURATION", "WORKER"]
-    header += ["USES", "NEEDS", "REASON"] if wide else ["REASON"]
+    header += ["NAME", "USES", "NEEDS", "REASON"] if wide else ["REASON"]
     rows: list[list[str]] = []
     for step in steps:
         row = [
@@ -191,7 +191,7 @@ def step_rows(
             step.worker,
         ]
         if wide:
-            row += [step.uses, ",".join(step.needs)]
+            row += [one_line(step.name, 60), step.uses, ",".join(step.needs)]
         rows.append(
             [*row, one_line(step.error or step.reason or (step.child and f"run {step.child}"))]
         )

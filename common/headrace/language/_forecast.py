@@ -145,13 +145,26 @@ class _Walk:
             node = self._nodes[child]
             # In a sequence the next step runs whatever was skipped before it.
             decision, reason = self._decide(node, {} if sequence else decided, place)
+            if node.dormant and decision != "skipped":
+                decision, reason = "depends", self._called_for(index, child)
             if isinstance(parent, Choice) and place.decision != "skipped":
                 decision, reason, chosen = _branch(decision, reason, chosen)
             decided[child] = decision
             needs = node.needs or ((before,) if sequence and before >= 0 else ())
+            if node.dormant:
+                needs = ()
+            else:
+                before = child
             after = [self._path(need, place) for need in needs]
-            before = child
             self._note(child, decision, reason, after, place)
+
+    def _called_for(self, parent: int, dormant: int) -> str:
+        """Return what would call for a node that nothing comes to by itself."""
+        for sibling in self._children[parent]:
+            node = self._nodes[sibling]
+            if isinstance(node, Task) and node.compensate == dormant:
+                return f"undoes '{node.name}', if that has completed and is compensated"
+        return "only if a failure or a cancel calls for it"
 
     def _path(self, index: int, place: _Place) -> str:
         name = self._nodes[index].name

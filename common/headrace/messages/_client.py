@@ -295,6 +295,12 @@ class Explanation(msgspec.Struct, kw_only=True, omit_defaults=True):
     summary: str
     reasons: list[WaitReason] = []
 
+    @classmethod
+    def of_ended(cls, run: str, state: str, reason: str) -> Explanation:
+        """Return that of a run which waits for nothing any more."""
+        why = f"; {reason}" if reason else ""
+        return cls(run=run, state=state, summary=f"it has ended, and waits for nothing{why}")
+
 
 class RunPage(msgspec.Struct, kw_only=True, omit_defaults=True):
     """A page of runs, newest first; `cursor` empty: the last one."""

@@ -135,7 +135,7 @@ def test_an_ended_run_says_how() -> None:
     kit = Kit()
     kit.start(plan(task("a")))
     kit.fail("a")
-    assert kit.explain().summary == "run r has ended: FAILED (a: exit-code: a failed)"
+    assert kit.explain().summary == "it has ended, and waits for nothing; a: exit-code: a failed"
 
 
 def test_a_run_with_very_many_reasons_names_some() -> None:

@@ -44,9 +44,11 @@ class TestOrder:
     def test_what_completed_is_undone_backwards(self) -> None:
         kit = Kit()
         saga(kit)
+        kit.advance(5_000)
         kit.fail("d")
         assert kit.dispatched() == ["b~compensate"]
         assert "compensating, 1 more" in kit.explain().summary
+        assert kit.explain().reasons[0].since_ms == kit.machine.state.now_ms
         kit.complete("b~compensate")
         assert kit.dispatched() == ["a~compensate"]
         kit.complete("a~compensate")

@@ -27,7 +27,7 @@ jobs:
     needs: build
     if: inputs.target == 'prod'
     steps:
-      - {id: ask, uses: noop, with: {ok: true}}
+      - {id: ask, uses: noop, with: {ok: true}, compensate: {uses: noop}}
       - {id: dynamic, uses: noop, if: steps.ask.outputs.ok}
       - id: each
         loop: {for-each: "${{ inputs.list }}", as: it, steps: [{uses: noop, if: it == 'b'}]}
@@ -78,6 +78,21 @@ def test_reasons():
     assert found["after"].reason == "it needs 'deploy', which is skipped"
     assert (found["last"].decision, found["rule"].decision) == ("runs", "runs")
     assert found["broken"].decision == "depends"
+
+
+def test_what_undoes_a_step_is_only_called_for():
+    found = look(target="prod")
+    undoes = found["deploy/ask~compensate"]
+    assert (undoes.decision, undoes.after) == ("depends", [])
+    assert undoes.reason == "undoes 'ask', if that has completed and is compensated"
+    assert found["deploy/dynamic"].after == ["deploy/ask"]
+    handled = compile_workflow(
+        "handlers: {tidy: {run: echo tidy}}\n"
+        "jobs: {a: {steps: [{id: f, run: x, on-failure: run tidy}, {run: y}]}}"
+    )
+    (handler,) = [n for n in forecast(handled, {}).nodes if n.path == "a/f~handler"]
+    assert handler.decision == "depends"
+    assert handler.reason == "only if a failure or a cancel calls for it"
 
 
 def test_what_only_the_run_learns_is_not_guessed():

@@ -7,7 +7,7 @@ from headrace.coordinator.core.facts import Facts
 from headrace.coordinator.core.nodes import KINDS, held_reason, key_reason
 from headrace.coordinator.core.since import step_times, told_ms, waits_since
 from headrace.coordinator.core.state import Run, ShardState
-from headrace.events import CancelRequested, RunPaused
+from headrace.events import CancelRequested, CompensationStarted, RunPaused
 from headrace.messages import Explanation, WaitReason, subjects
 
 REASONS_MAX = 200
@@ -19,10 +19,7 @@ def explain(state: ShardState, run: Run, facts: Facts | None = None) -> Explanat
     name = subjects.split_key(run.key)[1]
     shown = status.NAMES[run.state]
     if status.is_final(run.state):
-        summary = f"run {name} has ended: {shown}"
-        if run.ended_reason:
-            summary += f" ({run.ended_reason})"
-        return Explanation(run=name, state=shown, summary=summary)
+        return Explanation.of_ended(name, shown, run.ended_reason)
     reasons: list[WaitReason] = []
     if run.quarantined:
         reasons.append(
@@ -54,6 +51,8 @@ def explain(state: ShardState, run: Run, facts: Facts | None = None) -> Explanat
             if reason is not None:
                 # A label may have been missing for longer than this step has needed it.
                 reason.since_ms = max(reason.since_ms, waits_since(run, instance, times))
+                if instance in run.sagas:
+                    reason.since_ms = told_ms(run, CompensationStarted, instance)
                 reasons.append(reason)
     if run.cancelling:
         reasons.append(

@@ -13,6 +13,7 @@ from headrace.events import (
     CancelRequested,
     ChildEnded,
     ChildStarted,
+    CompensationStarted,
     Expanded,
     NodeEnded,
     NodeStarted,
@@ -117,11 +118,16 @@ def waits_since(run: Run, instance: int, times: Mapping[int, Times]) -> int:
     return latest_ms
 
 
-def told_ms(run: Run, kind: type[RunPaused | CancelRequested]) -> int:
-    """Return when the last event of *kind* was logged; 0 when the state does not tell."""
+def told_ms(
+    run: Run, kind: type[RunPaused | CancelRequested | CompensationStarted], node: int = -1
+) -> int:
+    """Return when the last event of *kind* (about *node*) was logged; 0: nothing tells it."""
     # The newest first: what was told last is near the end of a history that may be long.
     for data in reversed(run.history) if not run.quarantined else ():
         chunk = decode_chunk(data)
-        if any(isinstance(event, kind) for event in chunk.events):
+        if any(
+            isinstance(event, kind) and (node < 0 or getattr(event, "node", -1) == node)
+            for event in chunk.events
+        ):
             return chunk.time_ms
     return 0
