@@ -80,6 +80,16 @@ def nodes(draw: st.DrawFn, name: str, depth: int) -> Spec:
             options["before"] = draw(st.sampled_from(["", "loop.index < 2"]))
             options["after"] = draw(st.sampled_from(["", "loop.index == 1"]))
             return plans.repeat(name, body, times, **options)
+        if draw(st.integers(0, 3)) == 0:
+            return plans.broadcast(
+                name,
+                body,
+                max_parallel=draw(st.sampled_from([None, 1, 2])),
+                fail_fast=draw(st.booleans()),
+                join=draw(st.sampled_from(JOINS)),
+                on_worker_loss=draw(st.sampled_from(["fail", "skip"])),
+                **options,
+            )
         items: Any = list(range(draw(st.integers(0, 4))))
         if draw(st.booleans()):
             options["kind"] = "matrix"

@@ -81,6 +81,8 @@ class Kit:
         self.log: list[tuple[int, bytes]] = []
         self.folder = Folder(ShardState(shard, BUILTIN))
         self.machine = self._lead(ShardState(shard, BUILTIN))
+        self.workers: dict[str, frozenset[str]] = {}
+        """Live workers by id, with what they offer: whom broadcasts are given."""
         self.tasks: dict[tuple[str, int], Task] = {}
         """What workers have in hand: (run key, step) -> task."""
         self.orders: list[Order] = []
@@ -103,8 +105,22 @@ class Kit:
         found = command(machine)
         machine.fire_timers()
         machine.settle()
+        self._gather()
         self._end_tick()
         return found
+
+    def _gather(self) -> None:
+        """Tell broadcasts who is there, as the owner does."""
+        for (run, instance), (_, labels) in list(self.machine.gatherings.items()):
+            needed = {label.lower() for label in labels}
+            found = [(w, "1") for w, offers in self.workers.items() if needed <= offers]
+            self.machine.gather(run, instance, found)
+        self.machine.settle()
+
+    def join(self, *workers: str, labels: tuple[str, ...] = ("web",)) -> None:
+        """Workers appear; broadcasts that wait hear of them."""
+        self.workers.update(dict.fromkeys(workers, frozenset(labels)))
+        self.tick()
 
     def _end_tick(self) -> None:
         machine = self.machine

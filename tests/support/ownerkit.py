@@ -83,9 +83,16 @@ class FakeDispatch:
         self.losses: list[Loss] = []
         self.lost_workers: list[tuple[str, str]] = []
         self.reserved: list[int] = []
+        self.live: list[tuple[str, str]] | None = None
+        """Whom broadcasts are told of; None: not known yet."""
 
     def credit(self, lane: Lane) -> tuple[int, str]:
         return self.credits, lane.name
+
+    def members(
+        self, namespace: str, capabilities: tuple[str, ...]
+    ) -> list[tuple[str, str]] | None:
+        return self.live
 
     def reserve(self, lane: Lane, count: int) -> None:
         self.reserved.append(count)

@@ -64,6 +64,18 @@ def loop(
     return Spec(Loop, name, tuple(needs), {"items": items, **options}, (body,))
 
 
+def broadcast(
+    name: str,
+    body: Spec,
+    *,
+    needs: tuple[str, ...] | list[str] = (),
+    **options: Any,
+) -> Spec:
+    """Once on each live worker that offers what the body needs."""
+    fields = {"kind": "broadcast", "variable": "worker", **options}
+    return Spec(Loop, name, tuple(needs), fields, (body,))
+
+
 def repeat(
     name: str,
     body: Spec,

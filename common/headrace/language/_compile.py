@@ -18,8 +18,9 @@ from headrace.language._faults import (
     read_on_failure,
 )
 from headrace.language._handlers import BUILTIN_HANDLERS, HandlerSpec
-from headrace.language._jobs import Jobs, read_defaults, read_runs_on
+from headrace.language._jobs import Jobs, read_defaults
 from headrace.language._parts import Handlers, read_concurrency, read_retry
+from headrace.language._placement import one_worker
 from headrace.language._reader import Reader, shape
 from headrace.language._report import Report, did_you_mean
 from headrace.language._scope import Known, Scope
@@ -118,7 +119,7 @@ class _Workflow:
             reading = Tasks(reader, self._handlers, tasks, self._subplan, faults, retry)
             place = Scope(STEP_WORK, scope.known, _IN_TASKS)
             if "runs-on" in entries:
-                top.fields["runs_on"] = read_runs_on(
+                top.fields["runs_on"] = one_worker(
                     reader, entries["runs-on"], "runs-on", scope.at(RUN)
                 )
             top.children = reading.read(entries["tasks"], "tasks", place.with_known(tasks=tasks))

@@ -294,6 +294,8 @@ def _legs(loop: Loop, known: _Known) -> list[tuple[str, dict[str, Any]]] | str:
         if isinstance(loop.times, int) and not loop.before and not loop.after:
             return [(str(number), {}) for number in range(loop.times)]
         return "as often as its conditions say"
+    if loop.kind == "broadcast":
+        return "once on every worker of its group"
     try:
         items, labels = expand_items(loop, resolve(loop.items, known, _ALL_WELL))
     except _Unknown as unknown:
@@ -329,5 +331,6 @@ def _text(text: str, known: _Known) -> str:
 
 def _kind(node: Node) -> str:
     if isinstance(node, Group | Loop):
-        return "loop" if isinstance(node, Loop) and node.kind != "matrix" else node.kind
+        plain = isinstance(node, Loop) and node.kind not in ("matrix", "broadcast")
+        return "loop" if plain else node.kind
     return type(node).__name__.lower()

@@ -28,6 +28,14 @@ from headrace.language._parts import (
     read_shell,
     read_trigger_rule,
 )
+from headrace.language._placement import (
+    OUTPUTS,
+    WORKER,
+    Placement,
+    broadcast,
+    read_loss,
+    read_placement,
+)
 from headrace.language._reader import Reader, shape
 from headrace.language._report import Place, did_you_mean
 from headrace.language._scope import Known, Scope
@@ -72,15 +80,6 @@ def read_defaults(reader: Reader, node: Tree | None, what: str, scope: Scope) ->
             run.get("working-directory"), f"{what}.run.working-directory", scope
         ),
     )
-
-
-def read_runs_on(reader: Reader, node: Tree | None, what: str, scope: Scope) -> tuple[str, ...]:
-    """Return the labels that a worker must have, each once."""
-    if isinstance(node, MappingNode):
-        hint = "write one label or a list of labels; groups are planned, not in this version"
-        reader.report.add(f"{what} must be labels, not a mapping", node, hint)
-        return ()
-    return tuple(dict.fromkeys(reader.texts(node, what, scope)))
 
 
 class Jobs:
@@ -167,12 +166,31 @@ class Jobs:
         """Return a job with steps of its own."""
         steps: Known = {}
         scope = scope.with_known(steps=steps)
+        placement = self._placement(entries, what, scope.at(JOB))
+        if placement.broadcast is not None:
+            scope = scope.with_variable(WORKER)
         fields = self._common(entries, what, scope) | self._fields(entries, what, scope)
+        fields["runs_on"] = placement.labels
+        if placement.broadcast is None:
+            fields |= self._loss(entries.get("on-worker-loss"), what)
         job = Draft(Group, name, key, kind="job", affinity=True, **fields)
         job.children = self._steps(job, entries, what, scope.at(STEP_WORK), steps)
         declared = {output.lower(): output for output in fields["outputs"]}
+        if placement.broadcast is not None:
+            declared = dict(OUTPUTS)
         self._reader.names.job_outputs[name.lower()] = declared
-        return job
+        return broadcast(job, placement)
+
+    def _placement(self, entries: Mapping[str, Tree], what: str, scope: Scope) -> Placement:
+        """Return where a job runs, with what a broadcast does when it loses a worker."""
+        reader = self._reader
+        placement = read_placement(reader, entries.get("runs-on"), f"{what}.runs-on", scope)
+        if placement.broadcast is None or "on-worker-loss" not in entries:
+            return placement
+        loss = read_loss(reader, entries["on-worker-loss"], f"{what}.on-worker-loss")
+        return placement._replace(
+            broadcast={"on_worker_loss": loss or "fail", **placement.broadcast}
+        )
 
     def _caller(
         self, name: str, key: Place, entries: Mapping[str, Tree], what: str, scope: Scope
@@ -223,9 +241,6 @@ class Jobs:
         reader = self._reader
         outputs = scope.at(JOB_OUTPUTS)
         fields: dict[str, Any] = {
-            "runs_on": read_runs_on(
-                reader, entries.get("runs-on"), f"{what}.runs-on", scope.at(JOB)
-            ),
             "env": reader.environment(entries.get("env"), f"{what}.env", scope.at(JOB_ENV)),
             "outputs": reader.environment(entries.get("outputs"), f"{what}.outputs", outputs),
             "cancel_timeout_ms": reader.minutes(
@@ -234,14 +249,13 @@ class Jobs:
                 scope.at(JOB),
             ),
         }
-        loss = reader.choice(
-            entries.get("on-worker-loss"),
-            f"{what}.on-worker-loss",
-            ("restart-job", "continue", "fail"),
-        )
-        if loss is not None:
-            fields["on_worker_loss"] = loss
         return fields
+
+    def _loss(self, node: Tree | None, what: str) -> dict[str, Any]:
+        """Return what becomes of a job on one worker that is lost."""
+        options = ("restart-job", "continue", "fail")
+        loss = self._reader.choice(node, f"{what}.on-worker-loss", options)
+        return {} if loss is None else {"on_worker_loss": loss}
 
     def _matrix(
         self, node: Tree | None, name: str, key: Place, what: str, scope: Scope

@@ -130,7 +130,7 @@ def _kind(node: Node) -> str:
     if isinstance(node, Group):
         return node.kind
     if isinstance(node, Loop):
-        return "matrix" if node.kind == "matrix" else "loop"
+        return node.kind if node.kind in ("matrix", "broadcast") else "loop"
     if isinstance(node, Wait) and node.approval:
         return "approval"
     return _KINDS[type(node)]
@@ -162,6 +162,8 @@ def _repetition(loop: Loop) -> str:
         words += [f"while {loop.before}"] if loop.before else []
         words += [f"until {loop.after}"] if loop.after else []
         return ", ".join(words)
+    if loop.kind == "broadcast":
+        return "on every worker of its group"
     if isinstance(loop.items, str):
         return f"for each of {loop.items}"
     if loop.kind == "matrix":

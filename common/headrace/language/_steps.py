@@ -11,6 +11,12 @@ from headrace.language._draft import Draft
 from headrace.language._faults import STEP_FAULT_KEYS, Faults, Inherited
 from headrace.language._handlers import INPUT_ALIASES
 from headrace.language._parts import Handlers, read_retry, read_shell
+from headrace.language._placement import (
+    WORKER,
+    Placement,
+    broadcast,
+    read_placement,
+)
 from headrace.language._reader import Reader, shape
 from headrace.language._scope import Known, Scope
 from headrace.language._values import Names, is_identifier, slug
@@ -24,14 +30,14 @@ _STARTED = _COMMON | {"background"}
 _WAITING = _COMMON - {"timeout-minutes"}
 _TASK = _STARTED | {
     "env", "retry", "effect", "priority", "heartbeat-timeout", "schedule-timeout",
-    "attempt-timeout", *STEP_FAULT_KEYS,
+    "attempt-timeout", "runs-on", *STEP_FAULT_KEYS,
 }  # fmt: skip
-_GROUP = _STARTED | {"env", "join", "losers", "on-failure"}
+_GROUP = _STARTED | {"env", "join", "losers", "on-failure", "runs-on"}
 ACTIONS: Mapping[str, frozenset[str]] = {
     "uses": _TASK | {"uses", "with"},
     "run": _TASK | {"run", "shell", "working-directory"},
     "parallel": _GROUP | {"parallel"},
-    "pipeline": _STARTED | {"pipeline", "env", "on-failure"},
+    "pipeline": _STARTED | {"pipeline", "env", "on-failure", "runs-on"},
     "loop": _STARTED | {"loop"},
     "choose": _STARTED | {"choose"},
     "then": _STARTED | {"then", "elif", "else"},
@@ -166,13 +172,21 @@ class Steps:
         action = actions[0]
         for key in entries.keys() - ACTIONS[action]:
             reader.report.add(f"'{key}' does not go with '{action}'", node.keys[key])
+        spread = entries.get("runs-on") if "runs-on" in ACTIONS[action] else None
+        placement = self._placement(spread, what, scope)
+        outside = scope
+        if placement.broadcast is not None:
+            scope = scope.with_variable(WORKER)
         draft = self._act(action, node, entries, segment, what, scope)
         draft.place = node
+        if placement.labels:
+            draft.fields["runs_on"] = placement.labels
         fields = draft.fields
         title = reader.text(entries.get("name"), f"{what}.name", scope.at(STEP_NAME))
         if title:
             fields["title"] = title
-        place = scope.at(STEP_IF if action in ("uses", "run") else STEP)
+        on_worker = action in ("uses", "run") and placement.broadcast is None
+        place = outside.at(STEP_IF if on_worker else STEP)
         condition = reader.condition(entries.get("if"), f"{what}.if", place)
         if condition and action != "then":
             fields["condition"] = condition
@@ -188,7 +202,17 @@ class Steps:
         if reader.boolean(entries.get("background"), f"{what}.background"):
             fields["background"] = True
         self._faults.read(draft, entries, what, scope)
-        return draft
+        return broadcast(draft, placement)
+
+    def _placement(self, node: Tree | None, what: str, scope: Scope) -> Placement:
+        """Return where a step runs: all steps of a job run on its worker, but for broadcasts."""
+        if node is None:
+            return Placement()
+        placement = read_placement(self._reader, node, f"{what}.runs-on", scope.at(STEP))
+        if placement.broadcast is None:
+            hint = "give it to the job, or write 'runs-on: {group: …, all: true}'"
+            self._reader.report.add(f"{what}: a step runs on the worker of its job", node, hint)
+        return placement
 
     def _act(
         self,

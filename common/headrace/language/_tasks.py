@@ -19,8 +19,8 @@ from headrace.language._control import (
 from headrace.language._draft import Draft
 from headrace.language._faults import STEP_FAULT_KEYS, Faults, Inherited
 from headrace.language._handlers import INPUT_ALIASES, TASK_TYPE_ALIASES
-from headrace.language._jobs import read_runs_on
 from headrace.language._parts import Handlers, read_trigger_rule
+from headrace.language._placement import WORKER, broadcast, read_placement
 from headrace.language._reader import Reader, shape
 from headrace.language._report import Place, did_you_mean
 from headrace.language._scope import Known, Scope
@@ -135,18 +135,27 @@ class Tasks:
         control = CONTROL.get(kind)
         for key in entries.keys() - (control or TASK) if kind else ():
             reader.report.add(f"'{key}' does not go with 'type: {kind}'", self._key(node, key))
+        place = entries.get("runs-on") if "runs-on" in (control or TASK) else None
+        placement = read_placement(reader, place, f"{what}: runs-on", scope.at(STEP_WORK))
+        outside = scope
+        if placement.broadcast is not None:
+            scope = scope.with_variable(WORKER)
         if control is None:
             draft = self._handler(kind, node, entries, name, what, scope)
         elif kind in ("parallel", "pipeline", "group"):
             draft = self._group(kind, node, entries, name, what, scope)
         else:
             draft = self._controlled(kind, control, node, entries, name, what, scope)
+        if placement.labels:
+            draft.fields["runs_on"] = placement.labels
         draft.needs = needs
         rule = entries.get("trigger-rule")
         draft.fields |= read_trigger_rule(reader, rule, f"{what}: trigger-rule", needs)
+        spread = placement.broadcast is not None
+        self._condition(draft, entries, what, outside, on_worker=not spread)
         self._common(draft, entries, what, scope)
         self._faults.read(draft, entries, what, scope)
-        return draft
+        return broadcast(draft, placement)
 
     def _entries(self, node: MappingNode, what: str) -> dict[str, Tree]:
         """Return the entries by their key with hyphens; ``depends_on`` is ``depends-on``."""
@@ -197,17 +206,22 @@ class Tasks:
                 found += self._reader.placed_texts(entries[key], f"{what}: {key}")
         return found
 
+    def _condition(
+        self, draft: Draft, entries: Mapping[str, Tree], what: str, scope: Scope, *, on_worker: bool
+    ) -> None:
+        """Read `if`; a worker is asked about a task's, unless it decides whether workers are."""
+        place = scope.at(STEP_IF if draft.struct is Task and on_worker else STEP)
+        condition = self._reader.condition(entries.get("if"), f"{what}: if", place)
+        if condition:
+            draft.fields["condition"] = condition
+
     def _common(self, draft: Draft, entries: Mapping[str, Tree], what: str, scope: Scope) -> None:
         reader, fields = self._reader, draft.fields
         title = reader.text(entries.get("title"), f"{what}: title", scope.at(STEP_NAME))
         if title:
             fields["title"] = title
         reader.text(entries.get("description"), f"{what}: description")
-        place = scope.at(STEP_IF if draft.struct is Task else STEP)
-        condition = reader.condition(entries.get("if"), f"{what}: if", place)
         scope = scope.at(STEP)
-        if condition:
-            fields["condition"] = condition
         if "continue-on-error" in entries:
             fields["continue_on_error"] = reader.flag(
                 entries["continue-on-error"], f"{what}: continue-on-error", scope
@@ -242,8 +256,6 @@ class Tasks:
         if kind:
             self._handlers.check(reader, uses, config, entries["type"])
         fields = task_fields(reader, entries, what, scope, self._retry)
-        if "runs-on" in entries:
-            fields["runs_on"] = read_runs_on(reader, entries["runs-on"], f"{what}: runs-on", scope)
         return Draft(Task, name, node, uses=uses, inputs=inputs, **fields)
 
     def _group(
@@ -262,10 +274,6 @@ class Tasks:
         draft = Draft(Group, name, node, kind=kind, join=self._control.join(entries, what))
         if "env" in entries:
             draft.fields["env"] = reader.environment(entries["env"], f"{what}: env", scope)
-        if "runs-on" in entries:
-            draft.fields["runs_on"] = read_runs_on(
-                reader, entries["runs-on"], f"{what}: runs-on", scope
-            )
         draft.children = self._body(node, entries, what, scope)
         if draft.in_sequence:
             self._refuse_needs(draft.children, kind)

@@ -206,9 +206,10 @@ class Group(_Base, frozen=True, kw_only=True, omit_defaults=True, tag="group"):
 
 class Loop(_Base, frozen=True, kw_only=True, omit_defaults=True, tag="loop"):
     """Runs its one child (the next node) once for each item, a matrix or a `for-each`; or one time
-    after the other (`repeat`), as long as its conditions say."""
+    after the other (`repeat`), as long as its conditions say; or once on each live worker that
+    offers what the child needs (`broadcast`)."""
 
-    kind: Literal["matrix", "for-each", "repeat"] = "for-each"
+    kind: Literal["matrix", "for-each", "repeat", "broadcast"] = "for-each"
     items: Any = None
     """A JSON list, or an expression that gives one. For a matrix: the mapping as written (axes,
     `include`, `exclude`), possibly an expression."""
@@ -225,6 +226,8 @@ class Loop(_Base, frozen=True, kw_only=True, omit_defaults=True, tag="loop"):
     """Of a `repeat`: it has ended when this condition holds; asked after each iteration."""
     limit: int = 10_000
     """Of a `repeat`: with more iterations it fails."""
+    on_worker_loss: Literal["fail", "skip"] = "fail"
+    """Of a `broadcast`: what becomes of the iteration of a worker that does not come back."""
 
 
 class Choice(_Base, frozen=True, kw_only=True, omit_defaults=True, tag="choice"):

@@ -138,6 +138,10 @@ def _subworkflow(index: int, node: Subworkflow, depth: int) -> Iterable[str]:
 def _loop(index: int, node: Loop) -> Iterable[str]:
     if isinstance(node.max_parallel, int) and node.max_parallel < 1:
         yield f"node {index}: max_parallel is at least 1"
+    if node.kind == "broadcast":
+        if node.items is not None:
+            yield f"node {index}: the items of a broadcast are the workers of that moment"
+        return
     if node.kind != "repeat":
         if not isinstance(node.items, (list, str, dict)):
             yield f"node {index}: a loop needs items"

@@ -128,6 +128,15 @@ class LocalDispatch:
             self._missing_since.setdefault(label, self._clock.now_ms())
         return not missing
 
+    def members(
+        self, namespace: str, capabilities: tuple[str, ...]
+    ) -> list[tuple[str, str]] | None:
+        """See `Dispatch.members`: the one worker, or nobody."""
+        missing = self._offer.missing(capabilities)
+        for label in missing:
+            self._missing_since.setdefault(label, self._clock.now_ms())
+        return [] if missing else [(WORKER, self._incarnation)]
+
     def reserve(self, lane: Lane, count: int) -> None:
         """See `Dispatch.reserve`."""
         self._reserved += count

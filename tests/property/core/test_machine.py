@@ -49,6 +49,7 @@ class Workflows(RuleBasedStateMachine):
         super().__init__()
         self.draws = 0
         self.kit = Kit(chance=self._chance)
+        self.kit.workers = dict.fromkeys(WORKERS, frozenset())
         self.late: list[StepResult] = []
         self.done: dict[tuple[str, int], str] = {}
         self.tokens: set[int] = set()

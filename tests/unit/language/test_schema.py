@@ -67,6 +67,7 @@ PLANTED = {
     "defaults-run": "defaults: {run: {qqzzqq: 1}}\n" + JOB,
     "strategy": "jobs: {a: {strategy: {matrix: {x: [1]}, qqzzqq: 1}, steps: [{run: x}]}}",
     "loop": STEP % "{loop: {for-each: [1], qqzzqq: 1, steps: [{run: x}]}}",
+    "runs-on": "jobs: {a: {runs-on: {group: g, qqzzqq: 1}, steps: [{run: x}]}}",
     "branch": STEP % "{choose: [{if: true, qqzzqq: 1, steps: [{run: x}]}]}",
     "branch-of-tasks": "tasks: [{name: a, type: choose, branches: "
     "[{if: true, qqzzqq: 1, tasks: [{name: b, type: noop}]}]}]",

@@ -10,7 +10,17 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Literal, NamedTuple
 
-from headrace.language import _compile, _control, _faults, _jobs, _parts, _steps, _tasks, _triggers
+from headrace.language import (
+    _compile,
+    _control,
+    _faults,
+    _jobs,
+    _parts,
+    _placement,
+    _steps,
+    _tasks,
+    _triggers,
+)
 from headrace.language._handlers import (
     BUILTIN_HANDLERS,
     INPUT_ALIASES,
@@ -67,6 +77,7 @@ SHAPES: Mapping[str, Shape] = {
     "defaults-run": Shape(_jobs.DEFAULTS_RUN_KEYS, _words.DEFAULTS_RUN, null=True),
     "strategy": Shape(_jobs.STRATEGY_KEYS, _words.STRATEGY, null=True),
     "loop": Shape(_LOOP_BODY | {"steps"}, _words.LOOP, ("steps",)),
+    "runs-on": Shape(_placement.RUNS_ON_KEYS, _words.RUNS_ON),
     "branch": Shape(frozenset(_control.BRANCH_KEYS) - {"tasks"}, _words.BRANCH, ("steps",)),
     "branch-of-tasks": Shape(_control.BRANCH_KEYS, _words.BRANCH),
     "elif": Shape(_control.ELIF_KEYS, _words.ELIF, ("if", "then")),

@@ -46,6 +46,7 @@ class Word(NamedTuple):
 Words = dict[str, Word]
 
 _CONCURRENCY = either(TEXT, ref("concurrency"))
+_RUNS_ON = either(TEXTS, ref("runs-on"))
 _RETRY = either(integer(1, 1_000_000), ref("retry"))
 _ON_FAILURE = either(TEXT, ref("on-failure"))
 _TRIGGER_RULE = one_of(
@@ -71,7 +72,7 @@ ROOT: Words = {
     "timeout-minutes": Word("The whole run fails after so many minutes.", number(0, 52_704_000)),
     "timeout": Word("The whole run fails after this time: `90s`, `1h30m`.", DURATION),
     "defaults": Word("Defaults of all `run:` steps.", ref("defaults")),
-    "runs-on": Word("Labels that a worker of any task must offer: all of them.", TEXTS),
+    "runs-on": Word("Labels that a worker of any task must offer: all of them.", _RUNS_ON),
     "jobs": Word("The jobs by id. They run side by side, unless `needs:` says otherwise.",
                  ref("jobs")),
     "tasks": Word("The tasks, ordered by `depends_on` alone; the other dialect is `jobs:`.",
@@ -150,15 +151,17 @@ _NODE: Words = {
 }  # fmt: skip
 JOB: Words = _NODE | {
     "needs": Word("Jobs that must have ended first.", TEXTS),
-    "runs-on": Word("One label or a list; the job's worker must offer all of them.", TEXTS),
+    "runs-on": Word("One label or a list: the job's worker must offer all of them. Or a mapping.",
+                    _RUNS_ON),
     "strategy": Word("A matrix of legs of this job.", ref("strategy")),
     "env": Word("Environment of the job's steps.", ENVIRONMENT),
     "defaults": Word("Defaults of the job's `run:` steps.", ref("defaults")),
     "outputs": Word("Outputs by name, read as `needs.JOB.outputs.NAME`.", ENVIRONMENT),
     "cancel-timeout-minutes": Word("How long steps may still run after a cancel.", MINUTES),
     "concurrency": Word("Jobs of one group, one after the other.", _CONCURRENCY),
-    "on-worker-loss": Word("What happens when the job's worker is lost, and its folder with it.",
-                           one_of("restart-job", "continue", "fail")),
+    "on-worker-loss": Word("What happens when the job's worker is lost, and its folder with it; "
+                           "with `all: true` only `fail` and `skip`.",
+                           one_of("restart-job", "continue", "fail", "skip")),
     "retry": Word("Retries of every step that has no `retry` of its own.", _RETRY),
     "steps": Word("The steps, one after the other, on one worker and in one folder.",
                   ref("steps")),
@@ -192,6 +195,7 @@ STEP: Words = _NODE | TASK_FIELDS | {
     "uses": Word("A handler: `http/request`, `file/copy`, …; see `flowctl handlers`.",
                  ref("handler")),
     "with": Word("The handler's inputs.", VALUES),
+    "runs-on": Word("With `all: true`: once on every worker of a group.", ref("runs-on")),
     "run": Word("A script.", TEXT),
     "shell": Word("bash, sh, python, pwsh, or a command with {0} for the script's file.", SHELL),
     "working-directory": Word("Folder to run in, relative to the job's.", TEXT),
@@ -215,6 +219,17 @@ STEP: Words = _NODE | TASK_FIELDS | {
     "wait-all": Word("Wait for all background steps before it.", BOOLEAN),
     "subworkflow": Word("Another workflow, as a run of its own.",
                         either(TEXT, ref("subworkflow"))),
+}  # fmt: skip
+RUNS_ON: Words = {
+    "group": Word("A label that the workers of the group offer.", TEXTS),
+    "labels": Word("Further labels that a worker must offer: all of them.", TEXTS),
+    "all": Word("Once on every live worker of the group.", BOOLEAN),
+    "max-parallel": Word("With `all`: workers at a time; without it, all at once.", COUNT),
+    "fail-fast": Word("With `all`: a worker that fails cancels the others.", FLAG),
+    "join": STEP["join"],
+    "losers": STEP["losers"],
+    "on-worker-loss": Word("With `all`: what becomes of the part of a worker that does not come "
+                           "back: it fails, or is skipped.", one_of("fail", "skip")),
 }  # fmt: skip
 SUBWORKFLOW: Words = {
     "uses": Word("The workflow: `./file.yaml`.", TEXT),
@@ -269,7 +284,7 @@ TASK: Words = STEP | LOOP | APPROVAL | SLEEP | {
     "with": Word("As `config`.", VALUES),
     "if": STEP["if"],
     "timeout": Word("It fails after this time: `90s`, `1h30m`.", DURATION_OR_EXPRESSION),
-    "runs-on": Word("Labels that a worker must offer: all of them.", TEXTS),
+    "runs-on": Word("Labels that a worker must offer: all of them. Or a mapping.", _RUNS_ON),
     "branches": Word("As `choose`.", ref("branches-of-tasks")),
     "choose": Word("The first branch whose condition holds.", ref("branches-of-tasks")),
     "then": Word("Tasks for when `if` holds.", ref("tasks")),

@@ -321,6 +321,9 @@ class Contexts(Mapping[str, Any]):
             node, shift, _ = run.locate(at)
             found = run.program.nodes[node]
             job = run.program.job[node]
+            if run.program.sequence[node] and run.program.plan.dialect == "jobs":
+                # A broadcast among steps: what is before it is no need.
+                continue
             if found.needs and (job < 0 or job + shift == at):
                 names = run.program.nodes
                 return {names[n].name: self._need_view(n + shift) for n in found.needs}

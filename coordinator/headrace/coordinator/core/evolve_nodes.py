@@ -89,6 +89,9 @@ def expanded(state: ShardState, run: Run, event: Expanded) -> None:
         run.counts[loop] = Counts(event.total, event.needed, event.max_parallel)
         if event.due_ms:
             run.due[loop] = event.due_ms
+        elif node in run.program.broadcasts:
+            # It may have had a time to wait for workers.
+            run.due.pop(loop, None)
         if event.fail_fast and event.needed < 0:
             # One failure settles it: as a join that needs every one, see `advance`.
             run.counts[loop].needed = event.total

@@ -8,6 +8,7 @@ from headrace.coordinator.core.nodes import (
     fail_node,
     fail_step,
     is_compensating,
+    lose_iterations,
     unknown_consequence,
 )
 from headrace.coordinator.core.state import Run
@@ -65,9 +66,16 @@ def _at_most_once_done(run: Run, job: int) -> str:
 
 
 def lose_worker(tick: Tick, worker: str, reason: str) -> None:
-    """The worker with this id will not come back: apply `on-worker-loss` to its jobs."""
+    """The worker with this id will not come back: apply `on-worker-loss` to all that is its."""
     for run in list(tick.state.runs.values()):
-        if run.state != status.RUNNING or not run.jobs:
+        if run.state != status.RUNNING:
+            continue
+        if run.program.broadcasts:
+            for step in sorted(run.tokens):
+                if run.broadcast_to(step) == worker:
+                    lose(tick, run.key, step, run.attempt[step], worker, reason)
+            lose_iterations(tick, run, worker, reason)
+        if not run.jobs:
             continue
         for instance in list(run.jobs):
             job = run.jobs.get(instance)

@@ -11,7 +11,7 @@ Here the deciding modules are put together; none of them imports this one.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import chain
 
 from headrace.coordinator.core import (
@@ -28,6 +28,7 @@ from headrace.coordinator.core import (
     timers,
 )
 from headrace.coordinator.core.commands import Reply, TickEffects
+from headrace.coordinator.core.nodes import gathered
 from headrace.coordinator.core.state import OutMessage, Run
 from headrace.coordinator.core.tick import Tick
 from headrace.events import PlansForgotten, StepFailed
@@ -121,6 +122,10 @@ class Machine(Tick):
     def lose_worker(self, worker: str, reason: str) -> None:
         """A worker (by id, all its lives) will not come back: what becomes of its jobs."""
         losses.lose_worker(self, worker, reason)
+
+    def gather(self, run: str, instance: int, workers: Sequence[tuple[str, str]]) -> None:
+        """Tell a broadcast of `gatherings` which workers, (id, incarnation), are there now."""
+        gathered(self, run, instance, workers)
 
     def fire_timers(self) -> int:
         """Fire what is due at the tick's time; return how many fired."""

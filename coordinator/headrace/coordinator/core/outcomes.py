@@ -50,7 +50,8 @@ def outputs(run: Run, instance: int) -> dict[str, Any]:
     """Return the outputs of *instance* as a JSON object.
 
     A matrix merges its legs (the last one in order wins, as on GitHub); a `for-each` has
-    ``results``, one object of outputs an item, in the order of the items.
+    ``results``, one object of outputs an item, in the order of the items; a broadcast has
+    ``workers`` and ``results``, by worker.
     """
     node, _, _ = run.locate(instance)
     found = run.program.nodes[node]
@@ -61,6 +62,10 @@ def outputs(run: Run, instance: int) -> dict[str, Any]:
             for base in bases:
                 merged.update({k: v for k, v in outputs(run, base).items() if v not in (None, "")})
             return merged
+        if found.kind == "broadcast":
+            workers = [run.broadcast_to(base) for base in bases]
+            results = [body_outputs(run, base) for base in bases]
+            return {"workers": workers, "results": dict(zip(workers, results, strict=True))}
         return {"results": [body_outputs(run, base) for base in bases]}
     if isinstance(found, Choice):
         return _chosen(run, instance)

@@ -62,6 +62,7 @@ class Program:
     __slots__ = (
         "after",
         "before",
+        "broadcasts",
         "builtin",
         "capabilities",
         "children",
@@ -118,10 +119,7 @@ class Program:
         )
         self.before, self.after = self._repetitions()
         """For the repetitions that have them: conditions before and after each iteration."""
-        self.rule: dict[int, TriggerRule] = {
-            i: node.trigger_rule for i, node in enumerate(nodes) if node.trigger_rule is not None
-        }
-        """The few nodes that have a trigger rule."""
+        self._few()
         self.subplans = self._subplans()
         """For each subworkflow: (digest, plan)."""
         self.compensation = {
@@ -164,6 +162,18 @@ class Program:
         for index, node in enumerate(nodes):
             self._task(index, node)
 
+    def _few(self) -> None:
+        """What few nodes have."""
+        nodes = self.nodes
+        self.rule: dict[int, TriggerRule] = {
+            i: node.trigger_rule for i, node in enumerate(nodes) if node.trigger_rule is not None
+        }
+        """Trigger rules."""
+        self.broadcasts = frozenset(
+            i for i, node in enumerate(nodes) if isinstance(node, Loop) and node.kind == "broadcast"
+        )
+        """Loops whose iterations are the workers of a group."""
+
     def _family(self) -> None:
         """Who needs whom, and who is inside of whom."""
         nodes = self.nodes
@@ -185,6 +195,9 @@ class Program:
                 jobs.append(index)
             elif self.undoes[index]:
                 # It may run long after its job, whose workspace is gone by then.
+                jobs.append(-1)
+            elif index in self.broadcasts:
+                # What is inside runs on workers of its own.
                 jobs.append(-1)
             else:
                 jobs.append(jobs[node.parent] if node.parent >= 0 else -1)
@@ -333,13 +346,14 @@ class Program:
     def needed_capabilities(self, index: int) -> tuple[str, ...]:
         """Return the labels that the task at *index* needs (expressions as they stand), sorted.
 
-        A handler that is not built in is a capability too: ``uses:<name>``.
+        A handler that is not built in is a capability too: ``uses:<name>``. Of a broadcast: what
+        makes a worker one of its group.
         """
         labels: set[str] = set()
         node = self.nodes[index]
         if isinstance(node, Task) and node.uses not in self.builtin:
             labels.add(f"uses:{node.uses}")
-        at = index
+        at = index + 1 if index in self.broadcasts else index
         while at >= 0:
             node = self.nodes[at]
             if isinstance(node, Task | Group):

@@ -284,6 +284,17 @@ class Run:
             instance = scope.loop
         return -1
 
+    def broadcast_to(self, instance: int) -> str:
+        """Return the id of the worker that alone may run *instance*, in a broadcast; or ""."""
+        broadcasts = self.program.broadcasts
+        scope = self.locate(instance)[2]
+        while scope is not None:
+            node, _, outer = self.locate(scope.loop)
+            if node in broadcasts:
+                return str(scope.item["id"])
+            scope = outer
+        return ""
+
     def path(self, instance: int) -> str:
         """Return the stable path of *instance*: ``build[linux]/test``; "" for the root."""
         if instance < self.program.size:

@@ -14,6 +14,7 @@ def resume(tick: Tick) -> None:
     tick.timers.clear()
     tick.audits.clear()
     tick.listing.rebuild()
+    tick.gatherings.clear()
     tick.posted.clear()
     tick.archived.clear()
     tick.state.agenda.clear()

@@ -43,6 +43,8 @@ class Tick:
         self.timers = Timers()
         self.audits = Audits()
         self.listing = Listing(state.runs)
+        self.gatherings: dict[tuple[str, int], tuple[str, tuple[str, ...]]] = {}
+        """Broadcasts that may begin -> (namespace, labels) of the workers that they are about."""
         # Effects.
         self.ended: list[Run] = []
         self.orders: list[Order] = []

@@ -34,6 +34,8 @@ LOOK_MS = 300
 """From then on it is worth asking the broker whether it was delivered."""
 RETURN_MS = 10_000
 """A lost worker may come back for so long and take its jobs' workspaces up again."""
+FORGET_MS = 2 * RETURN_MS
+"""A lost worker that nobody wants for so long is forgotten; wanted again, it is waited for anew."""
 LANE_KEPT_MS = 10_000
 """A lane unused for so long makes room for another, when the namespace has all it may have."""
 DEAF_MS = 1_000
@@ -59,6 +61,8 @@ class Dispatcher:
         """(namespace, wire lane) -> capabilities of lanes in use."""
         self._used_ms: dict[tuple[str, str], int] = {}
         self._absent_since: dict[str, int] = {}
+        self._wanted_ms: dict[str, int] = {}
+        """Absent worker -> when it was wanted last."""
         self.missing_since: dict[str, int] = {}
         """Capability -> since when (wall clock) nobody offers it."""
         self._pools: dict[str, Pool] = {}
@@ -130,6 +134,7 @@ class Dispatcher:
         if before is not None and self.fleet.workers.get(heartbeat.id) is not before:
             self._forget_life(before.heartbeat)
         self._absent_since.pop(heartbeat.id, None)
+        self._wanted_ms.pop(heartbeat.id, None)
         for shard in self.shards.values():
             shard.heard(heartbeat, now_ms)
         if not heartbeat.stopped and not heartbeat.draining:
@@ -321,18 +326,40 @@ class Dispatcher:
             lane in shard.leases.suspects(before_ms=before_ms) for shard in self.shards.values()
         )
 
+    def members(
+        self, namespace: str, capabilities: tuple[str, ...]
+    ) -> list[tuple[str, str]] | None:
+        """Return (id, incarnation) of the live workers of a group; None: not known for sure.
+
+        Whoever has just begun to listen, or was cut off, may not have heard of all of them.
+        """
+        now_ms = self.now_ms()
+        deaf = now_ms - self.heard_upto_ms > DEAF_MS
+        if deaf or self.fleet.is_blind(now_ms) or not self.known_everybody():
+            return None
+        found = self.fleet.able(namespace, capabilities)
+        if not found:
+            for label in self.fleet.missing(namespace, capabilities):
+                self.missing_since.setdefault(label, self.clock.now_ms())
+        return [(record.heartbeat.id, record.heartbeat.incarnation) for record in found]
+
     def known_everybody(self) -> bool:
         """Tell whether we have listened for one lease: every live worker was heard by now."""
         return self.heard_upto_ms - self._started_ms > self.settings.lease_ms
 
     def absent(self, worker: str) -> None:
         """Somebody wants *worker*, and it is not there."""
+        self._wanted_ms[worker] = self.now_ms()
         self._absent_since.setdefault(worker, self.now_ms())
 
     def gone(self) -> list[str]:
         """Return workers that have been wanted and absent too long to come back."""
         if self.fleet.is_blind(self.heard_upto_ms):
             return []
+        forget_ms = self.now_ms() - FORGET_MS
+        for worker, since_ms in list(self._absent_since.items()):
+            if max(since_ms, self._wanted_ms[worker]) < forget_ms:
+                del self._wanted_ms[worker], self._absent_since[worker]
         limit_ms = self.heard_upto_ms - RETURN_MS
         return [worker for worker, since in self._absent_since.items() if since < limit_ms]
 

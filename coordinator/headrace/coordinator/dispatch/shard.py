@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 REPEAT_MS = 1_000
 """An order to stop is given again after this long, until the step has ended."""
+RETELL_MS = 10_000
+"""As long as a lost worker is wanted, its loss is told again after this long."""
 _NO_OUTPUT = msgspec.Raw(b"\x80")
 
 
@@ -54,7 +56,8 @@ class ShardDispatch:
         self._call = RollCall()
         self._epoch = self._round = 0
         """What is sent bears them; workers drop lower ones."""
-        self._told_gone: set[str] = set()
+        self._told_gone: dict[str, int] = {}
+        """Worker -> when the owner was told that it will not come back."""
         dispatcher.shards[shard] = self
 
     def close(self) -> None:
@@ -66,6 +69,12 @@ class ShardDispatch:
     def credit(self, lane: Lane) -> tuple[int, str]:
         """See `Dispatch.credit`."""
         return self._all.credit(self, lane)
+
+    def members(
+        self, namespace: str, capabilities: tuple[str, ...]
+    ) -> list[tuple[str, str]] | None:
+        """See `Dispatch.members`."""
+        return self._all.members(namespace, capabilities)
 
     def reserve(self, lane: Lane, count: int) -> None:
         """See `Dispatch.reserve`."""
@@ -301,9 +310,10 @@ class ShardDispatch:
 
     def gone(self, now_ms: int) -> list[tuple[str, str]]:
         """See `Dispatch.gone`."""
-        gone = set(self._all.gone())
-        fresh = gone - self._told_gone
-        self._told_gone = gone
+        gone, now_ms = self._all.gone(), self._all.now_ms()
+        # What only it may run may become ready after its loss: a turn, a compensation.
+        fresh = [w for w in gone if now_ms - self._told_gone.get(w, -RETELL_MS) >= RETELL_MS]
+        self._told_gone = {w: now_ms if w in fresh else self._told_gone[w] for w in gone}
         return [(worker, f"worker {worker} did not come back") for worker in sorted(fresh)]
 
     # -- facts --------------------------------------------------------------------------------

@@ -302,6 +302,8 @@ class Owner:
         if fired := machine.fire_timers():
             self._watch.timers(fired, machine.state.now_ms - due_ms)
         machine.settle()
+        if machine.gatherings:
+            self._gather(machine)
         sends = self._schedule(machine)
         effects = None
         if machine.dirty:
@@ -371,6 +373,14 @@ class Owner:
             return False
         return True
 
+    def _gather(self, machine: Machine) -> None:
+        """Tell the broadcasts that may begin which workers there are."""
+        for (run, instance), group in list(machine.gatherings.items()):
+            workers = self._dispatch.members(*group)
+            if workers is not None:
+                machine.gather(run, instance, workers)
+        machine.settle()
+
     def _schedule(self, machine: Machine) -> list[tuple[Lane, str, list[Task]]]:
         sends: list[tuple[Lane, str, list[Task]]] = []
         ready = machine.ready
@@ -413,7 +423,7 @@ class Owner:
             for worker, reason in self._dispatch.gone(now_ms):
                 self.post(partial(_lose_worker, worker, reason))
             # A tick answers those whose time is over: between ticks the state may be ahead.
-            if machine.ready.filled or self._answers.waiting:
+            if machine.ready.filled or machine.gatherings or self._answers.waiting:
                 self.wake()
             if machine.state.outbox and now_ms - self._resend_ms > RESEND_OUTBOX_MS:
                 self._resend_ms = now_ms

@@ -18,6 +18,15 @@ class Dispatch(Protocol):
         """Return how many steps of *lane* may be dispatched now, and the lane's wire name."""
         ...
 
+    def members(
+        self, namespace: str, capabilities: tuple[str, ...]
+    ) -> list[tuple[str, str]] | None:
+        """Return (id, incarnation) of all live workers that offer these and take new tasks.
+
+        None: that is not known for sure now, as somebody may not have been heard yet.
+        """
+        ...
+
     def reserve(self, lane: Lane, count: int) -> None:
         """So many steps are being logged as dispatched: they count against credit from now on."""
         ...

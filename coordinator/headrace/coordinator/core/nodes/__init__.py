@@ -7,6 +7,7 @@ the table. Events that it adds are folded by `evolve`, as all are.
 from typing import Final
 
 from headrace.coordinator.core import program
+from headrace.coordinator.core.nodes.broadcast import gathered, lose_iterations
 from headrace.coordinator.core.nodes.choice import ChoiceKind
 from headrace.coordinator.core.nodes.consequences import (
     RESOLUTIONS,
@@ -64,6 +65,7 @@ __all__ = [
     "deliver_signals",
     "fail_node",
     "fail_step",
+    "gathered",
     "held_reason",
     "is_compensating",
     "is_tolerated",
@@ -71,6 +73,7 @@ __all__ = [
     "key_granted",
     "key_reason",
     "lane_of",
+    "lose_iterations",
     "push_ready",
     "resolve",
     "rule_holds",

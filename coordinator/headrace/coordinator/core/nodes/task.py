@@ -7,16 +7,21 @@ from typing import Any
 import msgspec
 
 from headrace.coordinator.core import status
-from headrace.coordinator.core.contexts import Contexts, functions
 from headrace.coordinator.core.facts import Facts
 from headrace.coordinator.core.nodes.failing import fail_node
 from headrace.coordinator.core.nodes.kind import NodeKind
+from headrace.coordinator.core.nodes.offers import (
+    able,
+    absent,
+    evaluated_labels,
+    needed_labels,
+    nobody,
+)
 from headrace.coordinator.core.ready import Lane
 from headrace.coordinator.core.state import Run, ShardState
 from headrace.coordinator.core.tick import Tick
 from headrace.errors import HeadraceError
 from headrace.events import StepCarried, StepQueued
-from headrace.expressions import resolve, to_string
 from headrace.messages import WaitReason, subjects
 from headrace.plan import Task
 
@@ -76,6 +81,8 @@ def lane_of(tick: Tick, run: Run, instance: int, node: int) -> Lane | None:
     """Return the step's lane; None while another step decides the job's worker."""
     program = run.program
     ready = tick.ready
+    if program.broadcasts and (worker := run.broadcast_to(instance)):
+        return ready.lane(f"@{worker}", program.namespace, ())
     if program.job[node] >= 0:
         job = run.jobs.get(run.job_of(instance))
         if job is not None:
@@ -87,13 +94,7 @@ def lane_of(tick: Tick, run: Run, instance: int, node: int) -> Lane | None:
     capabilities = program.capabilities[node]
     if capabilities is not None:
         return ready.lane(program.lane[node], program.namespace, capabilities)
-    contexts = Contexts(run, instance)
-    labels: set[str] = set()
-    for label in program.needed_capabilities(node):
-        value = resolve(label, contexts, functions(run, instance))
-        values = value if isinstance(value, list) else [value]
-        labels.update(to_string(item) for item in values)
-    needed = tuple(sorted(labels))
+    needed = evaluated_labels(run, instance)
     return ready.lane(subjects.lane_of(program.namespace, needed), program.namespace, needed)
 
 
@@ -138,25 +139,13 @@ def _retrying(state: ShardState, run: Run, instance: int) -> WaitReason:
     )
 
 
-def needed_labels(run: Run, instance: int) -> tuple[str, ...]:
-    """Return the capabilities that a task needs, expressions evaluated where they can be."""
-    node = run.locate(instance)[0]
-    fixed = run.program.capabilities[node]
-    if fixed is not None:
-        return fixed
-    labels: set[str] = set()
-    contexts = Contexts(run, instance)
-    for label in run.program.needed_capabilities(node):
-        try:
-            value = resolve(label, contexts, functions(run, instance))
-        except HeadraceError:
-            value = label
-        labels.update(to_string(v) for v in (value if isinstance(value, list) else [value]))
-    return tuple(sorted(labels))
-
-
 def _ready(run: Run, instance: int, facts: Facts) -> WaitReason:
     path = run.path(instance)
+    worker = run.broadcast_to(instance) if run.program.broadcasts else ""
+    if worker:
+        reason = f"waits for a slot of worker {worker}"
+        here = WaitReason(path=path, state="READY", owner=worker, reason=reason)
+        return absent(run, instance, worker, facts) or here
     job = run.jobs.get(run.job_of(instance))
     live = [w for w in facts.workers if w.namespace == run.program.namespace]
     if job is not None and job.worker:
@@ -172,27 +161,14 @@ def _ready(run: Run, instance: int, facts: Facts) -> WaitReason:
             path=path, state="READY", owner=worker, reason=f"waits for a slot of worker {worker}"
         )
     needed = needed_labels(run, instance)
-    wanted = {label.lower() for label in needed}
-    able = [w for w in live if wanted <= w.capabilities and not w.draining]
-    if able:
-        free = sum(w.free for w in able)
-        slots = sum(w.slots for w in able)
-        return WaitReason(
-            path=path,
-            state="READY",
-            owner="coordinator",
-            reason=f"waits for a free slot ({free} of {slots} free)",
-        )
-    listed = ", ".join(needed)
-    if not live:
-        text = f"no worker is connected in namespace {run.program.namespace}"
-        if needed:
-            text += f" (needed: {listed})"
-        return WaitReason(path=path, state="READY", owner="operator", reason=text)
-    missing = [label for label in needed if not any(label.lower() in w.capabilities for w in live)]
-    if missing:
-        text = f"no worker offers {', '.join(missing)} (needed: {listed})"
-    else:
-        text = f"no one worker offers all of {listed}"
-    since = max((facts.missing_since_ms.get(label, 0) for label in missing), default=0)
-    return WaitReason(path=path, state="READY", owner="operator", reason=text, since_ms=since)
+    workers = able(run, needed, facts)
+    if not workers:
+        return nobody(run, instance, needed, facts)
+    free = sum(w.free for w in workers)
+    slots = sum(w.slots for w in workers)
+    return WaitReason(
+        path=path,
+        state="READY",
+        owner="coordinator",
+        reason=f"waits for a free slot ({free} of {slots} free)",
+    )
