@@ -16,6 +16,7 @@ from headrace.coordinator.core import encode_state
 from headrace.events import (
     BATCH_VERSION,
     Batch,
+    BegunByEvent,
     CancelRequested,
     ChildEnded,
     ChildRefused,
@@ -25,6 +26,8 @@ from headrace.events import (
     CompensationStarted,
     DefinitionRegistered,
     DefinitionsDeleted,
+    EventRunDeclined,
+    EventsTaken,
     Expanded,
     JobMoved,
     JobRestarted,
@@ -73,6 +76,7 @@ from headrace.events import (
     StepScheduled,
     StepSkipped,
     StepUnknown,
+    TriggerFailed,
     WaitEnded,
     WaitStarted,
     encode_batch,
@@ -200,6 +204,14 @@ SHARD_EVENTS: list[Any] = [
     SchedulesApplied("default/order", 7),
     StartDeclined("default/r", "default/nightly", "it is another one"),
     KeyAudited("default/deploy", ["default/r"], MS + 300_000),
+    EventsTaken(
+        "2026-01-01T00:00:00Z",
+        42,
+        [BegunByEvent("default/order", "d" * 32, "default/order-e42-a1b2c3", b"\x80", {"a": "1"})],
+        [("default/order", "event 41 (orders.new): its data is not JSON")],
+    ),
+    EventRunDeclined("default/order-e42-a1b2c3", "default/order", "it is another one"),
+    TriggerFailed("default/order", "default/order-e42-a1b2c3", "it is another one"),
 ]
 
 

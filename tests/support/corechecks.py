@@ -15,6 +15,7 @@ from headrace.coordinator.core import (
     fold,
     status,
 )
+from headrace.coordinator.core.incoming import Incoming, TriggerFacts
 from headrace.coordinator.core.saga import Saga
 from headrace.coordinator.core.state import Counts, Family, Job, KeyRecord, Scope
 from headrace.coordinator.core.triggers import Schedule
@@ -63,18 +64,30 @@ def restored(state: ShardState) -> ShardState:
     return again
 
 
-_DERIVED = {"programs", "leading", "agenda", "outbox_news", "builtin", "program", "expiries"}
+_DERIVED = {
+    "programs", "matchers", "leading", "agenda", "outbox_news", "builtin", "program", "expiries",
+}  # fmt: skip
 """What a snapshot does not hold: caches, and the order of a heap."""
 
 
-_RECORDS = ShardState | Run | Counts | Family | Job | Saga | Scope | KeyRecord | Schedule
+_RECORDS = (
+    ShardState
+    | Run
+    | Counts
+    | Family
+    | Job
+    | Saga
+    | Scope
+    | KeyRecord
+    | Schedule
+    | Incoming
+    | TriggerFacts
+)  # fmt: skip
 
 
 def facts(value: Any) -> Any:
     """Return any part of the state as plain data, by looking at all attributes that there are."""
-    if isinstance(
-        value, ShardState | Run | Counts | Family | Job | Saga | Scope | KeyRecord | Schedule
-    ):
+    if isinstance(value, _RECORDS):
         names = getattr(type(value), "__slots__", None) or vars(value)
         found = {name: getattr(value, name) for name in names if name not in _DERIVED}
         if isinstance(value, ShardState):

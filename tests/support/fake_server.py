@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -31,6 +31,7 @@ from headrace.messages import (
     HistoryEntry,
     ListRuns,
     ListSchedules,
+    ListTriggers,
     LogLines,
     PauseRun,
     ReplyBatch,
@@ -99,6 +100,8 @@ class FakeCluster:
         self.refuse_submits: tuple[str, str] | None = None
         self.now_ms = 1_700_000_000_000
         self.listeners: dict[str, list[Callable[[bytes], None]]] = {}
+        self.events: list[tuple[str, bytes, dict[str, str]]] = []
+        """The stream of events from outside."""
 
     # -- for tests -----------------------------------------------------------------------------
 
@@ -158,7 +161,7 @@ class FakeCluster:
             digest = plan_digest(decode_plan(request.plan))
             self.plans[shard][digest] = request.plan
             return digest
-        if isinstance(request, DefinitionRequest | ScheduleRequest):
+        if isinstance(request, DefinitionRequest | ScheduleRequest | ListTriggers):
             if isinstance(request, ListSchedules) and shard != 1:
                 return []
             self.system.begin(int(time.time() * 1000))
@@ -285,6 +288,17 @@ class FakeTransport:
             return self.objects[bucket, name]
         except KeyError:
             raise NotFound(f"no object {name} in bucket {bucket}") from None
+
+    async def store(
+        self, subject: str, data: bytes, *, headers: Mapping[str, str], timeout_s: float
+    ) -> tuple[int, bool]:
+        name = headers.get("Nats-Msg-Id", "")
+        known = self.cluster.events
+        for number, (_, _, found) in enumerate(known, 1):
+            if name and found.get("Nats-Msg-Id") == name:
+                return number, True
+        known.append((subject, data, dict(headers)))
+        return len(known), False
 
     async def stored(
         self, stream: str, subject: str, *, after: int = 0

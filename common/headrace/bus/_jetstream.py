@@ -143,6 +143,8 @@ class Stored(msgspec.Struct, frozen=True):
     data: bytes
     time: str = ""
     """When the broker stored it, RFC 3339."""
+    headers: Mapping[str, str] = {}
+    """If it was read by `JetStream.read`: the publisher's, and the broker's own (``Nats-…``)."""
 
 
 class _Error(msgspec.Struct):
@@ -405,6 +407,7 @@ def _stored(message: Message) -> Stored:
         headers["Nats-Subject"],
         message.data,
         headers.get("Nats-Time-Stamp", ""),
+        headers,
     )
 
 

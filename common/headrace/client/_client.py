@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from functools import partial
@@ -14,7 +13,8 @@ import msgspec
 from headrace.client import _follow, _pages, _rerun
 from headrace.client._calls import Calls, result_of
 from headrace.client._definitions import Definitions
-from headrace.client._ids import RequestIds
+from headrace.client._events import Events
+from headrace.client._ids import RequestIds, user_name
 from headrace.client._large import LargeValues
 from headrace.client._lookup import Lookup
 from headrace.client._schedules import Schedules
@@ -74,12 +74,13 @@ class Client:
         self._calls = Calls(transport, namespace, timeout_s=timeout_s)
         self._lookup = Lookup(self._calls)
         self._requests = RequestIds()
-        self._actor = _user()
+        self._actor = user_name()
         self._large = LargeValues(self._calls)
         self.definitions = Definitions(self._calls, self._stamp)
         """What is registered, by name and version."""
         self.schedules = Schedules(self._calls, self._stamp, self.submit)
-        """What begins runs at their times."""
+        """What begins runs at their times; `events`: and by what is published."""
+        self.events = Events(self._calls)
         self._submitter = Submitter(self._calls, self._requests, actor=self._actor)
 
     @classmethod
@@ -490,10 +491,3 @@ class Client:
             "not_after_ms": int((time.time() + MUTATION_S) * 1000),
             "actor": self._actor,
         }
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):
-        return ""

@@ -1,8 +1,9 @@
-"""Ids that a client makes: sortable run ids and request ids."""
+"""Ids that a client makes, sortable run ids and request ids; and whose they are."""
 
 from __future__ import annotations
 
 import base64
+import getpass
 import os
 import time
 
@@ -63,3 +64,11 @@ class RequestIds:
         """Return an id that no other request bears."""
         self._count += 1
         return f"{self._prefix}-{self._count:x}"
+
+
+def user_name() -> str:
+    """Return who is at work here, for the log of what was asked; '' if nobody can tell."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return ""

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Self
 
 from headrace.bus import (
     Bus,
+    JetStreamBusy,
     JetStreamError,
     JetStreamMissing,
     Message,
     NoResponders,
     ObjectBucket,
+    StorageFull,
     connect,
 )
 from headrace.client._transport import Unsubscribe
-from headrace.errors import Unreachable
+from headrace.errors import Unavailable, Unreachable
 
 PAGE = 1_000
 PAGE_BYTES = 1024 * 1024
@@ -71,6 +73,20 @@ class NatsTransport:
     async def get_object(self, bucket: str, name: str) -> bytes:
         """See `Transport`."""
         return await ObjectBucket(self._bus, bucket, timeout_s=OBJECT_TIMEOUT_S).get(name)
+
+    async def store(
+        self, subject: str, data: bytes, *, headers: Mapping[str, str], timeout_s: float
+    ) -> tuple[int, bool]:
+        """See `Transport`."""
+        try:
+            ack = await self._bus.js.publish(subject, data, timeout_s=timeout_s, headers=headers)
+        except NoResponders as error:
+            raise Unreachable(f"no stream takes {subject} yet: is a coordinator there?") from error
+        except JetStreamBusy as error:
+            raise Unreachable(str(error)) from error
+        except StorageFull as error:
+            raise Unavailable(f"the stream takes no more: {error}") from error
+        return ack.seq, ack.duplicate
 
     async def stored(
         self, stream: str, subject: str, *, after: int = 0

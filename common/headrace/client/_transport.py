@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Protocol
 
 from headrace.errors import Unavailable
@@ -45,6 +45,17 @@ class Transport(Protocol):
     async def get_object(self, bucket: str, name: str) -> bytes:
         """Return the bytes. Raises `NotFound`, `Unreachable`, or `Unavailable` as above."""
         raise Unavailable("there is no object store here")
+
+    async def store(
+        self, subject: str, data: bytes, *, headers: Mapping[str, str], timeout_s: float
+    ) -> tuple[int, bool]:
+        """Store a message in the stream that takes *subject*.
+
+        Return its number there, and whether the stream has had it before (by `Nats-Msg-Id`).
+        Raises `Unreachable` (whether it is stored is unknown), `LimitExceeded`, or `Unavailable`
+        when the stream is full or there is none.
+        """
+        raise Unavailable("there is no stream here")
 
     def stored(
         self, stream: str, subject: str, *, after: int = 0

@@ -110,6 +110,9 @@ class Coordinator(_Section, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     blob_margin_minutes: Annotated[float, Meta(ge=70, le=525_600)] = 1_440.0
     """A large value in the object store is kept this long although no run is known that it belongs
     to: it is stored before the request or result that names it, which may be sent for an hour."""
+    incoming_days: Annotated[float, Meta(gt=0, le=365)] = 7.0
+    """Events from outside are kept for this many days: those that were read, for looking at, and
+    those that no coordinator has read in this time."""
 
     def __post_init__(self) -> None:
         if len(set(self.peers)) != len(self.peers):
@@ -145,6 +148,8 @@ class Limits(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Largest single append to a log; what is larger is split. Below NATS's `max_payload`."""
     log_bytes_max: Whole = 0
     """Largest shard log; submits are refused at 80 % of it; 0: as much as the broker gives."""
+    incoming_bytes_max: Annotated[int, Meta(ge=1024 * 1024)] = 256 * 1024 * 1024
+    """Events from outside in their stream; full of unread ones, it refuses further ones."""
     runs_max: Count = 2_000_000
     """Live runs of one shard; above it submits are answered `busy`."""
     plan_bytes_max: Count = 512 * 1024

@@ -56,9 +56,12 @@ from headrace.events._run import (
     WaitStarted,
 )
 from headrace.events._shard import (
+    BegunByEvent,
     ChildRefused,
     DefinitionRegistered,
     DefinitionsDeleted,
+    EventRunDeclined,
+    EventsTaken,
     KeyAudited,
     KeyDeclined,
     KeyGrantedTo,
@@ -79,11 +82,13 @@ from headrace.events._shard import (
     ShardEvent,
     SnapshotRegistered,
     StartDeclined,
+    TriggerFailed,
 )
 
 __all__ = [
     "BATCH_VERSION",
     "Batch",
+    "BegunByEvent",
     "CancelRequested",
     "ChildEnded",
     "ChildRefused",
@@ -94,6 +99,8 @@ __all__ = [
     "CompensationStarted",
     "DefinitionRegistered",
     "DefinitionsDeleted",
+    "EventRunDeclined",
+    "EventsTaken",
     "Expanded",
     "JobMoved",
     "JobRestarted",
@@ -144,6 +151,7 @@ __all__ = [
     "StepScheduled",
     "StepSkipped",
     "StepUnknown",
+    "TriggerFailed",
     "WaitEnded",
     "WaitStarted",
     "decode_batch",

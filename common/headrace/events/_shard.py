@@ -126,6 +126,8 @@ class DefinitionRegistered(msgspec.Struct, frozen=True, array_like=True, gc=Fals
     actor: str = ""
     schedules: bool = False
     """The home of its schedules is told: it has some, or had."""
+    events: bool = False
+    """Events begin runs of it."""
 
 
 class DefinitionsDeleted(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=131):
@@ -138,6 +140,8 @@ class DefinitionsDeleted(msgspec.Struct, frozen=True, array_like=True, gc=False,
     actor: str = ""
     number: int = 0
     """Of the change, if the home of its schedules is told; else 0."""
+    events: bool = False
+    """Events begin runs of the version that is the newest now."""
 
 
 class ScheduleCreated(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=132):
@@ -217,6 +221,47 @@ class StartDeclined(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=
     problem: str
 
 
+class BegunByEvent(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A run that an event begins; part of `EventsTaken`."""
+
+    definition: str
+    """``<namespace>/<name>``"""
+    plan: str
+    """Digest; the plan is stored."""
+    run: str
+    """Key."""
+    input: bytes
+    labels: dict[str, str]
+
+
+class EventsTaken(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=142):
+    """System shard: events from outside were read and looked at, all up to `position`."""
+
+    stream: str
+    """When their stream was made: numbers count from there."""
+    position: int
+    begun: list[BegunByEvent] = []
+    """Runs, begun by the outbox."""
+    failed: list[tuple[str, str]] = []
+    """Definition, and why an event that it waits for begins no run of it."""
+
+
+class EventRunDeclined(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=143):
+    """A run that an event wanted cannot begin here; the system shard is told."""
+
+    run: str
+    definition: str
+    problem: str
+
+
+class TriggerFailed(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=144):
+    """System shard: a run that an event wanted could not begin in its shard."""
+
+    definition: str
+    run: str
+    problem: str
+
+
 ShardEvent: TypeAlias = (
     PlanStored
     | RunEvicted
@@ -240,4 +285,7 @@ ShardEvent: TypeAlias = (
     | ScheduleDeleted
     | SchedulesApplied
     | StartDeclined
+    | EventsTaken
+    | EventRunDeclined
+    | TriggerFailed
 )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from headrace.flowctl._app import main
     from headrace.flowctl._definitions import load_definition
-    from headrace.flowctl._inputs import collect_inputs, input_options, parse_labels
+    from headrace.flowctl._inputs import collect_inputs, input_options, parse_labels, read_json
     from headrace.flowctl._live import Progress
     from headrace.flowctl._output import emit, emit_run, exit_code_of
     from headrace.flowctl._settings import Settings
@@ -32,6 +32,7 @@ __all__ = [
     "main",
     "parse_labels",
     "pass_settings",
+    "read_json",
     "shared_options",
     "some_options",
 ]
@@ -48,6 +49,7 @@ _HOMES = {
     "main": "_app",
     "parse_labels": "_inputs",
     "pass_settings": "_shared",
+    "read_json": "_inputs",
     "shared_options": "_shared",
     "some_options": "_shared",
 }

@@ -38,6 +38,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "resume": ("_cmd_control:resume", "Go on with a paused run."),
         "signal": ("_cmd_control:signal", "Send a signal to a run."),
         "resolve": ("_cmd_control:resolve", "Say what became of a step that is UNKNOWN."),
+        "event": ("_cmd_event:event", "Publish events, which start runs too."),
         "schedule": ("_cmd_schedule:schedule", "Start runs at their times."),
         "rerun": ("_cmd_submit:rerun", "Start a run again."),
         "reset": ("_cmd_submit:reset", "Start a run again from an event of it."),

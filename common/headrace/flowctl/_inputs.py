@@ -84,18 +84,23 @@ def _pairs(texts: Iterable[str], option: str) -> Iterable[tuple[str, str]]:
         yield key, value
 
 
-def _mapping_from(name: str) -> Mapping[str, Any]:
+def read_json(name: str) -> Any:
+    """Return the value in a file, JSON or YAML; ``-`` is stdin. Raises `InvalidRequest`."""
     import yaml
 
     text = _read_text(name)
     try:
         # YAML 1.2 is a superset of JSON; PyYAML reads 1.1, so JSON is tried first.
-        value = parse_json(text)
+        return parse_json(text)
     except ValueError:
         try:
-            value = yaml.safe_load(text)
+            return yaml.safe_load(text)
         except yaml.YAMLError as error:
             raise InvalidRequest(f"{name}: neither JSON nor YAML: {error}") from error
+
+
+def _mapping_from(name: str) -> Mapping[str, Any]:
+    value = read_json(name)
     if value is None:
         return {}
     if not isinstance(value, dict):

@@ -65,7 +65,8 @@ HINTS: Mapping[str, str] = {
     "job": "no job runs yet here",
     "needs": "no job has run yet here",
     "failure": "only handlers and compensations see it; conditions have 'failure()'",
-    "event": "only the filter of 'on.event' sees the event; use 'inputs' here",
+    "event": "only 'on.event' sees the event: give what is needed by its 'inputs:', and use "
+    "'inputs' here",
 }
 """By context, what to do where it is not available."""
 
@@ -75,6 +76,7 @@ PROPERTIES: Mapping[str, tuple[str, ...]] = {
     "strategy": ("fail-fast", "job-index", "job-total", "max-parallel"),
     "failure": ("step", "kind", "error", "attempt"),
     "loop": ("index", "item", "previous"),
+    "event": ("id", "subject", "namespace", "time", "sequence", "headers", "data"),
 }
 """Properties of contexts that are the same everywhere."""
 ITEMS: Mapping[str, tuple[str, ...]] = {

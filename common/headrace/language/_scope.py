@@ -157,6 +157,8 @@ class Names:
     ) -> None:
         if name.lower() not in names:
             hint = did_you_mean(name, names) or "it has: " + ", ".join(names)
+            if of == "event":
+                hint = f"what the publisher has sent is 'event.data': 'event.data.{name}'?"
             self._report.add(
                 f"'{of}.{name}' does not exist", self._place_of(expression, node), hint
             )

@@ -15,6 +15,7 @@ from headrace.language._parts import read_inputs
 from headrace.language._reader import Reader, shape
 from headrace.language._report import Place, did_you_mean
 from headrace.language._scope import Scope
+from headrace.language._uses import check_given
 from headrace.language._values import is_identifier
 from headrace.language._yaml import Mapping as MappingNode
 from headrace.language._yaml import Scalar, Sequence, Tree
@@ -25,8 +26,9 @@ CALL_KEYS = ("inputs", "outputs", "secrets")
 SECRET_KEYS = ("description", "required")
 OUTPUT_KEYS = ("description", "value")
 SCHEDULE_KEYS = ("cron", "timezone")
-EVENT_KEYS = ("subject", "filter")
+EVENT_KEYS = ("subject", "filter", "inputs")
 _SCHEDULES_MAX = 100
+_EVENTS_MAX = 100
 _SUBJECT = re.compile(r"(?:[A-Za-z0-9_$-]+|\*)(?:\.(?:[A-Za-z0-9_$-]+|\*))*(?:\.>)?\Z|>\Z")
 _SUBJECT_LENGTH_MAX = 256
 _OURS = ("workflow_dispatch", "workflow_call", "schedule", "event")
@@ -70,6 +72,7 @@ def read_triggers(reader: Reader, node: Tree | None, inputs: Tree | None) -> Tri
                 reader.report.add(f"'on.{event}' needs its settings", place, hint)
             found.callable = found.callable or event == "workflow_call"
         return found
+    waiting: Tree | None = None
     for event, body in node.entries.items():
         _event(reader, event, node.keys[event])
         if event == "workflow_dispatch":
@@ -80,7 +83,10 @@ def read_triggers(reader: Reader, node: Tree | None, inputs: Tree | None) -> Tri
         elif event == "schedule":
             found.schedules = _schedules(reader, body, "on.schedule")
         elif event == "event":
-            found.events = _events(reader, body, "on.event")
+            waiting = body
+    if waiting is not None:
+        # The last: what runs are given is checked against the inputs that they have.
+        found.events = _events(reader, waiting, "on.event", found.inputs)
     return found
 
 
@@ -159,18 +165,29 @@ def _timezone(reader: Reader, entries: Mapping[str, Tree], what: str) -> str:
     return name or "UTC"
 
 
-def _events(reader: Reader, node: Tree, what: str) -> tuple[EventTrigger, ...]:
+def _events(
+    reader: Reader, node: Tree, what: str, inputs: Mapping[str, InputSpec]
+) -> tuple[EventTrigger, ...]:
     items = node.items if isinstance(node, Sequence) else [node]
+    if len(items) > _EVENTS_MAX:
+        reader.report.add(f"{what} has over {_EVENTS_MAX} entries", node)
+        return ()
     scope = Scope(EVENT, {})
     found: list[EventTrigger] = []
     for index, item in enumerate(items):
         place = f"{what}[{index}]" if isinstance(node, Sequence) else what
         condition = ""
+        given: dict[str, Any] = {}
         subject_node: Tree | None = item
+        given_node: Tree | None = None
         if not isinstance(item, Scalar):
             entries = reader.mapping(item, place, EVENT_KEYS)
             condition = reader.condition(entries.get("filter"), f"{place}.filter", scope)
-            subject_node = entries.get("subject")
+            subject_node, given_node = entries.get("subject"), entries.get("inputs")
+            reader.mapping(given_node, f"{place}.inputs")
+            if isinstance(given_node, MappingNode):
+                given = reader.json(given_node, f"{place}.inputs", scope)
+        check_given(reader, reader.report.file, inputs, given_node, item, f"{place}.inputs")
         subject = reader.text(subject_node, f"{place}.subject")
         if not subject:
             reader.report.add(f"{place} needs a 'subject'", item, "write 'subject: orders.created'")
@@ -179,5 +196,5 @@ def _events(reader: Reader, node: Tree, what: str) -> tuple[EventTrigger, ...]:
                 "tokens of letters, digits, '_' and '-' between dots; '*' for one, '>' at the end"
             )
             reader.report.add(f"{place}: {shape(subject_node)} is no subject", subject_node, hint)
-        found.append(EventTrigger(subject=subject, filter=condition))
+        found.append(EventTrigger(subject=subject, filter=condition, inputs=given))
     return tuple(found)

@@ -75,9 +75,11 @@ from headrace.messages._steps import (
     WorkerOrder,
     WorkerRequest,
 )
+from headrace.messages._triggers import Arrival, ListTriggers, TriggerView
 
 __all__ = [
     "UNREADABLE",
+    "Arrival",
     "CancelRun",
     "CancelStep",
     "Claim",
@@ -106,6 +108,7 @@ __all__ = [
     "ListDefinitions",
     "ListRuns",
     "ListSchedules",
+    "ListTriggers",
     "LogLine",
     "LogLines",
     "Parts",
@@ -134,6 +137,7 @@ __all__ = [
     "Task",
     "TaskBatch",
     "TaskOptions",
+    "TriggerView",
     "WaitReason",
     "WorkerHeartbeat",
     "WorkerOrder",

@@ -13,6 +13,7 @@ import msgspec
 
 from headrace.messages._definitions import DefinitionRequest
 from headrace.messages._schedules import ScheduleRequest
+from headrace.messages._triggers import ListTriggers
 
 
 class _Mutation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -158,6 +159,7 @@ ClientRequest: TypeAlias = (
     | HasRuns
     | DefinitionRequest
     | ScheduleRequest
+    | ListTriggers
 )
 
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 import hashlib
 import re
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
 SLOTS = 4096
 """Ids hash to this many slots; slots map to shards in the system shard."""
+
+SUBJECT = re.compile(r"[A-Za-z0-9_$-]+(?:\.[A-Za-z0-9_$-]+)*")
+SUBJECT_LENGTH_MAX = 256
+"""Of the subject of an event, behind the namespace."""
 
 NAME = re.compile(r"[A-Za-z0-9_-]{1,128}")
 """What may stand in a subject."""
@@ -19,9 +23,19 @@ SYSTEM_SHARD = 0
 SCHEDULE_LABEL, TIME_LABEL = "headrace/schedule", "headrace/scheduled-for"
 """Labels of a run that a schedule began."""
 
+EVENT_LABEL, EVENT_ID_LABEL = "headrace/event", "headrace/event-id"
+"""Labels of a run that an event began: its subject, and its id."""
+DEFINITION_LABEL = "headrace/definition"
+"""Label of such a run: ``<name>@<version>``."""
+
 TASK_STREAM = "HEADRACE_TASKS"
 LOGS_STREAM = "HEADRACE_LOGS"
 EVENTS_STREAM = "HEADRACE_EVENTS"
+INCOMING_STREAM = "HEADRACE_IN"
+INCOMING = "headrace.in."
+"""Begins the subjects of events from outside: ``headrace.in.<namespace>.<subject>``."""
+INCOMING_DUPLICATES_MS = 600_000
+"""The broker drops a message whose `Nats-Msg-Id` it has seen within this time."""
 SNAPSHOT_BUCKET = "headrace-snapshots"
 BLOB_BUCKET = "headrace-blobs"
 
@@ -37,6 +51,11 @@ one that the broker chose does not answer."""
 def valid_name(name: str) -> bool:
     """Tell whether *name* may be a run id, namespace, worker id or signal name on the wire."""
     return NAME.fullmatch(name) is not None
+
+
+def valid_subject(subject: str) -> bool:
+    """Tell whether *subject* may be that of an event: tokens between dots, no wildcards."""
+    return len(subject) <= SUBJECT_LENGTH_MAX and SUBJECT.fullmatch(subject) is not None
 
 
 def run_key(namespace: str, run: str) -> str:
@@ -73,6 +92,31 @@ def scheduled_labels(key: str, nominal_ms: int) -> dict[str, str]:
     """Return the labels of that run."""
     moment = datetime.fromtimestamp(nominal_ms / 1_000, UTC)
     return {SCHEDULE_LABEL: split_key(key)[1], TIME_LABEL: f"{moment:%Y-%m-%dT%H:%M:%SZ}"}
+
+
+def incoming(namespace: str, subject: str) -> str:
+    """Where an event of a namespace is published, by any client of the broker."""
+    return f"{INCOMING}{namespace}.{subject}"
+
+
+def event_run(key: str, stream: str, sequence: int) -> str:
+    """Return the key of the run of definition *key* that an event begins: always the same one.
+
+    *stream* tells the stream from a later one of its name, whose numbers begin anew:
+    ``default/order`` -> ``default/order-e42-5f1c0a``.
+    """
+    digest = hashlib.blake2b(stream.encode(), digest_size=3).hexdigest()
+    return f"{key}-e{sequence}-{digest}"
+
+
+def matches(pattern: Sequence[str], tokens: Sequence[str]) -> bool:
+    """Tell whether a pattern covers a subject, both split at dots: `*` one token, `>` the rest."""
+    for index, wanted in enumerate(pattern):
+        if wanted == ">":
+            return index < len(tokens)
+        if index >= len(tokens) or wanted not in ("*", tokens[index]):
+            return False
+    return len(pattern) == len(tokens)
 
 
 def slot_of(key: str) -> int:

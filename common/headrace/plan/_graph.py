@@ -62,6 +62,8 @@ class EventTrigger(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     """Of the event; tokens between dots, `*` for one token, `>` for the rest."""
     filter: str = ""
     """Expression without ``${{ }}`` over `event` and `vars`; empty: every event."""
+    inputs: dict[str, Any] = {}
+    """Inputs of the run by name; JSON that may hold expressions over `event` and `vars`."""
 
 
 class Join(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -29,6 +29,7 @@ _RETRY = Label("reason", ("error", "timeout", "worker_lost", "returned"))
 _UNKNOWN = Label("resolution", ("stored", "absent", "fenced"))
 _REFUSED = Label("reason", ("stale_attempt", "stale_token", "run_ended", "not_owner", "malformed"))
 _WRITE = Label("outcome", ("ok", "failed"))
+_INCOMING = Label("outcome", ("begun", "failed", "unmatched", "lost"))
 _KIND = Label("kind", ("coordinator", "worker"))
 _STATUS = Label("status", ("online", "busy", "draining", "offline"))
 _COMMAND = Label(
@@ -101,6 +102,12 @@ class CoordinatorMetrics:
         self.commands = Counter(to, "commands_total", "Requests taken.", _COMMAND)
         self.commands_refused = Counter(
             to, "commands_refused_total", "Requests answered by an error.", _COMMAND
+        )
+        self.incoming_events = Counter(
+            to,
+            "incoming_events_total",
+            "Events from outside, by what became of them; one that begins two runs counts twice.",
+            _INCOMING,
         )
         self.inbox_bytes = Gauge(to, "inbox_bytes", "Requests waiting.")
         self.inbox_busy = Counter(to, "inbox_busy_total", "Requests answered `busy`.")

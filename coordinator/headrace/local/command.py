@@ -17,6 +17,7 @@ import msgspec
 import uvloop
 
 from headrace.coordinator.core import Program
+from headrace.coordinator.core.matching import choose
 from headrace.errors import Conflict, InvalidRequest, NotFound
 from headrace.flowctl import (
     Progress,
@@ -31,7 +32,8 @@ from headrace.flowctl import (
 )
 from headrace.language import BUILTIN_HANDLERS
 from headrace.local.engine import SLOTS, LocalEngine
-from headrace.messages import LogLines, RunView
+from headrace.local.event_file import event_in
+from headrace.messages import Arrival, LogLines, RunView, subjects
 from headrace.plan import Plan
 from headrace.telemetry import setup_logging
 from headrace.worker.builtin import builtin_registry
@@ -54,6 +56,7 @@ class _Wanted(msgspec.Struct, frozen=True, kw_only=True):
     file: str
     inputs: tuple[str, ...]
     input_file: str | None
+    event: Arrival | None
     run_id: str
     labels: dict[str, str]
     signals: list[tuple[str, Any]]
@@ -74,6 +77,12 @@ class _Wanted(msgspec.Struct, frozen=True, kw_only=True):
 @click.command()
 @click.argument("file", required=False, default="", type=click.Path(dir_okay=False))
 @input_options
+@click.option(
+    "--event",
+    "event_file",
+    metavar="FILE",
+    help="Begin as by this event: JSON or YAML with `subject` and `data`; `-` reads stdin.",
+)
 @click.option("--id", "run_id", default="", metavar="ID", help="Choose the run's id.")
 @click.option("--label", "-l", "labels", multiple=True, metavar="KEY=VALUE", help="A label.")
 @click.option("--priority", type=int, default=0, help="Higher goes first (default: 0).")
@@ -124,6 +133,7 @@ def run(
     file: str,
     inputs: tuple[str, ...],
     input_file: str | None,
+    event_file: str | None,
     run_id: str,
     labels: tuple[str, ...],
     priority: int,
@@ -145,8 +155,7 @@ def run(
     runs here too, unless -c says what is offered. Progress and output of steps go to stderr, the
     run to stdout. Ctrl-C cancels the run and waits for its end; a second one kills its steps.
 
-    With --dir, a run that was killed goes on: `flowctl run --continue --dir DIR`, or the same
-    command again if it had an --id.
+    With --dir, a run that was killed goes on: `--continue --dir DIR`, or again with the same --id.
 
     \b
     Examples:
@@ -156,13 +165,13 @@ def run(
 
     Exit codes: 0 completed, 1 the run failed, 2 cancelled, 3 usage or invalid definition.
     """
-    if resumes == bool(file):
-        raise click.UsageError("give a FILE, or --continue")
-    level = _level(persistence, kept=directory is not None or resumes)
+    namespace = settings.namespace or os.environ.get("FLOWCTL_NAMESPACE") or "default"
+    level = _level(file, persistence, kept=directory is not None, resumes=resumes)
     wanted = _Wanted(
         file=file,
         inputs=inputs,
         input_file=input_file,
+        event=_event(event_file, namespace, alone=not (resumes or inputs or input_file)),
         run_id=run_id,
         labels=parse_labels(labels),
         signals=[_signal(text) for text in signals],
@@ -177,7 +186,7 @@ def run(
         secrets_path=secrets_path,
         vars_path=vars_path,
         quiet=quiet,
-        namespace=settings.namespace or os.environ.get("FLOWCTL_NAMESPACE") or "default",
+        namespace=namespace,
     )
     setup_logging(level="info" if os.environ.get("FLOWCTL_DEBUG") else "error")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -190,7 +199,11 @@ def run(
         raise click.exceptions.Exit(code)
 
 
-def _level(persistence: str | None, *, kept: bool) -> str:
+def _level(file: str, persistence: str | None, *, kept: bool, resumes: bool) -> str:
+    """Return what is to survive; refuse what does not fit together."""
+    if resumes == bool(file):
+        raise click.UsageError("give a FILE, or --continue")
+    kept = kept or resumes
     if persistence == "memory" and kept:
         raise click.UsageError("--dir and --continue need --persistence journal or snapshot")
     return persistence or ("journal" if kept else "memory")
@@ -257,14 +270,14 @@ class _Session:
         else:
             plan = engine.compile(wanted.file)
             _check_offer(plan, wanted)
-            given = collect_inputs(plan, wanted.inputs, wanted.input_file)
+            given, labels = _given(plan, wanted)
             if earlier and not wanted.quiet:
                 self._progress.note(f"{len(earlier)} earlier runs of {wanted.directory} go on, too")
             name = await engine.submit(
                 plan,
                 given,
                 run_id=wanted.run_id,
-                labels=wanted.labels,
+                labels=labels,
                 priority=wanted.priority,
             )
             names = [name]
@@ -359,6 +372,23 @@ def _check_offer(plan: Plan, wanted: _Wanted) -> None:
     if missing:
         listed = ", ".join(missing)
         raise InvalidRequest(f"{wanted.file} needs {listed}, which -c does not offer")
+
+
+def _event(file: str | None, namespace: str, *, alone: bool) -> Arrival | None:
+    if not file:
+        return None
+    if not alone:
+        raise click.UsageError("--event gives the inputs: no --input and --continue beside it")
+    return event_in(file, namespace)
+
+
+def _given(plan: Plan, wanted: _Wanted) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the inputs and the labels of the run. Raises `HeadraceError`."""
+    event = wanted.event
+    if event is None:
+        return collect_inputs(plan, wanted.inputs, wanted.input_file), wanted.labels
+    labels = {subjects.EVENT_LABEL: event.subject, subjects.EVENT_ID_LABEL: event.id or "1"}
+    return choose(plan, event), {**labels, **wanted.labels}
 
 
 def _signal(text: str) -> tuple[str, Any]:

@@ -5,6 +5,7 @@ from headrace.language import compile_workflow
 from headrace.language._cron import cron_problem
 from headrace.plan import EventTrigger, InputSpec, Schedule, SecretSpec
 
+IDS = "  workflow_dispatch: {inputs: {id: {required: true}, n: {type: number}}}\n"
 BODY = "jobs: {j: {outputs: {v: x}, steps: [{run: x}]}}\n"
 
 
@@ -57,12 +58,15 @@ def test_events_are_carried():
     assert compiled("  event: orders.created").events == (EventTrigger(subject="orders.created"),)
     plan = compiled(
         "  event:\n"
-        "    - {subject: orders.*.paid, filter: '${{ event.total > 100 }}'}\n"
+        "    - {subject: orders.*.paid, filter: '${{ event.data.total > vars.least }}'}\n"
         "    - subject: stock.>\n"
+        "      inputs: {id: '${{ event.data.id }}', n: 3}\n"
+        "  workflow_dispatch: {inputs: {id: {default: none}, n: {type: number}}}\n"
+        "vars: {least: 100}\n"
     )
     assert plan.events == (
-        EventTrigger(subject="orders.*.paid", filter="event.total > 100"),
-        EventTrigger(subject="stock.>"),
+        EventTrigger(subject="orders.*.paid", filter="event.data.total > vars.least"),
+        EventTrigger(subject="stock.>", inputs={"id": "${{ event.data.id }}", "n": 3}),
     )
 
 
@@ -94,6 +98,16 @@ def test_what_a_caller_gives():
         ("  event: a..b\n", "'a..b' is no subject"),
         ("  event: {subject: a, filter: inputs.x}\n", "'inputs' is not available in on.event.fil"),
         ("  evnt: {}\n", "did you mean 'event'?"),
+        ("  event: {subject: a, filtre: x}\n", "did you mean 'filter'?"),
+        ("  event: {subject: a, filter: event.total > 1}\n", "'event.data.total'?"),
+        ("  event: {subject: a, filter: event.data >}\n", "Unexpected"),
+        ("  event: {subject: a, inputs: [x]}\n", "on.event.inputs must be a mapping"),
+        ("  event: {subject: a, inputs: {x: '${{ steps.a.outputs.b }}'}}\n", "not available in"),
+        ("  event: [{subject: a, inputs: {ib: 1}}]\n" + IDS, "has no input 'ib'"),
+        ("  event: [{subject: a, inputs: {id: 1, n: x}}]\n" + IDS, "[0].inputs.n must be a nu"),
+        ("  event: {subject: a}\n" + IDS, "'w.yaml' needs the input 'id'"),
+        ("  event: a\n" + IDS, "'w.yaml' needs the input 'id'"),
+        ("  event: [" + "a, " * 101 + "]\n", "on.event has over 100 entries"),
         ("  workflow_dispatch: {inputs: {e: {type: environment}}}\n", "'type: choice'"),
         ("  workflow_dispatch: {inputs: {e: {type: chioce}}}\n", "did you mean 'choice'?"),
         ("  workflow_dispatch: {inputs: {e: {type: choice}}}\n", "needs 'options'"),

@@ -99,7 +99,9 @@ SCHEDULE: Words = {
 EVENT: Words = {
     "subject": Word("Subject of the event: `orders.*`, `orders.>`.", TEXT),
     "filter": Word("A condition over `event`; without it, every event counts.", CONDITION),
-}
+    "inputs": Word("Inputs of the run by name, mostly from the event: `${{ event.data.id }}`.",
+                   VALUES),
+}  # fmt: skip
 INPUT: Words = {
     "description": Word("What it is for.", TEXT),
     "type": Word("Type of the value.", one_of("string", "number", "boolean", "choice", "json")),

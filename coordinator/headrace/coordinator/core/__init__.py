@@ -5,6 +5,7 @@ come in with the commands; what is to be done comes out as values. Data flows on
 events → state → effects. Only `evolve` and `shard_events` change state.
 """
 
+from headrace.coordinator.core.arrivals import Taken, has_room
 from headrace.coordinator.core.capture import Capture, verify
 from headrace.coordinator.core.commands import Loss, Order, Outgoing, Refusal, TickEffects
 from headrace.coordinator.core.explain import explain
@@ -38,6 +39,7 @@ __all__ = [
     "Refusal",
     "Run",
     "ShardState",
+    "Taken",
     "TickEffects",
     "WorkerFacts",
     "apply_chunk",
@@ -46,6 +48,7 @@ __all__ = [
     "encode_hashed",
     "encode_state",
     "explain",
+    "has_room",
     "state_hash",
     "verify",
 ]

@@ -251,7 +251,7 @@ class Contexts(Mapping[str, Any]):
             "priority": run.priority,
             "created_ms": run.created_ms,
             "labels": run.labels,
-            "event_name": "workflow_dispatch",
+            "event_name": _begun_by(run),
             "run_attempt": 1,
         }
 
@@ -409,6 +409,13 @@ class Contexts(Mapping[str, Any]):
                     "max-parallel": total if limit in (None, "") else limit,
                 }
         return {"job-index": 0, "job-total": 1, "fail-fast": True, "max-parallel": 1}
+
+
+def _begun_by(run: Run) -> str:
+    """Return the key of `on:` that has begun a run."""
+    if subjects.EVENT_LABEL in run.labels:
+        return "event"
+    return "schedule" if subjects.TIME_LABEL in run.labels else "workflow_dispatch"
 
 
 def functions(

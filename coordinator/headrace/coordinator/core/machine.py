@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from itertools import chain
 
 from headrace.coordinator.core import (
+    arrivals,
     entries,
     intents,
     losses,
@@ -27,12 +28,13 @@ from headrace.coordinator.core import (
     takeover,
     timers,
 )
+from headrace.coordinator.core.arrivals import Taken
 from headrace.coordinator.core.commands import Reply, TickEffects
 from headrace.coordinator.core.nodes import gathered
 from headrace.coordinator.core.state import OutMessage, Run
 from headrace.coordinator.core.tick import Tick
 from headrace.events import PlansForgotten, StepFailed
-from headrace.messages import Claim, ClaimReply, ClientRequest, ResultBatch, Task
+from headrace.messages import Arrival, Claim, ClaimReply, ClientRequest, ResultBatch, Task
 
 
 class Machine(Tick):
@@ -135,9 +137,13 @@ class Machine(Tick):
         """Give at most *credit* ready steps of *lane* to *wire_lane* (a subject's token)."""
         return scheduling.schedule(self, lane, credit, wire_lane)
 
-    def deliver(self, message: str, content: OutMessage) -> None:
-        """Apply an outbox message of another shard; idempotent."""
-        outbox.deliver(self, message, content)
+    def deliver(self, message: str, content: OutMessage) -> bool:
+        """Apply an outbox message of another shard; idempotent. False: not now, send it again."""
+        return outbox.deliver(self, message, content)
+
+    def take_events(self, stream: str, events: Sequence[Arrival]) -> Taken:
+        """Look at events from outside, of the stream that was made at *stream*; idempotent."""
+        return arrivals.take(self, stream, events)
 
     def clear_outbox(self, messages: Iterable[str]) -> None:
         """Another shard has these in its log."""

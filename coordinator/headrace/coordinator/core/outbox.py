@@ -6,7 +6,7 @@ clears the intent when it is told "logged". A new owner sends again whatever is 
 
 from __future__ import annotations
 
-from headrace.coordinator.core import children, keys, schedules
+from headrace.coordinator.core import arrivals, children, keys, schedules
 from headrace.coordinator.core.commands import Outgoing
 from headrace.coordinator.core.intents import clear, is_held_back
 from headrace.coordinator.core.state import OutMessage
@@ -31,17 +31,22 @@ def drain_local(tick: Tick) -> bool:
             continue
         shard = target(tick, content)
         if shard == state.shard:
-            deliver(tick, message, content)
-            clear(tick, [message])
-            local = True
+            if deliver(tick, message, content):
+                clear(tick, [message])
+                local = True
+            else:
+                tick.posted.add(message)
         elif message not in tick.posted:
             tick.posted.add(message)
             tick.outgoing.append(Outgoing(message, shard, content))
     return local
 
 
-def deliver(tick: Tick, message: str, content: OutMessage) -> None:
-    """Apply an intent in its target shard. Idempotent: what is done already changes nothing."""
+def deliver(tick: Tick, message: str, content: OutMessage) -> bool:
+    """Apply an intent in its target shard. Idempotent: what is done already changes nothing.
+
+    False: there is no room for it now; it is to be sent again.
+    """
     kind, args = content.kind, content.args
     if kind == "acquire":
         keys.acquire(tick, *args)
@@ -67,5 +72,10 @@ def deliver(tick: Tick, message: str, content: OutMessage) -> None:
         schedules.run_ended(tick, *args)
     elif kind == "schedules":
         schedules.apply_definition(tick, *args)
+    elif kind == "start-by-event":
+        return arrivals.start(tick, *args)
+    elif kind == "event-declined":
+        arrivals.declined(tick, *args)
     else:
         raise AssertionError(f"outbox message {message}: {kind}")
+    return True

@@ -6,19 +6,15 @@ time, so that the same time is the same run however often it is asked for.
 
 from __future__ import annotations
 
-from typing import Any, Final
-
-import msgspec
+from typing import Final
 
 from headrace.coordinator.core import calendar, status
 from headrace.coordinator.core.cancellation import cancel_run
-from headrace.coordinator.core.commands import Refusal
-from headrace.coordinator.core.creation import create_run, keep_plan
+from headrace.coordinator.core.creation import keep_plan
 from headrace.coordinator.core.intents import clear
-from headrace.coordinator.core.state import EMPTY_MAP, Run
+from headrace.coordinator.core.starting import begin
 from headrace.coordinator.core.tick import Tick
 from headrace.coordinator.core.triggers import Schedule
-from headrace.errors import HeadraceError
 from headrace.events import (
     ScheduleCreated,
     ScheduleDeleted,
@@ -27,8 +23,8 @@ from headrace.events import (
     SchedulesApplied,
     StartDeclined,
 )
-from headrace.messages import ScheduleSpec, SubmitRun, subjects
-from headrace.plan import check_inputs, decode_plan
+from headrace.messages import ScheduleSpec, subjects
+from headrace.plan import decode_plan
 
 ON_TIME_MS: Final = 60_000
 """A run that begins so long after its time is not late."""
@@ -39,12 +35,6 @@ QUEUE_MAX: Final = 1_000
 """Times of a schedule that wait for a run to end; further ones pass."""
 TIMER: Final = -1
 """Stands for an instance in the timers: the key is a schedule's."""
-PROBLEM_MAX: Final = 1_000
-KEPT_MS: Final = 3_600_000
-"""A start that was sent twice is known so long after the run has left."""
-
-_encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder().decode
 
 
 def arm(tick: Tick, key: str, schedule: Schedule) -> None:
@@ -148,44 +138,18 @@ def start(
     tick: Tick, key: str, run: str, plan: bytes, given: bytes, labels: dict[str, str]
 ) -> None:
     """Begin a run that schedule *key* wants; a second time nothing happens."""
-    state = tick.state
-    found = state.runs.get(run)
-    if found is not None:
-        if found.labels.get(subjects.SCHEDULE_LABEL) != labels[subjects.SCHEDULE_LABEL]:
-            tick.emit_shard(StartDeclined(run, key, f"run {run} is another one"))
-        return
-    if run in state.tombstones or tick.is_evicted(run):
-        return
-    try:
-        problem = _begin(tick, key, run, plan, _decode(given), labels)
-    except HeadraceError as error:
-        problem = str(error)
-    if problem:
-        tick.emit_shard(StartDeclined(run, key, problem[:PROBLEM_MAX]))
-
-
-def _begin(
-    tick: Tick, key: str, run: str, plan: bytes, values: dict[str, Any], labels: dict[str, str]
-) -> str:
-    """Create the run; return why not, else ''. Raises `HeadraceError`, having done nothing."""
-    namespace, name = subjects.split_key(run)
-    digest = keep_plan(tick, namespace, plan)
-    if isinstance(digest, Refusal):
-        return digest.message
-    program = tick.state.program(digest, namespace)
-    checked = check_inputs(program.plan, values)
-    request = SubmitRun(
-        run=name,
-        request_id=f"start:{key}:{run}",
-        not_after_ms=tick.state.now_ms + KEPT_MS,
+    problem = begin(
+        tick,
+        run,
+        plan,
+        given,
+        labels,
+        cause=key,
         actor=f"schedule {subjects.split_key(key)[1]}",
-        plan=digest,
-        input=values,
-        explicit=True,
+        mark=subjects.SCHEDULE_LABEL,
     )
-    data = _encode(checked) if checked else EMPTY_MAP
-    create_run(tick, Run(run, program), request, data, {**program.plan.labels, **labels})
-    return ""
+    if problem:
+        tick.emit_shard(StartDeclined(run, key, problem))
 
 
 def stop(tick: Tick, key: str, run: str) -> None:

@@ -15,6 +15,8 @@ from headrace.coordinator.core.state import (
     ShardState,
     Tombstone,
 )
+from headrace.coordinator.core.trigger_events import FOLD as TRIGGER_FOLD
+from headrace.coordinator.core.trigger_events import definition_changed
 from headrace.coordinator.core.triggers import Definition
 from headrace.events import (
     ChildRefused,
@@ -193,6 +195,7 @@ def _definition_registered(state: ShardState, event: DefinitionRegistered) -> No
     versions[event.version] = Definition(event.digest, event.number, state.now_ms, event.actor)
     state.definition_last = event.number
     state.plan_uses[event.digest] = state.plan_uses.get(event.digest, 0) + 1
+    definition_changed(state, event.key, events=event.events)
     if event.schedules:
         _tell_schedules(state, event.key)
 
@@ -204,6 +207,7 @@ def _definitions_deleted(state: ShardState, event: DefinitionsDeleted) -> None:
         state.plan_uses[versions.pop(version).digest] -= 1
     if not versions:
         del state.definitions[event.key]
+    definition_changed(state, event.key, events=event.events)
     if event.number:
         state.definition_last = event.number
         _tell_schedules(state, event.key)
@@ -236,4 +240,5 @@ _EVOLVE: dict[type, Callable[[ShardState, Any], None]] = {
     DefinitionRegistered: _definition_registered,
     DefinitionsDeleted: _definitions_deleted,
     **FOLD,
+    **TRIGGER_FOLD,
 }

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from headrace.coordinator.core import status
+from headrace.coordinator.core.incoming import Incoming
 from headrace.coordinator.core.program import Program
 from headrace.coordinator.core.saga import Saga
 from headrace.coordinator.core.triggers import Definition, Schedule
@@ -406,7 +407,7 @@ class OutMessage(msgspec.Struct, frozen=True, array_like=True):
     kind: str
     """`acquire`, `release`, `granted`, `preempt`, `replaced`, `audit`; of runs that begin others:
     `start-child`, `cancel-child`, `child-ended`; of schedules: `start`, `stop`, `run-ended`,
-    `schedules`."""
+    `schedules`; of events: `start-by-event`, `event-declined`."""
     args: list[Any]
 
 
@@ -446,6 +447,8 @@ class ShardState:
         """``<namespace>/<name>`` -> schedule of this (its home) shard."""
         self.schedule_marks: dict[str, int] = {}
         """Definition -> its newest change that its schedules follow."""
+        self.incoming = Incoming()
+        """System shard: events from outside."""
         # The chain of batches.
         self.now_ms = 0
         """A leader's may be ahead of the log."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from headrace.coordinator.core.incoming import Incoming
 from headrace.coordinator.core.state import ShardState
 from headrace.coordinator.core.triggers import Definition, Schedule
 from headrace.messages import ScheduleSpec
@@ -21,6 +22,8 @@ class TriggerImage(msgspec.Struct, array_like=True, gc=False):
     """Key, spec, plan; created, next, due, last, started, missed, paused, reason, problem, open,
     queue."""
     schedule_marks: list[tuple[str, int]] = []
+    events: list[Any] = []
+    """See `Incoming.image`."""
 
 
 def image_of(state: ShardState) -> TriggerImage:
@@ -39,6 +42,7 @@ def image_of(state: ShardState) -> TriggerImage:
             for key, found in sorted(state.schedules.items())
         ],
         schedule_marks=sorted(state.schedule_marks.items()),
+        events=state.incoming.image(),
     )
 
 
@@ -55,6 +59,7 @@ def restore(state: ShardState, image: TriggerImage) -> None:
         found.paused, found.reason, found.problem, found.open, found.queue = facts[6:]
         state.plan_uses[digest] = state.plan_uses.get(digest, 0) + 1
     state.schedule_marks = dict(image.schedule_marks)
+    state.incoming = Incoming.of(image.events)
 
 
 def _facts(found: Schedule) -> list[Any]:

@@ -32,6 +32,7 @@ from headrace.messages import (
     ListDefinitions,
     ListRuns,
     ListSchedules,
+    ListTriggers,
     RegisterDefinition,
     ResultBatch,
     ResultReply,
@@ -47,7 +48,14 @@ NEARLY_FULL = Refusal("unavailable", "the log is nearly full; submits are refuse
 _MAY_CHANGE = frozenset(("busy", "unavailable", "unknown-plan"))
 """Refusals after which the client asks again, so that a wrong one does no harm."""
 _NEEDS_ROOM = (SubmitRun, StorePlan, RegisterDefinition, CreateSchedule)
-_ASSERTED = (HasRuns, GetDefinition, ListDefinitions, GetSchedule, ListSchedules)
+_ASSERTED = (
+    HasRuns,
+    GetDefinition,
+    ListDefinitions,
+    GetSchedule,
+    ListSchedules,
+    ListTriggers,
+)
 """Questions whose answer says what is not there: true only if the shard is still ours."""
 _QUESTIONS = (GetRun, GetHistory, GetExplanation, GetPlan, ListRuns, *_ASSERTED)
 
@@ -85,9 +93,9 @@ class Intake:
             self._replies.append((item.respond, (encode(reply),)))
         else:
             self._watch.request(OutMessage)
-            machine.deliver(item.message, item.content)
-            self.asserts = True
-            self._replies.append((item.respond, (b"",)))
+            if machine.deliver(item.message, item.content):
+                self.asserts = True
+                self._replies.append((item.respond, (b"",)))
 
     def apply_without_room(self, machine: Machine, item: Item) -> None:
         """Apply what logs nothing, or makes room; turn away the rest."""

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import random
 import secrets
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -25,6 +25,7 @@ from headrace.coordinator.core import (
 )
 from headrace.coordinator.dispatch import Dispatcher, ShardDispatch
 from headrace.coordinator.runtime.archiver import Archiver
+from headrace.coordinator.runtime.arrivals import Incoming, Reader
 from headrace.coordinator.runtime.explicit import check_explicit, needs_check
 from headrace.coordinator.runtime.feed import feed
 from headrace.coordinator.runtime.follower import Follower
@@ -107,6 +108,8 @@ class Surroundings(NamedTuple):
     """Answers a message (see `Replies`); None: as the bus does."""
     skewed: Callable[[int], None] = lambda _ms: None
     """Told at each takeover how far our clock is from the broker's."""
+    incoming: Incoming | None = None
+    """Events from outside, which the owner of the system shard reads; None: nobody does."""
 
 
 class Shard:
@@ -307,9 +310,27 @@ class Shard:
         ]
         if self.dispatch is not None:
             self.dispatch.announce()
-        if shard == subjects.SYSTEM_SHARD:
-            owner.post(self._keep_settings)
-        await feed(bus, shard_log)
+        async with contextlib.AsyncExitStack() as beside:
+            if shard == subjects.SYSTEM_SHARD:
+                owner.post(self._keep_settings)
+                await beside.enter_async_context(self._reading(owner))
+            await feed(bus, shard_log)
+
+    @contextlib.asynccontextmanager
+    async def _reading(self, owner: Owner) -> AsyncIterator[None]:
+        """Read events from outside meanwhile."""
+        incoming = self._around.incoming
+        if incoming is None:
+            yield
+            return
+        reader = Reader(incoming, owner, self._around.observe(self.shard) or Watch())
+        task = asyncio.create_task(reader.run(), name="events")
+        task.add_done_callback(self._ended)
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
 
     def _keep_settings(self, machine: Machine) -> None:
         """The system shard remembers the layout: ids already hash to it."""

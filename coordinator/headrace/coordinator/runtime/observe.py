@@ -145,6 +145,16 @@ class ShardObserver(Watch):
         """See `Watch`."""
         self._metrics.appends_unknown.inc(outcome)
 
+    def events_taken(self, begun: int, failed: int, unmatched: int) -> None:
+        """See `Watch`."""
+        for outcome, count in (("begun", begun), ("failed", failed), ("unmatched", unmatched)):
+            if count:
+                self._metrics.incoming_events.inc(outcome, by=count)
+
+    def events_lost(self, events: int) -> None:
+        """See `Watch`."""
+        self._metrics.incoming_events.inc("lost", by=events)
+
     def archived(self, runs: int) -> None:
         """See `Watch`."""
         self._metrics.archive_writes.inc("ok")

@@ -165,6 +165,18 @@ class Owner:
         """Run *apply* in a coming tick (our own background work)."""
         self._inbox.add(Work(apply))
 
+    def post_logged(self, apply: Callable[[Machine], None], then: Callable[[], None]) -> None:
+        """Run *apply* in a coming tick, and *then* once that tick is in the log.
+
+        A tick that cannot be logged is thrown away with the state: then *then* is not called.
+        """
+
+        def do(machine: Machine) -> None:
+            apply(machine)
+            self._intake.logged.append(then)
+
+        self._inbox.add(Work(do))
+
     def _post_room(self, apply: Callable[[Machine], None], then: Callable[[], None]) -> None:
         def do(machine: Machine) -> None:
             apply(machine)

@@ -18,6 +18,7 @@ from headrace.coordinator.control import ControlOptions, ControlPlane, Placement
 from headrace.coordinator.core import Limits, Refusal
 from headrace.coordinator.dispatch import Dispatcher, Settings
 from headrace.coordinator.dispatch.lanes import Lanes
+from headrace.coordinator.runtime.arrivals import IncomingStream
 from headrace.coordinator.runtime.blobs import BlobSweep, asking, keep_sweeping
 from headrace.coordinator.runtime.census import Census
 from headrace.coordinator.runtime.closed import answer
@@ -216,6 +217,15 @@ class CoordinatorServer:
             respond=self.replies.respond,
             skewed=self.skew.note,
             broken=self._on_broken,
+            incoming=self._incoming(),
+        )
+
+    def _incoming(self) -> IncomingStream:
+        return IncomingStream(
+            self.bus,
+            replicas=self.config.coordinator.replicas,
+            bytes_max=self.config.limits.incoming_bytes_max,
+            age_ms=int(self.config.coordinator.incoming_days * 86_400_000),
         )
 
     async def _make_streams(self, lanes: Lanes, snapshots: ObjectSnapshotStore) -> None:
@@ -227,6 +237,7 @@ class CoordinatorServer:
                 await lanes.start()
                 await ensure_feed(self.bus, replicas=replicas)
                 await ensure_step_logs(self.bus, replicas=replicas)
+                await self._incoming().open()
                 await snapshots.ensure(replicas=replicas)
                 await ObjectBucket(self.bus, subjects.BLOB_BUCKET).ensure(replicas=replicas)
                 return

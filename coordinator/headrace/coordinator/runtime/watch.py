@@ -54,6 +54,12 @@ class Watch:
     def resolved(self, outcome: str) -> None:
         """What an append of unknown outcome turned out to be: `stored absent fenced`."""
 
+    def events_taken(self, begun: int, failed: int, unmatched: int) -> None:
+        """Events from outside were read: runs begun, what should have and could not, the rest."""
+
+    def events_lost(self, events: int) -> None:
+        """Events left their stream before they were read."""
+
     def archived(self, runs: int) -> None:
         """The archive has so many runs more (0: a part of a live one's history)."""
 

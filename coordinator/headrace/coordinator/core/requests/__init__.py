@@ -15,6 +15,7 @@ from headrace.coordinator.core.requests import (
     queries,
     schedules,
     submit,
+    triggers,
 )
 from headrace.coordinator.core.requests.mutation import Handler
 from headrace.coordinator.core.tick import Tick
@@ -30,6 +31,7 @@ _HANDLERS: Final[dict[type, Handler]] = {
     **control.HANDLERS,
     **queries.HANDLERS,
     **schedules.HANDLERS,
+    **triggers.HANDLERS,
 }
 
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
-from headrace.coordinator.core import calendar
+from headrace.coordinator.core import calendar, matching
 from headrace.coordinator.core.commands import Refusal, Reply
 from headrace.coordinator.core.creation import keep_plan
 from headrace.coordinator.core.requests.mutation import Handler, over, too_late
@@ -44,7 +44,8 @@ def _register(tick: Tick, namespace: str, request: RegisterDefinition) -> Reply:
     if isinstance(digest, Refusal):
         return digest
     versions = state.definitions.get(key, {})
-    problem = _unfit_schedules(tick, namespace, digest)
+    plan = state.program(digest, namespace).plan
+    problem = _unfit_schedules(tick, namespace, digest) or matching.problem(plan)
     if problem:
         return Refusal("invalid-definition", problem)
     if request.request_id in state.requests:
@@ -76,6 +77,7 @@ def _register(tick: Tick, namespace: str, request: RegisterDefinition) -> Reply:
             request.not_after_ms,
             request.actor,
             told,
+            bool(plan.events),
         )
     )
     return _view(key, version, state.definitions[key])
@@ -110,7 +112,9 @@ def _delete(tick: Tick, namespace: str, request: DeleteDefinition) -> Reply:
     told = _has_schedules(tick, namespace, [old.digest for old in versions.values()])
     number = state.definition_last + 1 if told else 0
     stamp = (request.request_id, request.not_after_ms, request.actor)
-    tick.emit_shard(DefinitionsDeleted(key, gone, *stamp, number))
+    left = [old for name, old in versions.items() if name not in gone]
+    events = bool(left and state.program(left[-1].digest, namespace).plan.events)
+    tick.emit_shard(DefinitionsDeleted(key, gone, *stamp, number, events))
     return views
 
 
