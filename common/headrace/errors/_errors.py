@@ -25,11 +25,13 @@ class Problem:
     line: int = 0
     column: int = 0
     source: str = ""
-    """The offending line as it stands in the file."""
+    """The offending line as it stands in the file, or the part of a long one around the place."""
     hint: str = ""
     """What to do, for instance ``did you mean 'needs'?``."""
     file: str = ""
     """Where it stands, if that is another file than the one at hand."""
+    source_column: int = 1
+    """Where `source` begins in its line."""
 
     def render(self, file: str) -> str:
         """Return ``file:line:column: message`` with the line, a caret, and the hint below it."""
@@ -37,8 +39,10 @@ class Problem:
         place = f"{file}:{self.line}:{self.column}: " if self.line else f"{file}: "
         text = f"{place}{self.message}"
         if self.source:
-            shown = self.source.replace("\t", " ")
-            text += f"\n    {shown}\n    {' ' * max(self.column - 1, 0)}^"
+            shown, before = self.source.replace("\t", " "), self.column - self.source_column
+            if self.source_column > 1:
+                shown, before = f"… {shown}", before + 2
+            text += f"\n    {shown}\n    {' ' * max(before, 0)}^"
         return text + (f"\n    {self.hint}" if self.hint else "")
 
 

@@ -13,6 +13,8 @@ from headrace.language._limits import PROBLEMS_MAX
 _LINE_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 _SHOWN_MAX = 240
 """Characters of an offending line that are shown."""
+_SHOWN_BEFORE = 80
+"""So many of them stand before the place, where that is far from the line's beginning."""
 _SUGGESTIONS_FROM_MAX = 1_000
 
 
@@ -99,16 +101,15 @@ class Report:
     def _note(self, message: str, line: int, column: int, hint: str) -> None:
         file = "" if self is self._main else self.file
         if len(self._problems) < PROBLEMS_MAX:
-            source = self._shown(line)
+            far = column + _SHOWN_BEFORE > _SHOWN_MAX
+            begin = column - _SHOWN_BEFORE if far else 1
+            source = self._source(line)[begin - 1 : begin - 1 + _SHOWN_MAX]
             # A file that is called twice has its problems once.
-            self._problems[Problem(message, line, column, source, hint, file)] = None
+            self._problems[Problem(message, line, column, source, hint, file, begin)] = None
         if len(self._problems) >= PROBLEMS_MAX:
             text = f"too many problems: PROBLEMS_MAX = {PROBLEMS_MAX} are shown"
             self._problems[Problem(text, line=1 << 31)] = None
             self.finish()
-
-    def _shown(self, line: int) -> str:
-        return self._source(line)[:_SHOWN_MAX]
 
     def _source(self, line: int) -> str:
         if line <= 0:

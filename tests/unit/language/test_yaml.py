@@ -1,6 +1,7 @@
 import pytest
 
 from headrace.errors import InvalidDefinition
+from headrace.language import compile_workflow
 from headrace.language._report import Report
 from headrace.language._yaml import load, to_json
 
@@ -91,3 +92,15 @@ def test_many_problems_are_cut():
         read(text)
     assert len(caught.value.problems) == 101
     assert "PROBLEMS_MAX = 100" in caught.value.problems[-1].message
+
+
+@pytest.mark.parametrize("pad", [0, 60, 150, 170, 400, 100_000])
+def test_the_caret_points_at_its_place_in_a_line_of_any_length(pad):
+    text = "jobs: {a: {steps: [{run: x, " + " " * pad + "timeout-minutes: soon}]}}"
+    with pytest.raises(InvalidDefinition) as caught:
+        compile_workflow(text)
+    (problem,) = caught.value.problems
+    assert problem.column == text.index("soon") + 1
+    _, shown, caret, *_ = str(caught.value).split("\n")
+    assert shown[caret.index("^") :].startswith("soon")
+    assert len(shown) < 300
