@@ -24,11 +24,13 @@ from headrace.events import (
     ChildStopped,
     CompensationScheduled,
     CompensationStarted,
+    DebounceEnded,
     DefinitionRegistered,
     DefinitionsDeleted,
     EventRunDeclined,
     EventsTaken,
     Expanded,
+    HeldForQuiet,
     JobMoved,
     JobRestarted,
     KeyAudited,
@@ -209,7 +211,15 @@ SHARD_EVENTS: list[Any] = [
         42,
         [BegunByEvent("default/order", "d" * 32, "default/order-e42-a1b2c3", b"\x80", {"a": "1"})],
         [("default/order", "event 41 (orders.new): its data is not JSON")],
+        [
+            HeldForQuiet(
+                "default/order#1:o1",
+                BegunByEvent("default/order", "d" * 32, "default/order-e41-a1b2c3", b"\x80", {}),
+                MS + 5_000,
+            )
+        ],
     ),
+    DebounceEnded("default/order#1:o1"),
     EventRunDeclined("default/order-e42-a1b2c3", "default/order", "it is another one"),
     TriggerFailed("default/order", "default/order-e42-a1b2c3", "it is another one"),
 ]

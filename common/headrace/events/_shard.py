@@ -234,6 +234,15 @@ class BegunByEvent(msgspec.Struct, frozen=True, array_like=True, gc=False):
     labels: dict[str, str]
 
 
+class HeldForQuiet(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What an event would begin, if none like it comes before `due_ms`; part of `EventsTaken`."""
+
+    name: str
+    """``<namespace>/<definition>#<entry>:<key>``: what is held under it already is dropped."""
+    begun: BegunByEvent
+    due_ms: int
+
+
 class EventsTaken(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=142):
     """System shard: events from outside were read and looked at, all up to `position`."""
 
@@ -244,6 +253,14 @@ class EventsTaken(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=14
     """Runs, begun by the outbox."""
     failed: list[tuple[str, str]] = []
     """Definition, and why an event that it waits for begins no run of it."""
+    held: list[HeldForQuiet] = []
+    """Runs that begin when no other event like theirs has come for a while."""
+
+
+class DebounceEnded(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=145):
+    """System shard: it was quiet for long enough; what was held begins, by the outbox."""
+
+    name: str
 
 
 class EventRunDeclined(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=143):
@@ -286,6 +303,7 @@ ShardEvent: TypeAlias = (
     | SchedulesApplied
     | StartDeclined
     | EventsTaken
+    | DebounceEnded
     | EventRunDeclined
     | TriggerFailed
 )

@@ -111,7 +111,7 @@ def list_triggers(settings: Settings) -> None:
     found = run_client(settings, action)
 
     def lines(wide: bool) -> list[str]:
-        header = ["WORKFLOW", "SUBJECTS", "STARTED", "FAILED", "LAST RUN", "LAST"]
+        header = ["WORKFLOW", "SUBJECTS", "STARTED", "HELD", "FAILED", "LAST RUN", "LAST"]
         header += ["FILTERS", "PROBLEM"] if wide else []
         rows = [_row(view, wide=wide) for view in found]
         return table(header, rows, colour=colourful(sys.stdout))
@@ -141,6 +141,7 @@ def trigger_json(view: TriggerView) -> dict[str, Any]:
         ],
         "started": view.started,
         "failed": view.failed,
+        "held": view.held,
         "last_run": view.last_run or None,
         "last": rfc3339(view.last_ms),
         "problem": view.problem or None,
@@ -153,6 +154,7 @@ def _row(view: TriggerView, *, wide: bool) -> list[str]:
         f"{view.definition}@{view.version}",
         ", ".join(view.subjects),
         str(view.started),
+        str(view.held),
         str(view.failed),
         view.last_run,
         rfc3339(view.last_ms) or "",

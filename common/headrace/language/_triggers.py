@@ -19,16 +19,18 @@ from headrace.language._uses import check_given
 from headrace.language._values import is_identifier
 from headrace.language._yaml import Mapping as MappingNode
 from headrace.language._yaml import Scalar, Sequence, Tree
-from headrace.plan import EventTrigger, InputSpec, Schedule, SecretSpec
+from headrace.plan import Debounce, EventTrigger, InputSpec, Schedule, SecretSpec
 
 DISPATCH_KEYS = ("inputs",)
 CALL_KEYS = ("inputs", "outputs", "secrets")
 SECRET_KEYS = ("description", "required")
 OUTPUT_KEYS = ("description", "value")
 SCHEDULE_KEYS = ("cron", "timezone")
-EVENT_KEYS = ("subject", "filter", "inputs")
+EVENT_KEYS = ("subject", "filter", "inputs", "debounce")
+DEBOUNCE_KEYS = ("period", "key", "max")
 _SCHEDULES_MAX = 100
 _EVENTS_MAX = 100
+_PERIOD_MS_MAX = 366 * 86_400_000
 _SUBJECT = re.compile(r"(?:[A-Za-z0-9_$-]+|\*)(?:\.(?:[A-Za-z0-9_$-]+|\*))*(?:\.>)?\Z|>\Z")
 _SUBJECT_LENGTH_MAX = 256
 _OURS = ("workflow_dispatch", "workflow_call", "schedule", "event")
@@ -180,6 +182,7 @@ def _events(
         given: dict[str, Any] = {}
         subject_node: Tree | None = item
         given_node: Tree | None = None
+        debounce: Debounce | None = None
         if not isinstance(item, Scalar):
             entries = reader.mapping(item, place, EVENT_KEYS)
             condition = reader.condition(entries.get("filter"), f"{place}.filter", scope)
@@ -187,6 +190,7 @@ def _events(
             reader.mapping(given_node, f"{place}.inputs")
             if isinstance(given_node, MappingNode):
                 given = reader.json(given_node, f"{place}.inputs", scope)
+            debounce = _debounce(reader, entries.get("debounce"), f"{place}.debounce", scope)
         check_given(reader, reader.report.file, inputs, given_node, item, f"{place}.inputs")
         subject = reader.text(subject_node, f"{place}.subject")
         if not subject:
@@ -196,5 +200,30 @@ def _events(
                 "tokens of letters, digits, '_' and '-' between dots; '*' for one, '>' at the end"
             )
             reader.report.add(f"{place}: {shape(subject_node)} is no subject", subject_node, hint)
-        found.append(EventTrigger(subject=subject, filter=condition, inputs=given))
+        found.append(
+            EventTrigger(subject=subject, filter=condition, inputs=given, debounce=debounce)
+        )
     return tuple(found)
+
+
+def _debounce(reader: Reader, node: Tree | None, what: str, scope: Scope) -> Debounce | None:
+    if node is None or isinstance(node, Scalar):
+        period_ms = _period(reader, node, what)
+        return Debounce(period_ms=period_ms) if period_ms else None
+    entries = reader.mapping(node, what, DEBOUNCE_KEYS)
+    if "period" not in entries and isinstance(node, MappingNode):
+        reader.report.add(f"{what} needs a 'period'", node, "write 'period: 5s'")
+    period_ms = _period(reader, entries.get("period"), f"{what}.period")
+    max_ms = _period(reader, entries.get("max"), f"{what}.max")
+    if max_ms and period_ms and max_ms < period_ms:
+        reader.report.add(f"{what}.max is shorter than its period", entries["max"])
+    key = reader.text(entries.get("key"), f"{what}.key", scope)
+    return Debounce(period_ms=period_ms, key=key, max_ms=max_ms) if period_ms else None
+
+
+def _period(reader: Reader, node: Tree | None, what: str) -> int:
+    period_ms = reader.duration(node, what) or 0
+    if period_ms > _PERIOD_MS_MAX:
+        reader.report.add(f"{what} is over 366 days", node)
+        return 0
+    return period_ms

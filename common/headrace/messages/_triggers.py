@@ -52,3 +52,5 @@ class TriggerView(msgspec.Struct, kw_only=True, omit_defaults=True):
     problem: str = ""
     """Why an event could not begin a run: the newest one that could not."""
     problem_ms: int = 0
+    held: int = 0
+    """Runs that begin when no other event like theirs comes for a while (`debounce`)."""

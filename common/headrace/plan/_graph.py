@@ -55,6 +55,17 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A name of the tz database."""
 
 
+class Debounce(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Of events that come closely one after the other, the last one begins the run."""
+
+    period_ms: int
+    """So long no other one may come."""
+    key: str = ""
+    """Text that may hold expressions over `event` and `vars`: events of one key are together."""
+    max_ms: int = 0
+    """The run begins so long after the first one at the latest; 0: there is no such limit."""
+
+
 class EventTrigger(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Events that begin a run (`on.event`)."""
 
@@ -64,6 +75,7 @@ class EventTrigger(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     """Expression without ``${{ }}`` over `event` and `vars`; empty: every event."""
     inputs: dict[str, Any] = {}
     """Inputs of the run by name; JSON that may hold expressions over `event` and `vars`."""
+    debounce: Debounce | None = None
 
 
 class Join(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

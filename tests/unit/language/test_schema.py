@@ -59,6 +59,7 @@ PLANTED = {
     "call-output": "on: {workflow_call: {outputs: {o: {value: x, qqzzqq: 1}}}}\n" + JOB,
     "schedule": "on: {schedule: [{cron: '* * * * *', qqzzqq: 1}]}\n" + JOB,
     "event": "on: {event: {subject: a, qqzzqq: 1}}\n" + JOB,
+    "debounce": "on: {event: {subject: a, debounce: {period: 1s, qqzzqq: 1}}}\n" + JOB,
     "input": "on: {workflow_dispatch: {inputs: {i: {qqzzqq: 1}}}}\n" + JOB,
     "concurrency": "concurrency: {group: g, qqzzqq: 1}\n" + JOB,
     "on-failure": STEP % "{run: x, on-failure: {action: skip, qqzzqq: 1}}",

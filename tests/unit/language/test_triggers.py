@@ -3,7 +3,7 @@ import pytest
 from headrace.errors import InvalidDefinition
 from headrace.language import compile_workflow
 from headrace.language._cron import cron_problem
-from headrace.plan import EventTrigger, InputSpec, Schedule, SecretSpec
+from headrace.plan import Debounce, EventTrigger, InputSpec, Schedule, SecretSpec
 
 IDS = "  workflow_dispatch: {inputs: {id: {required: true}, n: {type: number}}}\n"
 BODY = "jobs: {j: {outputs: {v: x}, steps: [{run: x}]}}\n"
@@ -70,6 +70,18 @@ def test_events_are_carried():
     )
 
 
+def test_debounce_is_carried():
+    plan = compiled(
+        "  event:\n"
+        "    - {subject: a, debounce: 5s}\n"
+        "    - {subject: b, debounce: {period: 1m, key: '${{ event.data.id }}', max: 1h}}\n"
+    )
+    assert [trigger.debounce for trigger in plan.events] == [
+        Debounce(period_ms=5_000),
+        Debounce(period_ms=60_000, key="${{ event.data.id }}", max_ms=3_600_000),
+    ]
+
+
 def test_what_a_caller_gives():
     plan = compiled(
         "  workflow_call:\n"
@@ -107,6 +119,12 @@ def test_what_a_caller_gives():
         ("  event: [{subject: a, inputs: {id: 1, n: x}}]\n" + IDS, "[0].inputs.n must be a nu"),
         ("  event: {subject: a}\n" + IDS, "'w.yaml' needs the input 'id'"),
         ("  event: a\n" + IDS, "'w.yaml' needs the input 'id'"),
+        ("  event: {subject: a, debounce: soon}\n", "on.event.debounce must be a duration"),
+        ("  event: {subject: a, debounce: {key: x}}\n", "on.event.debounce needs a 'period'"),
+        ("  event: {subject: a, debounce: {period: 5s, maks: 1s}}\n", "unknown key 'maks'"),
+        ("  event: {subject: a, debounce: {period: 5s, max: 1s}}\n", "shorter than its period"),
+        ("  event: {subject: a, debounce: 400d}\n", "on.event.debounce is over 366 days"),
+        ("  event: {subject: a, debounce: {period: 5s, key: '${{ inputs.x }}'}}\n", "debounce.k"),
         ("  event: [" + "a, " * 101 + "]\n", "on.event has over 100 entries"),
         ("  workflow_dispatch: {inputs: {e: {type: environment}}}\n", "'type: choice'"),
         ("  workflow_dispatch: {inputs: {e: {type: chioce}}}\n", "did you mean 'choice'?"),

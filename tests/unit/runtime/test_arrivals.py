@@ -31,7 +31,7 @@ class Counting(Watch):
     def __init__(self):
         self.seen = {"begun": 0, "failed": 0, "unmatched": 0, "lost": 0}
 
-    def events_taken(self, begun, failed, unmatched):
+    def events_taken(self, begun, held, failed, unmatched):
         for name, count in (("begun", begun), ("failed", failed), ("unmatched", unmatched)):
             self.seen[name] += count
 

@@ -69,6 +69,7 @@ SHAPES: Mapping[str, Shape] = {
     "call-output": Shape(_triggers.OUTPUT_KEYS, _words.CALL_OUTPUT, ("value",)),
     "schedule": Shape(_triggers.SCHEDULE_KEYS, _words.SCHEDULE, ("cron",)),
     "event": Shape(_triggers.EVENT_KEYS, _words.EVENT, ("subject",)),
+    "debounce": Shape(_triggers.DEBOUNCE_KEYS, _words.DEBOUNCE, ("period",)),
     "input": Shape(_parts.INPUT_KEYS, _words.INPUT, null=True),
     "concurrency": Shape(_parts.CONCURRENCY_KEYS, _words.CONCURRENCY, ("group",)),
     "on-failure": Shape(_faults.ON_FAILURE_KEYS, _words.ON_FAILURE, ("action",)),

@@ -101,6 +101,14 @@ EVENT: Words = {
     "filter": Word("A condition over `event`; without it, every event counts.", CONDITION),
     "inputs": Word("Inputs of the run by name, mostly from the event: `${{ event.data.id }}`.",
                    VALUES),
+    "debounce": Word("Of events that come closely one after the other, the last one begins a run.",
+                     either(DURATION, ref("debounce"))),
+}  # fmt: skip
+DEBOUNCE: Words = {
+    "period": Word("So long no other event may come: `5s`.", DURATION),
+    "key": Word("Events of one key are together: `${{ event.data.id }}`; without it, all are.",
+                TEXT),
+    "max": Word("The run begins so long after the first event at the latest.", DURATION),
 }  # fmt: skip
 INPUT: Words = {
     "description": Word("What it is for.", TEXT),

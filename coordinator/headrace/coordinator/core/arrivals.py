@@ -18,10 +18,19 @@ from headrace.coordinator.core.state import ShardState
 from headrace.coordinator.core.tick import Tick
 from headrace.coordinator.core.trigger_events import declined_id
 from headrace.errors import HeadraceError, InvalidRequest, LimitExceeded
-from headrace.events import BegunByEvent, EventRunDeclined, EventsTaken, TriggerFailed
+from headrace.events import (
+    BegunByEvent,
+    DebounceEnded,
+    EventRunDeclined,
+    EventsTaken,
+    HeldForQuiet,
+    TriggerFailed,
+)
 from headrace.messages import Arrival, subjects
-from headrace.plan import decode_plan
+from headrace.plan import Debounce, decode_plan
 
+TIMER: Final = -2
+"""Stands for an instance in the timers: the key is the name of what is held."""
 WAITING_MAX: Final = 5_000
 """Intents for other shards; while there are more, no event is read."""
 FACT_BYTES_MAX: Final = 256 * 1024
@@ -39,6 +48,8 @@ class Taken(NamedTuple):
     """Event, definition, and what is wrong."""
     unmatched: int
     """Events that begin nothing, as it should be."""
+    held: int = 0
+    """Runs that begin when no other event like theirs comes for a while."""
 
 
 def has_room(state: ShardState) -> bool:
@@ -58,7 +69,8 @@ class _Taking:
         self._tick, self._stream = tick, stream
         self._begun: list[BegunByEvent] = []
         self._failed: list[tuple[str, str]] = []
-        self._bytes = self._count = 0
+        self._held: dict[str, HeldForQuiet] = {}
+        self._bytes = self._count = self._held_count = 0
         self._told: list[tuple[Arrival, str, str]] = []
 
     def take(self, arrivals: Sequence[Arrival]) -> Taken:
@@ -68,17 +80,27 @@ class _Taking:
         for arrival in arrivals:
             if arrival.sequence <= last:
                 continue
-            before = (self._count, len(self._told))
+            before = self._figures()
             self._look_at(arrival, last)
-            unmatched += before == (self._count, len(self._told))
+            unmatched += before == self._figures()
             last = arrival.sequence
-        if last > known or self._begun or self._failed:
+        if last > known or self._begun or self._failed or self._held:
             self._state(last)
-        return Taken(self._count, self._told, unmatched)
+        return Taken(self._count, self._told, unmatched, self._held_count)
+
+    def _figures(self) -> tuple[int, int, int]:
+        return self._count, self._held_count, len(self._told)
 
     def _state(self, position: int) -> None:
-        self._tick.emit_shard(EventsTaken(self._stream, position, self._begun, self._failed))
-        self._begun, self._failed, self._bytes = [], [], 0
+        tick, held = self._tick, list(self._held.values())
+        known = tick.state.incoming.held
+        before = {item.name: known[item.name].due_ms for item in held if item.name in known}
+        tick.emit_shard(EventsTaken(self._stream, position, self._begun, self._failed, held))
+        for item in held:
+            # An armed timer looks at the state when it fires: only an earlier one is new to it.
+            if item.due_ms < before.get(item.name, item.due_ms + 1):
+                tick.timers.push(item.due_ms, item.name, TIMER)
+        self._begun, self._failed, self._held, self._bytes = [], [], {}, 0
 
     def _look_at(self, arrival: Arrival, before: int) -> None:
         """Find what *arrival* begins: of each definition one run, by the first fitting entry."""
@@ -128,9 +150,29 @@ class _Taking:
             subjects.EVENT_ID_LABEL: _short(context["id"]),
             subjects.DEFINITION_LABEL: f"{subjects.split_key(key)[1]}@{version}",
         }
-        self._begun.append(BegunByEvent(key, digest, run, data, labels))
-        self._count += 1
+        begun = BegunByEvent(key, digest, run, data, labels)
         self._bytes += len(data)
+        if matcher.trigger.debounce is not None:
+            self._hold(matcher, matcher.trigger.debounce, begun, context)
+            return
+        self._begun.append(begun)
+        self._count += 1
+
+    def _hold(
+        self, matcher: Matcher, debounce: Debounce, begun: BegunByEvent, context: dict[str, Any]
+    ) -> None:
+        """Have the run begin when no other event of its key has come for a while."""
+        state, limit = self._tick.state, self._tick.limits.held
+        name = f"{begun.definition}#{matcher.index}:{matcher.key(context)}"
+        found = state.incoming.held.get(name)
+        if found is None and len(state.incoming.held) + len(self._held) >= limit:
+            raise LimitExceeded(f"{limit} runs wait for a quiet time (debounce)")
+        due_ms = state.now_ms + debounce.period_ms
+        if debounce.max_ms:
+            first_ms = found.first_ms if found is not None else state.now_ms
+            due_ms = max(min(due_ms, first_ms + debounce.max_ms), state.now_ms)
+        self._held[name] = HeldForQuiet(name, begun, due_ms)
+        self._held_count += 1
 
     def _fail(self, arrival: Arrival, key: str, problem: str) -> None:
         shown = f"event {arrival.id or arrival.sequence} ({arrival.subject}): {problem}"
@@ -158,6 +200,24 @@ def _short(text: str) -> str:
     if len(text.encode()) <= LABEL_BYTES_MAX:
         return text
     return text.encode()[: LABEL_BYTES_MAX - 3].decode(errors="ignore") + "…"
+
+
+def fire_due(tick: Tick, name: str) -> int:
+    """It may have been quiet for long enough; return 1 if so, else 0."""
+    held = tick.state.incoming.held.get(name)
+    if held is None:
+        return 0
+    if held.due_ms > tick.state.now_ms:
+        tick.timers.push(held.due_ms, name, TIMER)
+        return 0
+    tick.emit_shard(DebounceEnded(name))
+    return 1
+
+
+def arm(tick: Tick) -> None:
+    """Have the timers know of all that is held."""
+    for name, held in tick.state.incoming.held.items():
+        tick.timers.push(held.due_ms, name, TIMER)
 
 
 # -- runs, in their own shard; and what becomes of them -------------------------------------------

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
+
+import msgspec
 
 from headrace.coordinator.core.matching import Matcher
+from headrace.events import BegunByEvent
 
 
 class TriggerFacts:
@@ -36,10 +39,19 @@ class TriggerFacts:
         return facts
 
 
+class Held(NamedTuple):
+    """A run that begins when no other event like its own has come for a while."""
+
+    begun: BegunByEvent
+    first_ms: int
+    """When the first event of them came."""
+    due_ms: int
+
+
 class Incoming:
     """How far their stream was read, and who waits for them."""
 
-    __slots__ = ("matchers", "position", "stream", "triggers")
+    __slots__ = ("held", "matchers", "position", "stream", "triggers")
 
     def __init__(self) -> None:
         self.stream = ""
@@ -48,6 +60,8 @@ class Incoming:
         """Number of the last event that was looked at."""
         self.triggers: dict[str, TriggerFacts] = {}
         """Definitions with `on.event` -> what events have begun of them."""
+        self.held: dict[str, Held] = {}
+        """By definition, entry of `on.event` and key: see `HeldForQuiet`."""
         self.matchers: dict[str, list[tuple[str, str, Matcher]]] | None = None
         """Not state: namespace -> (definition, its version, an entry of its `on.event`); None: to
         be made from the definitions."""
@@ -61,7 +75,8 @@ class Incoming:
         if not self.stream and not self.triggers:
             return []
         facts = [(key, found.image()) for key, found in sorted(self.triggers.items())]
-        return [self.stream, self.position, facts]
+        held = [(name, *found) for name, found in sorted(self.held.items())]
+        return [self.stream, self.position, facts, held]
 
     @classmethod
     def of(cls, image: list[Any]) -> Incoming:
@@ -70,4 +85,6 @@ class Incoming:
         if image:
             incoming.stream, incoming.position = image[:2]
             incoming.triggers = {key: TriggerFacts.of(found) for key, found in image[2]}
+            for name, begun, *facts in image[3] if len(image) > 3 else ():
+                incoming.held[name] = Held(msgspec.convert(begun, BegunByEvent), *facts)
         return incoming

@@ -35,5 +35,7 @@ class Limits(NamedTuple):
     """Timers that fire in one tick; the rest do in the next."""
     schedules: int = 100_000
     """Of one shard."""
+    held: int = 100_000
+    """Runs that begin when it has been quiet for a while (`debounce`)."""
     definitions: int = 100_000
     """Registered versions of all names."""

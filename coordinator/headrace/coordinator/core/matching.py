@@ -10,11 +10,13 @@ from typing import Any, Final
 
 import msgspec
 
-from headrace.errors import HeadraceError, InvalidDefinition, InvalidRequest
-from headrace.expressions import Expression, parse, resolve, truthy
+from headrace.errors import HeadraceError, InvalidDefinition, InvalidRequest, LimitExceeded
+from headrace.expressions import Expression, parse, resolve, to_string, truthy
 from headrace.messages import Arrival, subjects
 from headrace.plan import EventTrigger, Plan, check_inputs, is_expression
 
+KEY_LENGTH_MAX: Final = 512
+PERIOD_MS_MAX: Final = 366 * 86_400_000
 DEPTH_MAX: Final = 100
 """Of lists and maps in each other, in an event's data."""
 
@@ -48,6 +50,19 @@ class Matcher:
         """Return the checked inputs of the run; raises `HeadraceError`."""
         given = resolve(self.trigger.inputs, self._contexts(context), _NO_FUNCTIONS)
         return _checked(self.plan, given)
+
+    def key(self, context: dict[str, Any]) -> str:
+        """Return the key of the debounce; raises `HeadraceError`."""
+        debounce = self.trigger.debounce
+        if debounce is None or not debounce.key:
+            return ""
+        found = to_string(resolve(debounce.key, self._contexts(context), _NO_FUNCTIONS))
+        if len(found) > KEY_LENGTH_MAX:
+            raise LimitExceeded(
+                f"the key of its debounce has {len(found)} characters; the limit is "
+                f"{KEY_LENGTH_MAX}"
+            )
+        return found
 
     def _contexts(self, context: dict[str, Any]) -> dict[str, Any]:
         return {"event": context, "vars": self.plan.vars}
@@ -111,6 +126,12 @@ def problem(plan: Plan) -> str:
     except HeadraceError as error:
         return f"on.event: its filter: {error}"
     for trigger in plan.events:
+        debounce = trigger.debounce
+        if debounce is not None and not (
+            0 < debounce.period_ms <= PERIOD_MS_MAX
+            and (not debounce.max_ms or debounce.period_ms <= debounce.max_ms <= PERIOD_MS_MAX)
+        ):
+            return "on.event: a debounce is of 1 ms to 366 days, and its 'max' is no less"
         if not is_expression_in(trigger.inputs):
             try:
                 _checked(plan, trigger.inputs)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from headrace.coordinator.core import schedules, status
+from headrace.coordinator.core import arrivals, schedules, status
 from headrace.coordinator.core.program import TASK
 from headrace.coordinator.core.state import Run
 from headrace.coordinator.core.tick import Tick
@@ -23,6 +23,7 @@ def resume(tick: Tick) -> None:
         rebuild(tick, run)
     for key, schedule in tick.state.schedules.items():
         schedules.arm(tick, key, schedule)
+    arrivals.arm(tick)
     if tick.state.keys:
         tick.audits.arm(tick.timers, tick.state.now_ms)
 

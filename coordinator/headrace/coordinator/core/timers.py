@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from headrace.coordinator.core import keys, schedules, status
+from headrace.coordinator.core import arrivals, keys, schedules, status
 from headrace.coordinator.core.advance import advance
 from headrace.coordinator.core.cancellation import cancel_waiting
 from headrace.coordinator.core.nodes import KINDS, fail_node
@@ -28,6 +28,8 @@ def _fire(tick: Tick, when_ms: int, key: str, instance: int) -> int:
     """Fire one timer if it still applies; return 1 if it did, else 0."""
     if instance == schedules.TIMER:
         return schedules.fire_due(tick, key, when_ms)
+    if instance == arrivals.TIMER:
+        return arrivals.fire_due(tick, key)
     if key == Audits.TIMER:
         return keys.audit(tick)
     run = tick.state.runs.get(key)

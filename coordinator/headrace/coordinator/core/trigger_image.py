@@ -60,6 +60,8 @@ def restore(state: ShardState, image: TriggerImage) -> None:
         state.plan_uses[digest] = state.plan_uses.get(digest, 0) + 1
     state.schedule_marks = dict(image.schedule_marks)
     state.incoming = Incoming.of(image.events)
+    for held in state.incoming.held.values():
+        state.plan_uses[held.begun.plan] = state.plan_uses.get(held.begun.plan, 0) + 1
 
 
 def _facts(found: Schedule) -> list[Any]:

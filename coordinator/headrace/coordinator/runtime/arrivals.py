@@ -205,7 +205,7 @@ class Reader:
         self._tell(taken[0])
 
     def _tell(self, taken: Taken) -> None:
-        self._watch.events_taken(taken.begun, len(taken.failed), taken.unmatched)
+        self._watch.events_taken(taken.begun, taken.held, len(taken.failed), taken.unmatched)
         for arrival, definition, problem in taken.failed:
             log.warning(
                 "an event begins no run",

@@ -145,9 +145,10 @@ class ShardObserver(Watch):
         """See `Watch`."""
         self._metrics.appends_unknown.inc(outcome)
 
-    def events_taken(self, begun: int, failed: int, unmatched: int) -> None:
+    def events_taken(self, begun: int, held: int, failed: int, unmatched: int) -> None:
         """See `Watch`."""
-        for outcome, count in (("begun", begun), ("failed", failed), ("unmatched", unmatched)):
+        counts = {"begun": begun, "held": held, "failed": failed, "unmatched": unmatched}
+        for outcome, count in counts.items():
             if count:
                 self._metrics.incoming_events.inc(outcome, by=count)
 

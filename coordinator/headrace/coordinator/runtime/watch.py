@@ -54,8 +54,8 @@ class Watch:
     def resolved(self, outcome: str) -> None:
         """What an append of unknown outcome turned out to be: `stored absent fenced`."""
 
-    def events_taken(self, begun: int, failed: int, unmatched: int) -> None:
-        """Events from outside were read: runs begun, what should have and could not, the rest."""
+    def events_taken(self, begun: int, held: int, failed: int, unmatched: int) -> None:
+        """Events from outside were read: runs begun, held for a quiet time, failed; the rest."""
 
     def events_lost(self, events: int) -> None:
         """Events left their stream before they were read."""

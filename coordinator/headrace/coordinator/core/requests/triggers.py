@@ -36,6 +36,7 @@ def _list(tick: Tick, namespace: str, request: ListTriggers) -> Reply:
                 last_run=facts.last_run,
                 problem=facts.problem,
                 problem_ms=facts.problem_ms,
+                held=sum(held.begun.definition == key for held in state.incoming.held.values()),
             )
         )
     return found
