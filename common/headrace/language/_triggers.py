@@ -25,7 +25,17 @@ DISPATCH_KEYS = ("inputs",)
 CALL_KEYS = ("inputs", "outputs", "secrets")
 SECRET_KEYS = ("description", "required")
 OUTPUT_KEYS = ("description", "value")
-SCHEDULE_KEYS = ("cron", "timezone")
+SCHEDULE_KEYS = (
+    "cron",
+    "timezone",
+    "catch-up",
+    "catch-up-window",
+    "overlap",
+    "jitter",
+    "inputs",
+)
+CATCH_UP = ("none", "one", "all")
+OVERLAP = ("allow", "skip", "queue", "cancel-previous")
 EVENT_KEYS = ("subject", "filter", "inputs", "debounce")
 DEBOUNCE_KEYS = ("period", "key", "max")
 _SCHEDULES_MAX = 100
@@ -74,7 +84,6 @@ def read_triggers(reader: Reader, node: Tree | None, inputs: Tree | None) -> Tri
                 reader.report.add(f"'on.{event}' needs its settings", place, hint)
             found.callable = found.callable or event == "workflow_call"
         return found
-    waiting: Tree | None = None
     for event, body in node.entries.items():
         _event(reader, event, node.keys[event])
         if event == "workflow_dispatch":
@@ -82,13 +91,12 @@ def read_triggers(reader: Reader, node: Tree | None, inputs: Tree | None) -> Tri
             found.inputs.update(read_inputs(reader, fields.get("inputs"), f"on.{event}.inputs"))
         elif event == "workflow_call":
             _call(reader, body, found)
-        elif event == "schedule":
-            found.schedules = _schedules(reader, body, "on.schedule")
-        elif event == "event":
-            waiting = body
-    if waiting is not None:
-        # The last: what runs are given is checked against the inputs that they have.
-        found.events = _events(reader, waiting, "on.event", found.inputs)
+    # The last: what runs are given is checked against the inputs that they have.
+    if "schedule" in node.entries:
+        body = node.entries["schedule"]
+        found.schedules = _schedules(reader, body, "on.schedule", found.inputs)
+    if "event" in node.entries:
+        found.events = _events(reader, node.entries["event"], "on.event", found.inputs)
     return found
 
 
@@ -134,7 +142,9 @@ def read_call_outputs(reader: Reader, node: Tree | None, scope: Scope) -> dict[s
     return found
 
 
-def _schedules(reader: Reader, node: Tree, what: str) -> tuple[Schedule, ...]:
+def _schedules(
+    reader: Reader, node: Tree, what: str, inputs: Mapping[str, InputSpec]
+) -> tuple[Schedule, ...]:
     items = reader.sequence(node, what)
     if len(items) > _SCHEDULES_MAX:
         reader.report.add(f"{what} has over {_SCHEDULES_MAX} entries", node)
@@ -151,9 +161,32 @@ def _schedules(reader: Reader, node: Tree, what: str) -> tuple[Schedule, ...]:
             reader.report.add(f"{place} needs a 'cron'", item, "write '- cron: \"30 5 * * 1-5\"'")
         elif problem:
             reader.report.add(f"{place}.cron {problem}", entries["cron"])
+        more = _policies(reader, entries, place)
+        given = entries.get("inputs")
+        reader.mapping(given, f"{place}.inputs")
+        if isinstance(given, MappingNode):
+            more["inputs"] = reader.json(given, f"{place}.inputs", None)
+            check_given(reader, reader.report.file, inputs, given, item, f"{place}.inputs")
         timezone = _timezone(reader, entries, place)
-        found.append(Schedule(cron=cron, timezone=timezone))
+        found.append(Schedule(cron=cron, timezone=timezone, **more))
     return tuple(found)
+
+
+def _policies(reader: Reader, entries: Mapping[str, Tree], what: str) -> dict[str, Any]:
+    """Return what becomes of times that pass, of runs that overlap, and of chance."""
+    found: dict[str, Any] = {}
+    for key, name, options in (
+        ("catch-up", "catch_up", CATCH_UP),
+        ("overlap", "overlap", OVERLAP),
+    ):
+        choice = reader.choice(entries.get(key), f"{what}.{key}", options)
+        if choice:
+            found[name] = choice
+    for key, name in (("catch-up-window", "window_ms"), ("jitter", "jitter_ms")):
+        period_ms = _period(reader, entries.get(key), f"{what}.{key}")
+        if period_ms:
+            found[name] = period_ms
+    return found
 
 
 def _timezone(reader: Reader, entries: Mapping[str, Tree], what: str) -> str:

@@ -53,6 +53,16 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Five fields: minute, hour, day of the month, month, day of the week; checked."""
     timezone: str = "UTC"
     """A name of the tz database."""
+    catch_up: Literal["none", "one", "all"] = "one"
+    """Times that passed while no coordinator looked: none of them, the newest, or all."""
+    window_ms: int = 86_400_000
+    """What lies longer back is not caught up."""
+    overlap: Literal["allow", "skip", "queue", "cancel-previous"] = "allow"
+    """What happens when the run before has not ended."""
+    jitter_ms: int = 0
+    """A run begins up to this much later, by chance."""
+    inputs: dict[str, Any] = {}
+    """Of its runs; JSON without expressions."""
 
 
 class Debounce(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -85,7 +85,8 @@ WORDS = [
     "max-attempts", "strategy", "matrix", "include", "exclude", "fail-fast", "max-parallel",
     "runs-on", "runs_on", "outputs", "concurrency", "group", "timeout-minutes", "id", "a", "b",
     "continue-on-error", "continue_on-error", "workflow_dispatch", "options", "choice", "title",
-    "schedule", "cron", "timezone", "event", "subject", "filter", "workflow_call", "secrets",
+    "schedule", "cron", "timezone", "catch-up", "overlap", "jitter", "event", "subject", "filter",
+    "debounce", "period", "max", "workflow_call", "secrets",
     "uses", "./c.yaml", "cancel-timeout-minutes", "cancel-in-progress", "queue", "value",
     "defaults", "labels", "vars", "http", "script", "command", "code", "script", "priority",
 ]  # fmt: skip

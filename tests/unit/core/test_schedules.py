@@ -344,6 +344,37 @@ def test_a_definition_brings_its_schedules_and_takes_them_along(kit: Kit) -> Non
     assert kit.machine.state.outbox == {}
 
 
+def test_policies_of_a_definition_are_those_of_its_schedules(kit: Kit) -> None:
+    wanted = Schedule(
+        cron="0 * * * *",
+        catch_up="none",
+        window_ms=HOUR,
+        overlap="skip",
+        jitter_ms=1_000,
+        inputs={"n": 3},
+    )
+    found = plan(task("a"), schedules=(wanted,), inputs={"n": InputSpec(type="number")})
+    register(kit, found)
+    spec = get(kit, "hourly.1").spec
+    assert (spec.catch_up, spec.window_ms, spec.overlap, spec.jitter_ms, spec.input) == (
+        "none",
+        HOUR,
+        "skip",
+        1_000,
+        {"n": 3},
+    )
+    at(kit, FIRST + 1_000)
+    at(kit, FIRST + HOUR + 1_000)
+    (run,) = runs(kit)
+    assert kit.view(run).input == {"n": 3}
+    # Missed ones are not caught up, after a takeover neither.
+    kit.now_ms = FIRST + 5 * HOUR + 30 * 60_000
+    kit.kill()
+    kit.tick()
+    assert runs(kit) == [run]
+    assert get(kit, "hourly.1").missed == 2
+
+
 def test_news_of_a_definition_that_come_late_change_nothing(kit: Kit) -> None:
     register(kit, registered("0 * * * *"))
     late = ["default/hourly", "1", "1", encode_plan(registered("0 * * * *"))]
@@ -375,6 +406,15 @@ def test_a_definition_whose_schedule_cannot_run_is_refused(kit: Kit) -> None:
         "time zone"
         in register(kit, plan(schedules=(Schedule(cron="0 * * * *", timezone="X"),))).message
     )
+    for options, problem in (
+        ({"jitter_ms": -1}, "a jitter or a window"),
+        ({"window_ms": 400 * 86_400_000}, "a jitter or a window"),
+        ({"inputs": {"m": 1}}, "unknown input 'm'"),
+    ):
+        wrong = Schedule(cron="0 * * * *", **options)
+        inputs = {"n": InputSpec(type="number")}
+        refused = register(kit, plan(task("a"), schedules=(wrong,), inputs=inputs))
+        assert problem in refused.message, refused
 
 
 def test_a_run_may_live_in_another_shard() -> None:

@@ -6,6 +6,7 @@ from headrace.language._cron import cron_problem
 from headrace.plan import Debounce, EventTrigger, InputSpec, Schedule, SecretSpec
 
 IDS = "  workflow_dispatch: {inputs: {id: {required: true}, n: {type: number}}}\n"
+CRON = "  schedule:\n    - {cron: '* * * * *', "
 BODY = "jobs: {j: {outputs: {v: x}, steps: [{run: x}]}}\n"
 
 
@@ -29,6 +30,26 @@ def test_schedules_are_carried():
     assert plan.schedules == (
         Schedule(cron="30 5 * * 1-5"),
         Schedule(cron="*/15 0-6/2,12 1,15 JAN-mar sun", timezone="Europe/Berlin"),
+    )
+
+
+def test_policies_of_schedules_are_carried():
+    plan = compiled(
+        "  schedule:\n"
+        "    - {cron: '* * * * *', catch-up: all, catch-up-window: 2h, overlap: queue,"
+        "       jitter: 5m}\n"
+        "    - {cron: '* * * * *', catch-up: none, overlap: cancel-previous, inputs: {n: 3}}\n"
+        "  workflow_dispatch: {inputs: {n: {type: number}}}\n"
+    )
+    assert plan.schedules == (
+        Schedule(
+            cron="* * * * *",
+            catch_up="all",
+            window_ms=7_200_000,
+            overlap="queue",
+            jitter_ms=300_000,
+        ),
+        Schedule(cron="* * * * *", catch_up="none", overlap="cancel-previous", inputs={"n": 3}),
     )
 
 
@@ -102,6 +123,14 @@ def test_what_a_caller_gives():
         ("  schedule:\n    - cron: nope\n", "on.schedule[0].cron has 5 fields"),
         ("  schedule:\n    - {}\n", "on.schedule[0] needs a 'cron'"),
         ("  schedule:\n    - {cron: 0 0 * * *, timezone: Europe/Berlim}\n", "Europe/Berlin"),
+        (CRON + "overlap: skipp}\n", "overlap must be one of allow, skip, queue, cancel-prev"),
+        (CRON + "catch-up: some}\n", "on.schedule[0].catch-up must be one of none, one, all"),
+        (CRON + "catch_up: all}\n", "did you mean 'catch-up'?"),
+        (CRON + "jitter: often}\n", "on.schedule[0].jitter must be a duration"),
+        (CRON + "catch-up-window: 400d}\n", "catch-up-window is over 366 days"),
+        (CRON + "inputs: {n: x}}\n" + IDS, "on.schedule[0].inputs.n must be a number"),
+        (CRON + "inputs: {m: x}}\n" + IDS, "has no input 'm'"),
+        (CRON + "inputs: {id: '${{ vars.x }}'}}\n" + IDS, "cannot hold an expression"),
         ("  schedule: daily\n", "on.schedule must be a list, not 'daily'"),
         ("  schedule:\n    - {cron: 0 0 * * *, tz: UTC}\n", "unknown key 'tz'"),
         ("  [schedule]", "'on.schedule' needs its settings"),

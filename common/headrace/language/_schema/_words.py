@@ -95,7 +95,14 @@ CALL_OUTPUT: Words = {
 SCHEDULE: Words = {
     "cron": Word("Minute, hour, day of the month, month, day of the week: `30 5 * * 1-5`.", TEXT),
     "timezone": Word("A name such as `Europe/Berlin`; without it, UTC.", TEXT),
-}
+    "catch-up": Word("Of times that passed while no coordinator was there; without it, `one`: the "
+                     "newest.", one_of("none", "one", "all")),
+    "catch-up-window": Word("What is older is not caught up; without it, a day.", DURATION),
+    "overlap": Word("When the run before has not ended; without it, `allow`.",
+                    one_of("allow", "skip", "queue", "cancel-previous")),
+    "jitter": Word("A run begins up to this much later, by chance.", DURATION),
+    "inputs": Word("Inputs of its runs by name; no expressions.", VALUES),
+}  # fmt: skip
 EVENT: Words = {
     "subject": Word("Subject of the event: `orders.*`, `orders.>`.", TEXT),
     "filter": Word("A condition over `event`; without it, every event counts.", CONDITION),

@@ -176,7 +176,14 @@ def apply_definition(tick: Tick, key: str, number: str, version: str, plan: byte
         digest = kept
         for index, found in enumerate(decode_plan(plan).schedules, 1):
             wanted[f"{key}.{index}"] = ScheduleSpec(
-                cron=found.cron, timezone=found.timezone, workflow=f"{name}@{version}"
+                cron=found.cron,
+                timezone=found.timezone,
+                catch_up=found.catch_up,
+                window_ms=found.window_ms,
+                overlap=found.overlap,
+                jitter_ms=found.jitter_ms,
+                input=found.inputs,
+                workflow=f"{name}@{version}",
             )
     for old in [old for old in state.schedules if old.startswith(f"{key}.")]:
         if old not in wanted:

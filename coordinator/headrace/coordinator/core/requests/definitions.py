@@ -10,7 +10,7 @@ from typing import Final
 from headrace.coordinator.core import calendar, matching
 from headrace.coordinator.core.commands import Refusal, Reply
 from headrace.coordinator.core.creation import keep_plan
-from headrace.coordinator.core.requests.mutation import Handler, over, too_late
+from headrace.coordinator.core.requests.mutation import PERIOD_MS_MAX, Handler, over, too_late
 from headrace.coordinator.core.state import ShardState
 from headrace.coordinator.core.tick import Tick
 from headrace.coordinator.core.triggers import Definition
@@ -172,13 +172,16 @@ def _unfit_schedules(tick: Tick, namespace: str, digest: str) -> str:
     plan = tick.state.program(digest, namespace).plan
     for found in plan.schedules:
         problem = calendar.problem(found.cron, found.timezone)
+        if not problem and not (
+            0 <= found.jitter_ms <= PERIOD_MS_MAX and 0 <= found.window_ms <= PERIOD_MS_MAX
+        ):
+            problem = "a jitter or a window is from 0 to 366 days"
         if problem:
             return f"on.schedule: {problem}"
-    if plan.schedules:
         try:
-            check_inputs(plan, {})
+            check_inputs(plan, found.inputs)
         except InvalidDefinition as error:
-            return f"on.schedule: its runs have no inputs: {error}"
+            return f"on.schedule: inputs of its runs: {error}"
     return ""
 
 

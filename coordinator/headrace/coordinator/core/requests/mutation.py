@@ -26,6 +26,8 @@ from headrace.messages import (
 )
 
 NOT_AFTER_MS_MAX = 3_600_000
+PERIOD_MS_MAX = 366 * 86_400_000
+"""Of a schedule's jitter, and of what it catches up."""
 Handler = Callable[[Tick, str, Any], Reply]
 """(tick, namespace, request) → result or `Refusal`. It may raise `HeadraceError`."""
 Mutation = (

@@ -8,7 +8,7 @@ from typing import Final
 from headrace.coordinator.core import calendar, schedules
 from headrace.coordinator.core.commands import Refusal, Reply
 from headrace.coordinator.core.creation import keep_plan
-from headrace.coordinator.core.requests.mutation import Handler, over, seen, too_late
+from headrace.coordinator.core.requests.mutation import PERIOD_MS_MAX, Handler, over, seen, too_late
 from headrace.coordinator.core.state import ShardState
 from headrace.coordinator.core.tick import Tick
 from headrace.coordinator.core.triggers import Schedule
@@ -29,8 +29,6 @@ from headrace.plan import check_inputs
 
 NAME_MAX: Final = 100
 TIMES_MAX: Final = 1_000
-PERIOD_MS_MAX: Final = 366 * 86_400_000
-"""Of jitter and of what is caught up."""
 
 
 def _create(tick: Tick, namespace: str, request: CreateSchedule) -> Reply:
