@@ -40,6 +40,7 @@ from headrace.events import (
     KeyReleased,
     KeyRequested,
     KeyWaited,
+    NamespaceChanged,
     NodeEnded,
     NodeRestarted,
     NodeStarted,
@@ -112,6 +113,8 @@ RUN_EVENTS: list[Any] = [
         {"a": b"\x80"},
         "default/p#3.1",
         2,
+        "a title",
+        ("tenant", 2.5),
     ),
     RunStarted(),
     StepScheduled(1, 1, 7, "0123456789abcdef0123"),
@@ -177,6 +180,7 @@ SHARD_EVENTS: list[Any] = [
     KeyDeclined("default/deploy", "default/r"),
     OutboxCleared("acquire:default/deploy:default/r"),
     SettingsChanged({"layout": {"journal": 8}}),
+    NamespaceChanged("payments", 3.0, 2, "q9", MS, "ann"),
     DefinitionRegistered("default/order", "1.0", "d" * 32, 3, "q7", MS, "ann"),
     DefinitionsDeleted("default/order", ["1.0", "1"], "q8", MS, "ann"),
     ChildRefused("default/c", "default/r#6.1", 1, "expression: no"),
@@ -228,8 +232,10 @@ SHARD_EVENTS: list[Any] = [
 def known_to(version: str) -> tuple[list[Any], list[Any]]:
     """Return the examples of run and shard events with the fields that the release of *version*
     knew; the others have their defaults."""
-    if version in ("v1", "v2"):
-        created = msgspec.structs.replace(RUN_EVENTS[0], parent="", parent_shard=-1)
+    if version in ("v1", "v2", "v3", "v4", "v5", "v6", "v7"):
+        created = msgspec.structs.replace(RUN_EVENTS[0], title="", fairness=None)
+        if version in ("v1", "v2"):
+            created = msgspec.structs.replace(created, parent="", parent_shard=-1)
         return [created, *RUN_EVENTS[1:]], SHARD_EVENTS
     return RUN_EVENTS, SHARD_EVENTS
 
@@ -287,6 +293,7 @@ def scenario() -> Kit:
     spec = ScheduleSpec(cron="0 * * * *", overlap="queue")
     nightly = ScheduleCreated("default/nightly", spec, four.program.digest, MS + 9_000, MS + 9_000)
     kit.tick(lambda m: m.emit_shard(nightly))
+    kit.tick(lambda m: m.emit_shard(NamespaceChanged("payments", 3.0, 1)))
     kit.tick(lambda m: m.emit_shard(SettingsChanged({"z": 1, "a": [2]})))
     kit.tick(lambda m: m.emit_shard(SnapshotRegistered(3, "snap", "hash")))
     return kit

@@ -74,6 +74,8 @@ class GatedLog(MemoryLog):
 class FakeDispatch:
     """Keeps what the owner sends; credit is whatever the test says."""
 
+    one_window = False
+
     def __init__(self) -> None:
         self.credits = 1_000
         self.sent: list[Task] = []

@@ -17,6 +17,7 @@ from headrace.client._events import Events
 from headrace.client._ids import RequestIds, user_name
 from headrace.client._large import LargeValues
 from headrace.client._lookup import Lookup
+from headrace.client._namespaces import NamespaceSettings
 from headrace.client._schedules import Schedules
 from headrace.client._submit import MUTATION_S, Compiled, Submission, Submitter
 from headrace.client._transport import Transport
@@ -78,6 +79,8 @@ class Client:
         self._large = LargeValues(self._calls)
         self.definitions = Definitions(self._calls, self._stamp)
         """What is registered, by name and version."""
+        self.settings = NamespaceSettings(self._calls, self._stamp)
+        """Of the namespace."""
         self.schedules = Schedules(self._calls, self._stamp, self.submit)
         """What begins runs at their times; `events`: and by what is published."""
         self.events = Events(self._calls)
@@ -141,13 +144,15 @@ class Client:
         durability: str = "journal",
         carried: Mapping[str, bytes] | None = None,
         rerun_of: str = "",
+        fairness: tuple[str, float] = ("", 0.0),
     ) -> RunView:
         """Start a run; once this returns it is never lost (durability `journal`).
 
         *input* must have been checked (`headrace.plan.check_inputs`). Without *run_id* the client
         makes one that sorts by time. A taken *run_id* gives the existing run if definition and
         input are the same, else `Conflict`. *carried*: path -> outputs (a msgpack map) to take
-        over. Raises also `LimitExceeded`, `InvalidRequest` and `Unavailable`.
+        over. *fairness*: key and weight of the turns that its steps take; empty and 0: as the
+        workflow says. Raises also `LimitExceeded`, `InvalidRequest` and `Unavailable`.
         """
         submission = Submission(
             plan=plan if isinstance(plan, Plan) else plan.plan,
@@ -158,6 +163,7 @@ class Client:
             durability=durability,
             carried=dict(carried or {}),
             rerun_of=rerun_of,
+            fairness=fairness,
         )
         shard, view = await self._submitter.submit(submission)
         self._lookup.remember(view.id, shard)
@@ -223,6 +229,7 @@ class Client:
             durability=next(levels, "journal"),
             carried=carried,
             rerun_of=old.id,
+            fairness=(old.fairness_key, old.fairness_weight),
         )
 
     # -- looking -------------------------------------------------------------------------------

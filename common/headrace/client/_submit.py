@@ -59,6 +59,8 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True):
     durability: str = "journal"
     carried: dict[str, bytes] = {}
     rerun_of: str = ""
+    fairness: tuple[str, float] = ("", 0.0)
+    """Key and weight."""
 
 
 class _Item:
@@ -254,6 +256,8 @@ class Submitter:
             explicit=explicit,
             rerun_of=submission.rerun_of,
             carried=submission.carried,
+            fairness_key=submission.fairness[0],
+            fairness_weight=submission.fairness[1],
         )
         return _Item(index, shard, digest, request)
 

@@ -37,6 +37,8 @@ class RunCreated(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=1):
     """Shard that is to be told of the end; -1: none."""
     title: str = ""
     """`run-name`, evaluated; empty: none."""
+    fairness: tuple[str, float] | None = None
+    """(key, weight): whose turn its steps take, and how large that is."""
 
 
 class RunStarted(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=2):

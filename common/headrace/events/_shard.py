@@ -106,6 +106,18 @@ class OutboxCleared(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=
     message: str
 
 
+class NamespaceChanged(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=160):
+    """Settings of a namespace. The system shard decides; the others hear of it by the outbox."""
+
+    namespace: str
+    weight: float
+    number: int
+    """Counts the changes of this namespace: the highest holds."""
+    request_id: str = ""
+    not_after_ms: int = 0
+    actor: str = ""
+
+
 class SettingsChanged(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=120):
     """System shard: durable settings (slot table, feature level, coordinators, namespaces)."""
 
@@ -292,6 +304,7 @@ ShardEvent: TypeAlias = (
     | KeyAudited
     | OutboxCleared
     | ChildRefused
+    | NamespaceChanged
     | SettingsChanged
     | DefinitionRegistered
     | DefinitionsDeleted

@@ -55,6 +55,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "Look after the cluster": {
         "workers": ("_cmd_cluster:workers", "List the workers."),
+        "namespace": ("_cmd_namespace:namespace", "Show and change settings of a namespace."),
         "drain": ("_cmd_cluster:drain", "Let a worker finish and stop."),
         "cluster": ("_cmd_cluster:cluster", "Status of the cluster, and a check of its state."),
     },

@@ -87,6 +87,15 @@ def finish(settings: Settings, run: RunView, *, followed: bool) -> None:
 @click.option("--label", "-l", "labels", multiple=True, metavar="KEY=VALUE", help="A label.")
 @click.option("--priority", type=int, default=0, help="Higher goes first (default: 0).")
 @click.option(
+    "--fairness-key", default="", metavar="KEY", help="Runs of equal priority take turns by key."
+)
+@click.option(
+    "--fairness-weight",
+    type=click.FloatRange(0.001, 1_000),
+    default=None,
+    help="How much larger the key's turn is (default: 1).",
+)
+@click.option(
     "--durability",
     type=click.Choice(["journal", "snapshot", "memory"]),
     default="journal",
@@ -106,6 +115,8 @@ def submit(
     run_id: str,
     labels: tuple[str, ...],
     priority: int,
+    fairness_key: str,
+    fairness_weight: float | None,
     durability: str,
     allow_unknown: bool,
     wait: bool,
@@ -145,6 +156,7 @@ def submit(
             run_id=run_id,
             labels=marks,
             priority=priority,
+            fairness=(fairness_key, fairness_weight or 0.0),
             durability=durability,
         )
         return await followed(client, run, wait=wait, watch=watch)

@@ -29,12 +29,19 @@ from headrace.language._triggers import Triggers, read_call_outputs, read_trigge
 from headrace.language._uses import Called
 from headrace.language._yaml import Mapping as MappingNode
 from headrace.language._yaml import Tree
-from headrace.plan import Group, Plan
+from headrace.plan import (
+    FAIRNESS_KEY_MAX,
+    FAIRNESS_WEIGHT_MAX,
+    FAIRNESS_WEIGHT_MIN,
+    Group,
+    Plan,
+)
 from headrace.retry import RetryPolicy
 
 _ROOT_KEYS = (
     "name", "run-name", "description", "version", "on", "env", "vars", "labels", "concurrency",
-    "timeout-minutes", "retry", "on-failure", "on-cancel", "handlers",
+    "timeout-minutes", "retry", "on-failure", "on-cancel", "handlers", "fairness-key",
+    "fairness-weight",
 )  # fmt: skip
 JOBS_KEYS = (*_ROOT_KEYS, "defaults", "jobs")
 TASKS_KEYS = (*_ROOT_KEYS, "inputs", "tasks", "timeout", "runs-on")
@@ -249,6 +256,7 @@ class _Workflow:
         return {
             "name": name,
             "run_name": reader.text(entries.get("run-name"), "run-name", scope),
+            **self._fairness(entries, scope),
             "description": reader.text(entries.get("description"), "description"),
             "version": reader.text(entries.get("version"), "version"),
             "env": reader.environment(entries.get("env"), "env", scope.at(RUN_ENV)),
@@ -260,6 +268,29 @@ class _Workflow:
             ),
             "file": re.split(r"[/\\]", self._source.file)[-1],
         }
+
+    def _fairness(self, entries: Mapping[str, Tree], scope: Scope) -> dict[str, Any]:
+        reader = self._reader
+        found: dict[str, Any] = {}
+        key = reader.text(entries.get("fairness-key"), "fairness-key", scope)
+        if key:
+            found["fairness_key"] = key
+        weight = reader.number(
+            entries.get("fairness-weight"),
+            "fairness-weight",
+            FAIRNESS_WEIGHT_MIN,
+            FAIRNESS_WEIGHT_MAX,
+        )
+        if weight is not None:
+            found["fairness_weight"] = weight
+            if not key:
+                self._report.add(
+                    "'fairness-weight' needs a 'fairness-key'", entries["fairness-weight"]
+                )
+        if len(key.encode()) > FAIRNESS_KEY_MAX and "${{" not in key:
+            text = f"fairness-key is over {FAIRNESS_KEY_MAX} bytes"
+            self._report.add(text, entries["fairness-key"])
+        return found
 
     def _variables(self, node: Tree | None) -> dict[str, Any]:
         entries = self._reader.mapping(node, "vars")

@@ -43,6 +43,7 @@ from headrace.messages._definitions import (
     ListDefinitions,
     RegisterDefinition,
 )
+from headrace.messages._namespaces import GetNamespace, NamespaceView, SetNamespace
 from headrace.messages._schedules import (
     CreateSchedule,
     DeleteSchedule,
@@ -98,6 +99,7 @@ __all__ = [
     "GetExplanation",
     "GetHistory",
     "GetInfo",
+    "GetNamespace",
     "GetPlan",
     "GetRun",
     "GetSchedule",
@@ -111,6 +113,7 @@ __all__ = [
     "ListTriggers",
     "LogLine",
     "LogLines",
+    "NamespaceView",
     "Parts",
     "PauseRun",
     "PauseSchedule",
@@ -127,6 +130,7 @@ __all__ = [
     "ScheduleSpec",
     "ScheduleView",
     "ServerInfo",
+    "SetNamespace",
     "ShardInfo",
     "SignalRun",
     "StepError",

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import msgspec
 
 from headrace.messages._definitions import DefinitionRequest
+from headrace.messages._namespaces import NamespaceRequest
 from headrace.messages._schedules import ScheduleRequest
 from headrace.messages._triggers import ListTriggers
 
@@ -46,6 +47,10 @@ class SubmitRun(_Mutation, frozen=True, kw_only=True, omit_defaults=True, tag="s
     rerun_of: str = ""
     carried: dict[str, bytes] = {}
     """Path -> recorded outputs (a msgpack map) that are taken over instead of run again."""
+    fairness_key: str = ""
+    """Runs take turns by key; empty: the plan's."""
+    fairness_weight: float = 0.0
+    """Of the key's turn; 0: the plan's."""
 
 
 class SignalRun(_Mutation, frozen=True, kw_only=True, omit_defaults=True, tag="signal"):
@@ -160,6 +165,7 @@ ClientRequest: TypeAlias = (
     | DefinitionRequest
     | ScheduleRequest
     | ListTriggers
+    | NamespaceRequest
 )
 
 
@@ -262,6 +268,9 @@ class RunView(msgspec.Struct, kw_only=True, omit_defaults=True):
     """Above 0: the run as it was then, `events` events old."""
     name: str = ""
     """`run-name`, evaluated; empty: the workflow has none."""
+    fairness_key: str = ""
+    """Of an open run: by which key its steps take turns; empty: by none."""
+    fairness_weight: float = 1.0
 
 
 class HistoryEntry(msgspec.Struct, kw_only=True, omit_defaults=True):

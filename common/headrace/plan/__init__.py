@@ -6,6 +6,9 @@ other values are plain JSON. Nothing here reads a file, a clock or a network.
 """
 
 from headrace.plan._graph import (
+    FAIRNESS_KEY_MAX,
+    FAIRNESS_WEIGHT_MAX,
+    FAIRNESS_WEIGHT_MIN,
     Call,
     Choice,
     Concurrency,
@@ -37,6 +40,9 @@ from headrace.plan._outline import node_facts, node_paths, plan_facts
 from headrace.plan._validate import validate_plan
 
 __all__ = [
+    "FAIRNESS_KEY_MAX",
+    "FAIRNESS_WEIGHT_MAX",
+    "FAIRNESS_WEIGHT_MIN",
     "ITEMS_MAX",
     "Call",
     "Choice",

@@ -17,6 +17,12 @@ class Position(msgspec.Struct, frozen=True, array_like=True):
     column: int = 0
 
 
+FAIRNESS_KEY_MAX = 64
+"""Bytes of a fairness key; this and the weights' limits are Temporal's."""
+FAIRNESS_WEIGHT_MIN = 0.001
+FAIRNESS_WEIGHT_MAX = 1_000.0
+
+
 class InputSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One declared input of a workflow (`on.workflow_dispatch.inputs.<name>`)."""
 
@@ -318,6 +324,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     events: tuple[EventTrigger, ...] = ()
     secrets: dict[str, SecretSpec] = {}
     """That a caller gives; a run of its own takes what the worker has."""
+    fairness_key: str = ""
+    """Runs take turns by key; may hold expressions. Empty: by no key."""
+    fairness_weight: float = 1.0
+    """How large the turn of the key is, against other keys'."""
 
 
 # Maps keep the order in which they were written: it shows (the legs of a matrix, `toJSON(env)`).

@@ -80,6 +80,8 @@ class LocalDispatch:
     fast as they are handed out, so that a tick carries many of them.
     """
 
+    one_window = True
+
     def __init__(
         self, offer: Offer, clock: Clock, *, slots: int, namespace: str, incarnation: str
     ) -> None:

@@ -47,7 +47,7 @@ async def test_on_every_worker_of_a_group(cluster, tmp_path):
         "        run: echo '${{ join(needs.deploy.outputs.workers) }}:"
         "${{ needs.deploy.outputs.results.w0.on }}' > " + str(tmp_path / "said") + "\n"
     )
-    run = await submitted(cluster, file)
+    run = await submitted(cluster, file, "--fairness-key", "web", "--fairness-weight", "2")
 
     async def both_run():
         steps = await steps_of(cluster, run)
@@ -60,6 +60,10 @@ async def test_on_every_worker_of_a_group(cluster, tmp_path):
         assert step["worker"].split(".")[0] == worker
     reasons = (await json_of(cluster, "explain", run))["reasons"]
     assert "no worker offers db (needed: db)" in [reason["reason"] for reason in reasons]
+    assert await json_of(cluster, "namespace", "set", "default", "--weight", "3") == {
+        "name": "default",
+        "weight": 3.0,
+    }
     late = cluster.worker("w2")
     cluster.workers.append(late)
     late.start()
@@ -83,5 +87,6 @@ async def test_on_every_worker_of_a_group(cluster, tmp_path):
     ran = await cluster.flowctl("get", run, "--watch")
     assert ran.code == 0, ran.out
     assert (tmp_path / "said").read_text() == "w0,w1:w0\n"
+    assert (await json_of(cluster, "namespace", "get", "default"))["weight"] == 3
     history = await cluster.flowctl("history", run)
     assert "deploy[w0]" in history.out

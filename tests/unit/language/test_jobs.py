@@ -56,6 +56,8 @@ vars: {region: eu, list: [1, 2]}
 labels: {team: web}
 concurrency: {group: "deploy-${{ inputs.to }}", cancel-in-progress: true, queue: single}
 timeout-minutes: 1.5
+fairness-key: "${{ inputs.to }}"
+fairness-weight: 2.5
 defaults: {run: {shell: bash}}
 jobs:
   build:

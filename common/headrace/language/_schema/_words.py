@@ -69,6 +69,9 @@ ROOT: Words = {
     "vars": Word("Constants of this file, read as `vars.NAME`; any JSON.", VALUES),
     "labels": Word("Labels of each run, to find it by: `flowctl list --label`.", ENVIRONMENT),
     "concurrency": Word("Runs of one group, one after the other.", _CONCURRENCY),
+    "fairness-key": Word("Runs of equal priority take turns by this key; may hold expressions over "
+                         "`inputs`.", TEXT),
+    "fairness-weight": Word("How large the key's turn is; without it, 1.", number(0.001, 1_000)),
     "timeout-minutes": Word("The whole run fails after so many minutes.", number(0, 52_704_000)),
     "timeout": Word("The whole run fails after this time: `90s`, `1h30m`.", DURATION),
     "defaults": Word("Defaults of all `run:` steps.", ref("defaults")),

@@ -26,6 +26,7 @@ from headrace.coordinator.core.snapshot import (
     decode_run,
     encode_run,
     key_images,
+    namespace_images,
 )
 from headrace.coordinator.core.state import UNREADABLE, Run, ShardState
 from headrace.coordinator.core.trigger_image import image_of
@@ -58,7 +59,7 @@ class Capture:
         self._keys = key_images(state)
         self._outbox = list(state.outbox.items())
         self._snapshots, self._settings = list(state.snapshots), dict(state.settings)
-        self._triggers = image_of(state)
+        self._triggers, self._namespaces = image_of(state), namespace_images(state)
         self._now_ms = state.now_ms
         self._last = ""
         """Runs up to this key are encoded."""
@@ -106,7 +107,7 @@ class Capture:
         yield from self._encode_records([(key, *tomb) for key, tomb in self._tombstones])
         yield from self._encode_records(self._requests)
         self._write(_fields(self._keys, sorted(self._outbox), self._snapshots, self._settings))
-        self._write(_fields(self._triggers))
+        self._write(_fields(self._triggers, self._namespaces))
 
     def _encode_runs(self, runs: Iterator[Run]) -> Iterator[None]:
         parts: list[bytes] = []
@@ -176,7 +177,7 @@ def verify(data: bytes, builtin: frozenset[str], cuts: Sequence[int]) -> Generat
             digest.update(b"".join([_encode(record) for record in piece]))
             yield
     digest.update(_fields(image.keys, image.outbox, image.snapshots, image.settings))
-    digest.update(_fields(image.triggers))
+    digest.update(_fields(image.triggers, image.namespaces))
     return digest.hexdigest()
 
 

@@ -11,7 +11,7 @@ import msgspec
 
 from headrace.coordinator.core import status
 from headrace.coordinator.core.cancellation import cancel_run
-from headrace.coordinator.core.creation import enter, key_of
+from headrace.coordinator.core.creation import enter, fairness_of, key_of
 from headrace.coordinator.core.intents import KEPT_MS, clear, end_of_child
 from headrace.coordinator.core.nodes import is_tolerated
 from headrace.coordinator.core.state import Run
@@ -31,7 +31,7 @@ from headrace.messages import subjects
 
 def start(
     tick: Tick, child: str, holder: str, plan: str, data: bytes, given: bytes, priority: int,
-    shard: int,
+    shard: int, fair_key: str = "", fair_weight: float = 1.0,
 ) -> None:  # fmt: skip
     """Begin the run *child*. Once: not if it is there, was there, or was cancelled before."""
     state = tick.state
@@ -45,6 +45,7 @@ def start(
     run.input = given
     try:
         key, limit, mode = key_of(run)
+        fairness = fairness_of(run) or ((fair_key, fair_weight) if fair_key else None)
     except HeadraceError as error:
         if shard >= 0:
             tick.emit_shard(ChildRefused(child, holder, shard, f"{error.code}: {error}"[:1_000]))
@@ -64,6 +65,7 @@ def start(
         key_mode=mode,
         parent=holder,
         parent_shard=shard,
+        fairness=fairness,
     )
     enter(tick, run, created)
 

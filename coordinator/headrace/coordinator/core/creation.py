@@ -13,10 +13,18 @@ from headrace.coordinator.core.nodes.fields import evaluated
 from headrace.coordinator.core.program import Program
 from headrace.coordinator.core.state import UNREADABLE, Run
 from headrace.coordinator.core.tick import Tick
+from headrace.errors import InvalidRequest
 from headrace.events import PlanStored, RunCreated
 from headrace.expressions import to_string
 from headrace.messages import SubmitRun
-from headrace.plan import decode_plan, plan_digest, validate_plan
+from headrace.plan import (
+    FAIRNESS_KEY_MAX,
+    FAIRNESS_WEIGHT_MAX,
+    FAIRNESS_WEIGHT_MIN,
+    decode_plan,
+    plan_digest,
+    validate_plan,
+)
 
 _ordered = msgspec.msgpack.Encoder(order="deterministic").encode
 """For comparing: the order of keys says nothing."""
@@ -84,6 +92,7 @@ def create_run(
             mode,
             request.carried or None,
             title=run.title,
+            fairness=fairness_of(run, request.fairness_key, request.fairness_weight),
         ),
     )
 
@@ -95,6 +104,25 @@ def key_of(run: Run) -> tuple[str, int, int]:
     """
     wanted = run.program.plan.concurrency
     return ("", 1, 0) if wanted is None else concurrency(run, 0, wanted)
+
+
+def fairness_of(run: Run, key: str = "", weight: float = 0.0) -> tuple[str, float] | None:
+    """Return (key, weight) of a new run: as the submit says, else as the plan does; None: no key.
+
+    Raises `HeadraceError` when that cannot be.
+    """
+    plan = run.program.plan
+    if not key and plan.fairness_key:
+        key = to_string(evaluated(run, 0, plan.fairness_key))
+    if not key:
+        return None
+    weight = weight or plan.fairness_weight
+    if len(key.encode()) > FAIRNESS_KEY_MAX:
+        raise InvalidRequest(f"a fairness key has at most {FAIRNESS_KEY_MAX} bytes: {key[:80]!r}")
+    if not FAIRNESS_WEIGHT_MIN <= weight <= FAIRNESS_WEIGHT_MAX:
+        limits = f"{FAIRNESS_WEIGHT_MIN:g} to {FAIRNESS_WEIGHT_MAX:g}"
+        raise InvalidRequest(f"a fairness weight is from {limits}, not {weight:g}")
+    return key, weight
 
 
 def enter(tick: Tick, run: Run, created: RunCreated) -> None:

@@ -29,7 +29,9 @@ def child_started(state: ShardState, run: Run, event: ChildStarted) -> None:
     digest = run.program.subplans[node][0]
     # Of a detached child, too: it stays until this shard sends no start any more.
     more = (digest, found.plan, bytes(event.input), run.priority, state.shard)
-    state.post(child, "start-child", child, child_holder(run, instance), *more)
+    # A child takes its parent's turns.
+    fairness = (run.fair_key, run.fair_weight) if run.fair_key else ()
+    state.post(child, "start-child", child, child_holder(run, instance), *more, *fairness)
 
 
 def child_ended(state: ShardState, run: Run, event: ChildEnded) -> None:

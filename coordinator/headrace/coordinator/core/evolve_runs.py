@@ -33,6 +33,8 @@ def run_created(state: ShardState, run: Run, event: RunCreated) -> None:
     if event.parent:
         run.family = Family(event.parent, event.parent_shard)
     run.actor, run.title = event.actor, event.title
+    if event.fairness is not None:
+        run.fair_key, run.fair_weight = event.fairness
     state.plan_uses[event.plan] = state.plan_uses.get(event.plan, 0) + 1
     if event.key:
         run.key_name, run.key_limit, run.key_mode = event.key, event.key_limit, event.key_mode

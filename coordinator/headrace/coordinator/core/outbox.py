@@ -6,11 +6,16 @@ clears the intent when it is told "logged". A new owner sends again whatever is 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
 from headrace.coordinator.core import arrivals, children, keys, schedules
 from headrace.coordinator.core.commands import Outgoing
 from headrace.coordinator.core.intents import clear, is_held_back
 from headrace.coordinator.core.state import OutMessage
 from headrace.coordinator.core.tick import Tick
+from headrace.events import NamespaceChanged
 
 
 def target(tick: Tick, content: OutMessage) -> int:
@@ -47,35 +52,34 @@ def deliver(tick: Tick, message: str, content: OutMessage) -> bool:
 
     False: there is no room for it now; it is to be sent again.
     """
-    kind, args = content.kind, content.args
-    if kind == "acquire":
-        keys.acquire(tick, *args)
-    elif kind == "release":
-        keys.release(tick, *args)
-    elif kind == "granted":
-        keys.granted(tick, *args)
-    elif kind == "audit":
-        keys.audited(tick, *args)
-    elif kind in ("preempt", "replaced"):
-        keys.preempted(tick, *args, reason=kind)
-    elif kind == "start-child":
-        children.start(tick, *args)
-    elif kind == "cancel-child":
-        children.cancel(tick, *args)
-    elif kind == "child-ended":
-        children.ended(tick, *args)
-    elif kind == "start":
-        schedules.start(tick, *args)
-    elif kind == "stop":
-        schedules.stop(tick, *args)
-    elif kind == "run-ended":
-        schedules.run_ended(tick, *args)
-    elif kind == "schedules":
-        schedules.apply_definition(tick, *args)
-    elif kind == "start-by-event":
-        return arrivals.start(tick, *args)
-    elif kind == "event-declined":
-        arrivals.declined(tick, *args)
-    else:
-        raise AssertionError(f"outbox message {message}: {kind}")
-    return True
+    apply = _APPLY.get(content.kind)
+    assert apply is not None, f"outbox message {message}: {content.kind}"
+    return apply(tick, *content.args) is not False
+
+
+def _namespace(tick: Tick, name: str, _holder: str, weight: float, number: int) -> None:
+    """The system shard has changed the settings of a namespace."""
+    known = tick.state.namespaces.get(name)
+    if known is None or known[1] < number:
+        tick.emit_shard(NamespaceChanged(name, weight, number))
+
+
+_APPLY: Final[dict[str, Callable[..., object]]] = {
+    "acquire": keys.acquire,
+    "release": keys.release,
+    "granted": keys.granted,
+    "audit": keys.audited,
+    "preempt": partial(keys.preempted, reason="preempt"),
+    "replaced": partial(keys.preempted, reason="replaced"),
+    "start-child": children.start,
+    "cancel-child": children.cancel,
+    "child-ended": children.ended,
+    "start": schedules.start,
+    "stop": schedules.stop,
+    "run-ended": schedules.run_ended,
+    "schedules": schedules.apply_definition,
+    "start-by-event": arrivals.start,
+    "event-declined": arrivals.declined,
+    "namespace": _namespace,
+}
+"""By kind; False: there is no room."""

@@ -1,4 +1,5 @@
-"""Ready steps, by lane, then priority, then age; timers; audits. Indexes that a leader derives.
+"""Ready steps, by lane, then priority, then in turn by fairness key, then age; timers; audits.
+Indexes that a leader derives.
 
 The queue lives here and not in the broker, so that pause, cancel and priority act at once.
 Entries are hints: whoever takes one checks the state, so that a stale entry is harmless.
@@ -7,21 +8,25 @@ Entries are hints: whoever takes one checks the state, so that a stale entry is 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from heapq import heappop, heappush
 
+from headrace.coordinator.core.fairness import FairQueue, Turns
 from headrace.coordinator.core.state import Run
 
 
 class Lane:
     """Ready steps that need one set of capabilities (or one worker: the name starts with @)."""
 
-    __slots__ = ("_order", "_queues", "capabilities", "length", "name", "namespace")
+    __slots__ = ("_order", "_queues", "capabilities", "fair", "length", "name", "namespace")
 
     def __init__(self, name: str, namespace: str, capabilities: tuple[str, ...]) -> None:
         self.name, self.namespace, self.capabilities = name, namespace, capabilities
-        self._queues: dict[int, deque[tuple[Run, int, int]]] = {}
+        self._queues: dict[int, deque[tuple[Run, int, int]] | FairQueue] = {}
         self._order: list[int] = []
         self.length = 0
+        self.fair = False
+        """Some run in it has a fairness key: what is served must be charged."""
 
     def push(self, run: Run, step: int, since_ms: int, priority: int) -> None:
         """Add a step behind those of its priority."""
@@ -29,6 +34,9 @@ class Lane:
         if queue is None:
             queue = self._queues[priority] = deque()
             self._order = sorted(self._queues, reverse=True)
+        if run.fair_key and not isinstance(queue, FairQueue):
+            queue = self._queues[priority] = FairQueue(queue)
+            self.fair = True
         queue.append((run, step, since_ms))
         self.length += 1
 
@@ -39,11 +47,33 @@ class Lane:
             if queue:
                 self.length -= 1
                 return queue.popleft()
+        if self.fair:
+            # Nobody waits, so nobody is ahead: the plain queues are enough until a key comes.
+            self.fair = False
+            self._queues.clear()
+            self._order.clear()
         return None
+
+    def priority(self) -> int | None:
+        """Return the highest priority of its steps; None: it is empty."""
+        return next((priority for priority in self._order if self._queues[priority]), None)
+
+    def charge(self, run: Run, priority: int) -> None:
+        """The step that was popped last, of *run*, is dispatched: its key has had its turn."""
+        queue = self._queues[priority]
+        if isinstance(queue, FairQueue):
+            queue.charge(run)
 
     def oldest_ms(self) -> int:
         """Return since when the oldest entry waits; 0 for an empty lane."""
-        return min((queue[0][2] for queue in self._queues.values() if queue), default=0)
+        return min(
+            (
+                queue.oldest_ms() if isinstance(queue, FairQueue) else queue[0][2]
+                for queue in self._queues.values()
+                if queue
+            ),
+            default=0,
+        )
 
 
 class ReadyQueue:
@@ -53,6 +83,7 @@ class ReadyQueue:
         self.lanes: dict[str, Lane] = {}
         self.filled: set[str] = set()
         """Lanes that may have something to dispatch."""
+        self.turns = Turns()
 
     def lane(self, name: str, namespace: str, capabilities: tuple[str, ...]) -> Lane:
         """Return the lane, made at its first use."""
@@ -60,6 +91,27 @@ class ReadyQueue:
         if lane is None:
             lane = self.lanes[name] = Lane(name, namespace, capabilities)
         return lane
+
+    def is_shared(self) -> bool:
+        """Tell whether steps of several namespaces wait."""
+        return len({self.lanes[name].namespace for name in self.filled}) > 1
+
+    def drop_empty(self) -> None:
+        """Look no more at lanes in which nothing waits."""
+        self.filled = {n for n in self.filled if self.lanes[n].priority() is not None}
+
+    def next_lane(self, names: Iterable[str]) -> Lane | None:
+        """Return the lane of *names* whose turn it is: of the highest priority, then fair among
+        namespaces, then the one that waits longest; None: all of them are empty."""
+        found = [(lane.priority(), lane) for lane in map(self.lanes.__getitem__, names)]
+        waiting = [(priority, lane) for priority, lane in found if priority is not None]
+        if not waiting:
+            return None
+        top = max(priority for priority, _ in waiting)
+        lanes = [lane for priority, lane in waiting if priority == top]
+        namespace = self.turns.first({lane.namespace for lane in lanes})
+        lanes = [lane for lane in lanes if lane.namespace == namespace]
+        return min(lanes, key=lambda lane: (lane.oldest_ms(), lane.name))
 
     def clear(self) -> None:
         """Forget everything."""

@@ -41,8 +41,7 @@ def schedule(tick: Tick, lane_name: str, credit: int, wire_lane: str) -> list[Wi
     tasks: list[WireTask] = []
     if lane is None:
         return tasks
-    state = tick.state
-    now_ms = state.now_ms
+    state, now_ms = tick.state, tick.state.now_ms
     while len(tasks) < credit:
         entry = lane.pop()
         if entry is None:
@@ -75,6 +74,8 @@ def schedule(tick: Tick, lane_name: str, credit: int, wire_lane: str) -> list[Wi
             options = msgspec.structs.replace(options or TaskOptions(), round=again)
         token = state.token_last + 1
         tick.emit(run, StepScheduled(step, attempt, token, wire_lane))
+        if lane.fair:
+            lane.charge(run, run.priority + node.priority)
         tasks.append(
             WireTask(run.key, step, run.path(step), attempt, token, node.uses, inputs, options)
         )

@@ -27,6 +27,7 @@ from headrace.events import (
     KeyGrantedTo,
     KeyReleased,
     KeyWaited,
+    NamespaceChanged,
     OutboxCleared,
     PlansForgotten,
     PlanStored,
@@ -189,6 +190,17 @@ def _settings(state: ShardState, event: SettingsChanged) -> None:
     state.settings.update(event.settings)
 
 
+def _namespace(state: ShardState, event: NamespaceChanged) -> None:
+    state.remember(event.request_id, event.not_after_ms)
+    state.namespaces[event.namespace] = (event.weight, event.number)
+    if state.shard == subjects.SYSTEM_SHARD:
+        for shard in range(sum(state.settings.get("layout", {}).values())):
+            if shard != state.shard:
+                holder = f"{event.number}.{shard}"
+                more = (event.weight, event.number)
+                state.post(f"#{shard}", "namespace", event.namespace, holder, *more)
+
+
 def _definition_registered(state: ShardState, event: DefinitionRegistered) -> None:
     state.remember(event.request_id, event.not_after_ms)
     versions = state.definitions.setdefault(event.key, {})
@@ -237,6 +249,7 @@ _EVOLVE: dict[type, Callable[[ShardState, Any], None]] = {
     OutboxCleared: _outbox_cleared,
     ChildRefused: _child_refused,
     SettingsChanged: _settings,
+    NamespaceChanged: _namespace,
     DefinitionRegistered: _definition_registered,
     DefinitionsDeleted: _definitions_deleted,
     **FOLD,

@@ -82,6 +82,8 @@ class RunImage(msgspec.Struct, array_like=True, gc=False):
     """held, handlers, undo, sagas, rounds, uncompensated."""
     names: list[str] = []
     """title, actor; none if both are empty."""
+    fairness: list[Any] = []
+    """key, weight; none without a key."""
 
 
 class KeyImage(msgspec.Struct, array_like=True, gc=False):
@@ -112,6 +114,7 @@ class StateImage(msgspec.Struct, array_like=True, gc=False):
     snapshots: list[tuple[int, str, str]]
     settings: dict[str, Any]
     triggers: TriggerImage = msgspec.field(default_factory=TriggerImage)
+    namespaces: list[tuple[str, float, int]] = []
 
 
 # Maps keep the order that they have in the log: it is the same on all replicas, and it shows
@@ -181,6 +184,7 @@ def encode_run(run: Run) -> bytes:
             family=_family_image(run.family),
             faults=_faults(run),
             names=[run.title, run.actor] if run.title or run.actor else [],
+            fairness=[run.fair_key, run.fair_weight] if run.fair_key else [],
         )
     )
 
@@ -241,6 +245,7 @@ def decode_run(state: ShardState, data: bytes | msgspec.Raw) -> Run:
     run.due, run.first_ms = _figures(image.due), _figures(image.first_ms)
     run.losses, run.uncounted = _figures(image.losses), _figures(image.uncounted)
     run.title, run.actor = image.names or ("", "")
+    run.fair_key, run.fair_weight = image.fairness or ("", 1.0)
     run.claims, run.waits = dict(image.claims), dict(image.waits)
     run.tolerated, run.doomed, run.detached = map(set, image.sets)
     run.counts = {key: Counts.of(figures) for key, figures in image.counts}
@@ -257,8 +262,7 @@ def decode_run(state: ShardState, data: bytes | msgspec.Raw) -> Run:
     run.signals = [Signal(*figures) for figures in image.signals]
     run.paused, run.cancelling, run.failing, run.key_held = image.flags
     run.pause_reason, run.cancel_reason, run.ended_reason, run.quarantined = image.texts
-    run.key_name = image.key_name
-    run.key_limit, run.key_mode = image.key_facts
+    run.key_name, (run.key_limit, run.key_mode) = image.key_name, image.key_facts
     run.node_keys = {node: (key, holder) for node, key, holder in image.node_keys}
     _restore_faults(run, image.faults)
     run.family, run.active = _family(image.family), len(run.tokens)
@@ -286,6 +290,7 @@ def _image(state: ShardState) -> StateImage:
         snapshots=state.snapshots,
         settings=state.settings,
         triggers=image_of(state),
+        namespaces=namespace_images(state),
     )
 
 
@@ -301,6 +306,11 @@ def key_images(state: ShardState) -> list[KeyImage]:
         )
         for key, record in sorted(state.keys.items())
     ]
+
+
+def namespace_images(state: ShardState) -> list[tuple[str, float, int]]:
+    """Return the settings of namespaces as plain data."""
+    return [(name, *state.namespaces[name]) for name in sorted(state.namespaces)]
 
 
 def _hash(image: StateImage) -> str:
@@ -359,6 +369,7 @@ def decode_state(data: bytes, builtin: frozenset[str]) -> ShardState:
     state.snapshots = image.snapshots
     state.settings = image.settings
     restore(state, image.triggers)
+    state.namespaces = {name: (weight, number) for name, weight, number in image.namespaces}
     return state
 
 

@@ -131,6 +131,8 @@ class Run:
         "events",
         "explicit",
         "failing",
+        "fair_key",
+        "fair_weight",
         "family",
         "fingerprint",
         "finished_ms",
@@ -231,9 +233,9 @@ class Run:
         """Dispatched steps."""
         self.paused = self.cancelling = self.failing = False
         self.pause_reason = self.cancel_reason = self.ended_reason = self.quarantined = ""
-        self.key_name = ""
+        self.key_name = self.fair_key = ""
         self.key_limit, self.key_mode = 1, 0
-        self.key_held = False
+        self.key_held, self.fair_weight = False, 1.0
         self.node_keys: dict[int, tuple[str, str]] = {}
         """(key, holder id) that jobs of the run hold or wait for."""
         # History that the archive does not have yet: encoded chunks, oldest first.
@@ -407,7 +409,7 @@ class OutMessage(msgspec.Struct, frozen=True, array_like=True):
     kind: str
     """`acquire`, `release`, `granted`, `preempt`, `replaced`, `audit`; of runs that begin others:
     `start-child`, `cancel-child`, `child-ended`; of schedules: `start`, `stop`, `run-ended`,
-    `schedules`; of events: `start-by-event`, `event-declined`."""
+    `schedules`; of events: `start-by-event`, `event-declined`; of namespaces: `namespace`."""
     args: list[Any]
 
 
@@ -439,6 +441,8 @@ class ShardState:
         self.snapshots: list[tuple[int, str, str]] = []
         """(position, name, state hash) of the registered ones, oldest first; two are kept."""
         self.settings: dict[str, Any] = {}
+        self.namespaces: dict[str, tuple[float, int]] = {}
+        """Those that have settings -> (weight, number of the change)."""
         self.definitions: dict[str, dict[str, Definition]] = {}
         """System shard: ``<namespace>/<name>`` -> version -> what it is, the newest last."""
         self.definition_last = 0
@@ -454,8 +458,7 @@ class ShardState:
         """A leader's may be ahead of the log."""
         self.logged_ms = 0
         """Time of the last batch."""
-        self.batch_index = 0
-        self.batch_position = 0
+        self.batch_index = self.batch_position = 0
         self.batch_hash = b""
         # Not state: caches and the agenda of things to decide (filled only while leading).
         self.programs: dict[tuple[str, str], Program] = {}

@@ -105,6 +105,8 @@ def run_view(
         shard=shard,
         events=run.events,
         name=run.title,
+        fairness_key=run.fair_key,
+        fairness_weight=run.fair_weight,
     )
     if run.family is not None and run.family.parent:
         view.parent = run.family.parent.partition("#")[0].partition("/")[2]

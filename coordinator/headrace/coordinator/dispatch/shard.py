@@ -43,6 +43,9 @@ class _Cancel:
 class ShardDispatch:
     """Implements the owner's `Dispatch` port."""
 
+    one_window = False
+    """A worker serves one namespace."""
+
     def __init__(self, dispatcher: Dispatcher, shard: int, wake: Callable[[], None]) -> None:
         self._all, self.shard, self.wake = dispatcher, shard, wake
         self.leases = Leases(shard)

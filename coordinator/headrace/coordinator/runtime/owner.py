@@ -22,6 +22,7 @@ from headrace.coordinator.core import (
     ShardState,
     TickEffects,
 )
+from headrace.coordinator.core.fairness import weight_of
 from headrace.coordinator.core.ready import Lane
 from headrace.coordinator.runtime.answers import Answers
 from headrace.coordinator.runtime.archiver import Archiver
@@ -396,6 +397,8 @@ class Owner:
     def _schedule(self, machine: Machine) -> list[tuple[Lane, str, list[Task]]]:
         sends: list[tuple[Lane, str, list[Task]]] = []
         ready = machine.ready
+        if len(ready.filled) > 1 and self._dispatch.one_window and ready.is_shared():
+            return self._in_turns(machine)
         for name in list(ready.filled):
             lane = ready.lanes[name]
             credit, wire_lane = self._dispatch.credit(lane)
@@ -405,6 +408,23 @@ class Owner:
                     self._dispatch.reserve(lane, len(tasks))
                     sends.append((lane, wire_lane, tasks))
         return sends
+
+    def _in_turns(self, machine: Machine) -> list[tuple[Lane, str, list[Task]]]:
+        """Schedule lanes that take each other's room: one step at a time, to whose turn it is."""
+        sends: dict[str, tuple[Lane, str, list[Task]]] = {}
+        ready = machine.ready
+        names = set(ready.filled)
+        while names and (lane := ready.next_lane(names)) is not None:
+            credit, wire_lane = self._dispatch.credit(lane)
+            tasks = machine.schedule(lane.name, 1, wire_lane) if credit > 0 else []
+            if not tasks:
+                names.discard(lane.name)
+                continue
+            self._dispatch.reserve(lane, 1)
+            ready.turns.charge(lane.namespace, weight_of(machine.state, lane.namespace))
+            sends.setdefault(lane.name, (lane, wire_lane, []))[2].extend(tasks)
+        ready.drop_empty()
+        return list(sends.values())
 
     # -- after the append ------------------------------------------------------------------------
 

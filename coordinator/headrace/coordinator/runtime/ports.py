@@ -14,6 +14,11 @@ from headrace.messages import StepResult, Task
 class Dispatch(Protocol):
     """Workers, as one shard's owner sees them."""
 
+    @property
+    def one_window(self) -> bool:
+        """Whether lanes of different namespaces take each other's room."""
+        ...
+
     def credit(self, lane: Lane) -> tuple[int, str]:
         """Return how many steps of *lane* may be dispatched now, and the lane's wire name."""
         ...

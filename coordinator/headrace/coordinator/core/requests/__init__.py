@@ -11,6 +11,7 @@ from headrace.coordinator.core.creation import fingerprint
 from headrace.coordinator.core.requests import (
     control,
     definitions,
+    namespaces,
     plans,
     queries,
     schedules,
@@ -32,6 +33,7 @@ _HANDLERS: Final[dict[type, Handler]] = {
     **queries.HANDLERS,
     **schedules.HANDLERS,
     **triggers.HANDLERS,
+    **namespaces.HANDLERS,
 }
 
 

@@ -20,6 +20,7 @@ from headrace.messages import (
     RegisterDefinition,
     ResolveStep,
     ResumeRun,
+    SetNamespace,
     SignalRun,
     SubmitRun,
     subjects,
@@ -42,6 +43,7 @@ Mutation = (
     | CreateSchedule
     | PauseSchedule
     | DeleteSchedule
+    | SetNamespace
 )
 
 
