@@ -22,7 +22,7 @@ def one_seed(request: pytest.FixtureRequest) -> int | None:
 @pytest.fixture
 def seeds() -> int:
     """How many worlds to live through: HEADRACE_SIM_SEEDS."""
-    return int(os.environ.get("HEADRACE_SIM_SEEDS", "3000"))
+    return int(os.environ.get("HEADRACE_SIM_SEEDS", "2000"))
 
 
 @pytest.fixture

@@ -20,9 +20,9 @@ INNER = plan(task("x"), name="inner")
 FAR = next(
     f"r{number}"
     for number in range(500)
-    if Pair.home(child_name(f"{NAMESPACE}/r{number}", "c", 1)) == 2
+    if Pair.home(child_name(f"{NAMESPACE}/r{number}", 1, 1)) == 2
 )
-NAME = child_name(f"{NAMESPACE}/{FAR}", "c", 1)
+NAME = child_name(f"{NAMESPACE}/{FAR}", 1, 1)
 
 
 @given(st.data())

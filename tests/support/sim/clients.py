@@ -11,13 +11,18 @@ from headrace.errors import Unreachable
 from headrace.messages import (
     CancelRun,
     ClientBatch,
+    CreateSchedule,
+    DeleteSchedule,
     GetExplanation,
     GetHistory,
     GetRun,
     ListRuns,
     PauseRun,
+    PauseSchedule,
     ReplyBatch,
+    ResolveStep,
     ResumeRun,
+    ScheduleSpec,
     SignalRun,
     StorePlan,
     SubmitRun,
@@ -28,6 +33,7 @@ from headrace.plan import Plan, encode_plan, plan_digest
 from support.sim.bus import SimBus
 from support.sim.net import SimClock
 from support.sim.plans import signals_needed
+from support.sim.schedules import PERIODS_MS
 
 if TYPE_CHECKING:
     from support.sim.world import World
@@ -56,6 +62,57 @@ class SimClient:
         self.busy += 1
         self.process.spawn(self._user(run, plan, at_s))
 
+    def decide(self) -> None:
+        """Somebody will say, now and then, what became of steps that are UNKNOWN."""
+        self.process.spawn(self._decide())
+
+    def start_schedule(self, name: str, plan: Plan, at_s: float, until_s: float) -> None:
+        """A user will create a schedule, and delete it in the end."""
+        self.busy += 1
+        self.process.spawn(self._schedule(name, plan, at_s, until_s))
+
+    async def _schedule(self, name: str, plan: Plan, at_s: float, until_s: float) -> None:
+        rng = self.world.rng
+        await asyncio.sleep(at_s)
+        spec = ScheduleSpec(
+            cron=rng.choice(list(PERIODS_MS)),
+            catch_up=rng.choice(["none", "one", "all", "all"]),
+            overlap=rng.choice(["allow", "skip", "queue", "cancel-previous"]),
+            jitter_ms=rng.choice([0, 0, 300]),
+        )
+        await self._mutate_schedule(name, CreateSchedule, spec=spec, plan=encode_plan(plan))
+        await asyncio.sleep(max(until_s - self.world.loop.now_s, 0.0) * rng.random())
+        if rng.random() < 0.4:
+            await self._mutate_schedule(name, PauseSchedule)
+            await asyncio.sleep(rng.random() * 2.0)
+            await self._mutate_schedule(name, PauseSchedule, paused=False)
+        await asyncio.sleep(max(until_s - self.world.loop.now_s, 0.0))
+        await self._mutate_schedule(name, DeleteSchedule)
+        self.busy -= 1
+
+    async def _mutate_schedule(self, name: str, kind: type[Any], **fields: Any) -> None:
+        while True:
+            request = kind(name=name, **fields, **self._request())
+            shard = self.world.layout.home(subjects.schedule_home(f"default/{name}"))
+            reply = await self._insist(request, shard)
+            if reply is not None and not reply.code:
+                return
+            if reply is not None and kind is DeleteSchedule and reply.code == "not-found":
+                # An answer was lost, and so it was asked for anew.
+                return
+            if reply is not None and reply.code != "too-late":
+                self.world.violation(f"{kind.__name__} refused: {reply.code} {reply.message}")
+                return
+
+    async def _decide(self) -> None:
+        rng = self.world.rng
+        while True:
+            await asyncio.sleep(0.3)
+            for run, path in self.world.oracle.undecided():
+                await asyncio.sleep(rng.random())
+                resolution = rng.choice(["completed", "failed", "retry"])
+                await self._mutate(run, ResolveStep, step=path, resolution=resolution)
+
     async def _user(self, run: str, plan: Plan, at_s: float) -> None:
         rng = self.world.rng
         await asyncio.sleep(at_s)
@@ -81,21 +138,23 @@ class SimClient:
             "not_after_ms": self.clock.now_ms() + PATIENCE_MS,
         }
 
-    async def _send(self, run: str, *requests: Any) -> Any:
+    def _home(self, run: str) -> int:
+        return self.world.layout.home(subjects.run_key("default", run))
+
+    async def _send(self, shard: int, *requests: Any) -> Any:
         """Send once; return the last reply. Raises `Unreachable`."""
-        shard = self.world.layout.home(subjects.run_key("default", run))
         payload = encode(ClientBatch(1, "default", list(requests)))
         answer = await self.bus.request(
             subjects.command("default", shard), payload, timeout_s=TRY_S
         )
         return _replies.decode(answer.data).replies[-1]
 
-    async def _insist(self, run: str, request: Any) -> Any:
+    async def _insist(self, request: Any, shard: int) -> Any:
         """Send until there is an answer, or the request's time is over: then None."""
         pause_s = 0.02
         while self.clock.now_ms() < request.not_after_ms:
             try:
-                reply = await self._send(run, request)
+                reply = await self._send(shard, request)
                 if reply.code not in _AGAIN:
                     return reply
             except Unreachable:
@@ -108,7 +167,7 @@ class SimClient:
         """Insist with new requests until there is a final answer."""
         while True:
             request = kind(run=run, **fields, **self._request())
-            reply = await self._insist(run, request)
+            reply = await self._insist(request, self._home(run))
             if reply is not None and reply.code != "too-late":
                 if not reply.code:
                     self.world.record.acknowledge(run, request)
@@ -116,16 +175,16 @@ class SimClient:
 
     async def _submit(self, run: str, plan: Plan, *, explicit: bool) -> bool:
         """Submit; False when nobody knows what became of it."""
-        digest = plan_digest(plan)
+        digest, home = plan_digest(plan), self._home(run)
         while True:
             request = SubmitRun(run=run, plan=digest, explicit=explicit, **self._request())
-            reply = await self._insist(run, request)
+            reply = await self._insist(request, home)
             while reply is not None and reply.code == "unknown-plan":
                 try:
-                    await self._send(run, StorePlan(plan=encode_plan(plan)))
+                    await self._send(home, StorePlan(plan=encode_plan(plan)))
                 except Unreachable:
                     await asyncio.sleep(0.1)
-                reply = await self._insist(run, request)
+                reply = await self._insist(request, home)
             if reply is not None and reply.code in ("", "archived"):
                 self.world.record.acknowledge(run, request)
                 return True
@@ -138,10 +197,12 @@ class SimClient:
 
     async def _signals(self, run: str, plan: Plan) -> None:
         rng = self.world.rng
-        for name, count in signals_needed(plan).items():
+        for (name, key), count in signals_needed(plan).items():
             for number in range(count):
                 await asyncio.sleep(rng.random() * 0.6)
-                reply = await self._mutate(run, SignalRun, name=name, payload={"v": number})
+                reply = await self._mutate(
+                    run, SignalRun, name=name, correlation_key=key, payload={"v": number}
+                )
                 if reply.code in ("conflict", "not-found"):
                     return
 
@@ -171,6 +232,6 @@ class SimClient:
             elif draw < 0.35:
                 request = ListRuns()
             try:
-                await self._send(run, request)
+                await self._send(self._home(run), request)
             except Unreachable:
                 continue

@@ -6,6 +6,7 @@ is used in one place only, to compare replicas with a fresh fold.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, get_args
 
 import msgspec
@@ -24,9 +25,11 @@ from headrace.messages import (
 )
 from headrace.plan import decode_plan
 from support.sim.chaos import WORKERS_SAFE
+from support.sim.instances import DISPATCHED, HELD
 from support.sim.journal import AFTER, BEFORE, CHUNKS, TIME_MS, Journal
 from support.sim.plans import GROUP_KEYS, HANDLER, RUN_KEYS, asks_for_more
-from support.sim.runs import DISPATCHED, RunModel
+from support.sim.runs import RunModel
+from support.sim.schedules import Schedules
 
 if TYPE_CHECKING:
     from support.sim.world import World
@@ -39,6 +42,8 @@ _result_reply = msgspec.msgpack.Decoder(ResultReply)
 _claim_reply = msgspec.msgpack.Decoder(ClaimReply)
 _LIMITS = {f"default/{name}": limit for name, limit in (RUN_KEYS | GROUP_KEYS).items()}
 _FINAL = ("COMPLETED", "FAILED", "CANCELLED")
+_OF_RUNS = ("SubmitRun", "SignalRun", "CancelRun", "PauseRun", "ResumeRun")
+SCHEDULE_LABEL = "headrace/schedule"
 
 
 _NAMES = {
@@ -74,6 +79,7 @@ class ShardOracle:
         """Attempts called lost in a world where no worker is in trouble."""
         self.snapshots: dict[int, tuple[str, str]] = {}
         """Position -> (name, state hash) of the registered ones."""
+        self.schedules = Schedules(self)
         self._token_before = 0
         self._tokens: set[int] = set()
         """Fencing tokens of the tick."""
@@ -92,12 +98,12 @@ class ShardOracle:
         self._tokens.clear()
         for batch in parts:
             for event in batch[BEFORE]:
-                self._shard_event(event)
+                self._shard_event(event, batch[TIME_MS])
             for chunk in batch[CHUNKS]:
                 self._chunk(chunk, batch[TIME_MS])
             for event in batch[AFTER]:
-                self._shard_event(event)
-        self.world.oracle.check_holders()
+                self._shard_event(event, batch[TIME_MS])
+        self.world.oracle.entry_ends()
 
     def _chunk(self, chunk: list[Any], time_ms: int) -> None:
         key, first, at_ms, events = chunk
@@ -109,13 +115,17 @@ class ShardOracle:
             run = self.runs[key] = RunModel(self, key, plan, asks_for_more(plan))
         if first != run.events + 1 or at_ms != time_ms:
             self.fault(f"run {key}: chunk begins at {first}, {run.events} events are known")
+        schedule = events[0][7].get(SCHEDULE_LABEL) if events[0][0] == 1 and events[0][7] else ""
+        if schedule:
+            key_of = f"default/{schedule}"
+            self.world.oracle.later(lambda: self.world.oracle.scheduled(key_of, run))
         # Encoded again by us: what the archive must hold, byte for byte.
         run.chunks.append(msgspec.msgpack.encode(chunk))
         for event in events:
             self.world.tell(f"      shard {self.shard} {key} #{run.events + 1}: {_named(event)}")
             run.apply(event, time_ms)
 
-    def _shard_event(self, event: list[Any]) -> None:
+    def _shard_event(self, event: list[Any], time_ms: int) -> None:
         kind = event[0]
         if kind != 101:
             self.world.tell(f"      shard {self.shard}: {_named(event)}")
@@ -137,12 +147,15 @@ class ShardOracle:
             for holder in event[2]:
                 if holder not in self.holders.get(event[1], {}):
                     self.fault(f"{event[1]}: {holder} is asked about, and does not hold it")
+        elif 132 <= kind <= 136:
+            self.schedules.apply(event, time_ms)
 
     def _evicted(self, key: str) -> None:
         run = self.runs[key]
         if run.state not in _FINAL:
             self.fault(f"{key} is evicted while {run.state}")
         run.evicted = True
+        run.may_leave()
         if not self.world.archive.has(key):
             self.fault(f"{key} is evicted, and the archive does not have it")
 
@@ -218,6 +231,8 @@ class Oracle:
         self.world = world
         self.shards = {shard: ShardOracle(world, shard) for shard in world.layout.shards}
         self.holding: dict[str, set[tuple[str, int]]] = {}
+        self.of_schedule: dict[str, list[RunModel]] = {}
+        self._checks: list[Callable[[], None]] = []
         world.broker.on_append = self._appended
 
     def _appended(self, stream: str, seq: int, subject: str, data: bytes) -> None:
@@ -227,6 +242,17 @@ class Oracle:
     def hold(self, key: str, holder: tuple[str, int]) -> None:
         """See `ShardOracle.hold_real`."""
         self.holding.setdefault(key, set()).add(holder)
+
+    def later(self, check: Callable[[], None]) -> None:
+        """Check something once the whole tick is known: events of runs come run by run."""
+        self._checks.append(check)
+
+    def entry_ends(self) -> None:
+        """All of a tick is known."""
+        checks, self._checks = self._checks, []
+        for check in checks:
+            check()
+        self.check_holders()
 
     def check_holders(self) -> None:
         """Between two ticks nobody holds more of a key than there is."""
@@ -238,9 +264,35 @@ class Oracle:
         """A step's code begins."""
         self.shards[self.world.layout.home(task.run)].begins(task.run, task.step, task.attempt)
 
+    def licences(self, task: Task) -> int:
+        """Return how often an at-most-once step may begin."""
+        run = self.run(task.run)
+        return run.instances[task.step].licences if run is not None else 1
+
     def run(self, key: str) -> RunModel | None:
         """Return what the log says of a run."""
         return self.shards[self.world.layout.home(key)].runs.get(key)
+
+    def every_run(self) -> dict[str, RunModel]:
+        """Return all runs that there ever were."""
+        return {key: run for shard in self.shards.values() for key, run in shard.runs.items()}
+
+    def scheduled(self, key: str, run: RunModel) -> None:
+        """A run of schedule *key* is created."""
+        others = self.of_schedule.setdefault(key, [])
+        home = self.world.layout.home(f"schedule:{key}")
+        self.shards[home].schedules.begins(key, run, others)
+        others.append(run)
+
+    def undecided(self) -> list[tuple[str, str]]:
+        """Return (run, path) of the steps that wait for a person."""
+        return [
+            (key.partition("/")[2], step.path)
+            for key, run in self.every_run().items()
+            if run.state == "RUNNING"
+            for step in run.instances
+            if step.state == HELD and step.handler < 0
+        ]
 
     # -- what is thrown away -------------------------------------------------------------------
 
@@ -292,7 +344,7 @@ class Oracle:
                     shard.fault("a plan is acknowledged and not in the log")
             elif kind in ("SubmitRun", "GetRun"):
                 self._view_answered(shard, run, _decode(reply.result))
-            elif kind in ("SignalRun", "CancelRun", "PauseRun", "ResumeRun"):
+            elif kind in ("SignalRun", "CancelRun", "PauseRun", "ResumeRun", "ResolveStep"):
                 self._mutation_answered(shard, run, request)
                 self._view_answered(shard, run, _decode(reply.result))
             elif kind == "GetHistory" and run is not None:
@@ -302,7 +354,7 @@ class Oracle:
             elif kind == "ListRuns":
                 for view in _decode(reply.result)["runs"]:
                     self._view_answered(shard, shard.runs.get(f"default/{view['id']}"), view)
-        elif reply.code == "conflict" and (run is None or run.state not in _FINAL):
+        elif reply.code == "conflict" and kind in _OF_RUNS and not (run and run.state in _FINAL):
             shard.fault(
                 f"{kind} of {name} is refused: {reply.message}; the log knows no such thing"
             )
@@ -371,7 +423,11 @@ class Oracle:
             if held:
                 self.world.violation(f"key {key} is still held by {held}")
         self._archive()
+        runs = self.every_run()
+        for run in runs.values():
+            run.check_children()
         for shard in self.shards.values():
+            shard.schedules.check(set(runs))
             self._replicas(shard)
 
     def _acknowledged(self, name: str, request: Any) -> None:

@@ -14,11 +14,14 @@ from headrace.plan import (
     Join,
     Loop,
     Node,
+    OnFailure,
     Plan,
     Sleep,
+    Subworkflow,
     Task,
     TriggerRule,
     Wait,
+    encode_plan,
     validate_plan,
 )
 from headrace.retry import RetryPolicy
@@ -26,9 +29,10 @@ from headrace.retry import RetryPolicy
 HANDLER = "sim"
 RUN_KEYS = {"deploy": 1, "gpu": 2}
 GROUP_KEYS = {"lock": 1, "stage": 2}
-"""Concurrency groups and their limits: runs hold the first, groups within runs the second, so
-that nobody waits for what waits for him. The first of each has its home in another shard than the
-runs, where there are two."""
+"""Concurrency groups and their limits: runs hold the first, groups within runs the second, and
+child runs none, so that nobody waits for what waits for him. Wherever there are two shards or
+three, two of them are homes of each."""
+CORRELATION_KEYS = ("", "", "k1", "k2")
 DEPTH_MAX = 3
 NODES_MAX = 14
 ITERATIONS_MAX = 3
@@ -42,20 +46,36 @@ class Spec:
         self.made_as, self.children, self.fields = made_as, children, fields
         self.needs: list[int] = []
         """Positions among the siblings."""
+        self.handlers: dict[str, Spec] = {}
+        """What is dormant beside it, by the field that names it."""
 
 
 class PlanMaker:
     """Makes plans from one source of chance."""
 
-    def __init__(self, rng: random.Random, *, keys: bool, jobs: bool) -> None:
+    def __init__(
+        self,
+        rng: random.Random,
+        *,
+        keys: bool,
+        jobs: bool,
+        sagas: bool = False,
+        generations: int = 0,
+        patient: bool = True,
+        nodes_max: int = NODES_MAX,
+    ) -> None:
+        """*generations*: how deep child runs may have child runs; *patient*: there may be waits
+        that only somebody's signal ends."""
         self._rng = rng
-        self._keys, self._jobs = keys, jobs
-        self._left = 0
+        self._keys, self._jobs, self._sagas = keys, jobs, sagas
+        self._generations, self._patient, self._nodes_max = generations, patient, nodes_max
+        self._left = self._children_left = 0
 
     def plan(self, name: str) -> Plan:
         """Return a valid plan."""
         rng = self._rng
-        self._left = rng.choice([2, 4, 8, NODES_MAX])
+        self._left = min(rng.choice([2, 4, 8, NODES_MAX]), self._nodes_max)
+        self._children_left = 2
         concurrency = None
         if self._keys and rng.random() < 0.3:
             group = rng.choice(list(RUN_KEYS))
@@ -66,6 +86,8 @@ class PlanMaker:
                 queue="single" if rng.random() < 0.1 else "max",
             )
         root = Spec(Group, self._children(1, keyed=False), kind="graph")
+        if self._sagas:
+            add_policies(rng, root)
         nodes: list[Node] = []
         _flatten(root, -1, (), nodes, "")
         plan = Plan(
@@ -95,6 +117,8 @@ class PlanMaker:
         if depth < DEPTH_MAX and self._left > 0:
             kinds += ["group", "group", "group", "loop", "loop", "choice", "sequence"]
             kinds += ["job"] * 2 if self._jobs else []
+        if self._generations and self._children_left:
+            kinds += ["child"] * 5
         kind = rng.choice(kinds)
         made: Spec = getattr(self, f"_{kind}")(depth, keyed)
         if rng.random() < 0.05:
@@ -146,11 +170,32 @@ class PlanMaker:
     def _wait(self, depth: int, keyed: bool) -> Spec:
         rng = self._rng
         fields: dict[str, Any] = {"signal": rng.choice(["go", "yes"])}
-        if rng.random() < 0.4:
+        fields["correlation_key"] = rng.choice(CORRELATION_KEYS)
+        if not self._patient or rng.random() < 0.4:
             fields["timeout_ms"] = rng.choice([50, 400, 2_000])
             if rng.random() < 0.7:
                 fields |= {"default": {"v": 0}, "has_default": True}
         return Spec(Wait, [], **fields)
+
+    def _child(self, depth: int, keyed: bool) -> Spec:
+        """A run of its own."""
+        rng = self._rng
+        self._children_left -= 1
+        inner = PlanMaker(
+            rng,
+            keys=False,
+            jobs=rng.random() < 0.2,
+            sagas=self._sagas and rng.random() < 0.5,
+            generations=self._generations - 1,
+            patient=False,
+            nodes_max=3,
+        ).plan(f"inner{rng.randrange(3)}")
+        fields: dict[str, Any] = {"plan": encode_plan(inner)}
+        if rng.random() < 0.25:
+            fields["detached"] = True
+        elif rng.random() < 0.15:
+            fields["timeout_ms"] = rng.choice([200, 1_500])
+        return Spec(Subworkflow, [], **fields)
 
     def _join(self) -> Join:
         rng = self._rng
@@ -223,6 +268,60 @@ class PlanMaker:
         return Spec(Choice, children)
 
 
+def add_policies(rng: random.Random, root: Spec) -> None:
+    """Give some nodes of a plan what failures, cancels and lost effects lead to."""
+    if rng.random() < 0.6:
+        root.fields["on_failure"] = _undo(rng)
+    if rng.random() < 0.5:
+        root.fields["on_cancel"] = "compensate"
+    _add_policies(rng, root)
+
+
+def _add_policies(rng: random.Random, above: Spec) -> None:
+    for spec in above.children:
+        if spec.made_as is Task and above.made_as is Group:
+            _add_handlers(rng, spec)
+        elif spec.made_as is Group and rng.random() < 0.3:
+            spec.fields["on_failure"] = _undo(rng)
+        if spec.made_as in (Task, Subworkflow) and rng.random() < 0.1:
+            action = rng.choice(["skip", "abort", "fail", "compensate"])
+            spec.handlers.pop("on_failure", None)
+            spec.fields["on_failure"] = OnFailure(action=action)  # type: ignore[arg-type]
+        _add_policies(rng, spec)
+
+
+def _undo(rng: random.Random) -> OnFailure:
+    if rng.random() < 0.4:
+        return OnFailure(action="compensate-and-retry", rounds=rng.choice([2, 3]))
+    return OnFailure(action="compensate")
+
+
+def _add_handlers(rng: random.Random, spec: Spec) -> None:
+    """What undoes a task, decides about its failure, finds out what became of it."""
+    if rng.random() < 0.6:
+        spec.handlers["compensate"] = _handler(rng)
+    if rng.random() < 0.12:
+        spec.handlers["on_failure"] = _handler(rng, "decides")
+    if spec.fields.get("effect") == "at-most-once":
+        found = rng.choice(["fail", "wait", "run", "run"])
+        spec.fields["on_unknown"] = found
+        if found == "run":
+            spec.handlers["unknown_handler"] = _handler(rng, "decides")
+
+
+def _handler(rng: random.Random, kind: str = "instant") -> Spec:
+    fields: dict[str, Any] = {"uses": HANDLER, "dormant": True, "inputs": {"kind": kind}}
+    draw = rng.random()
+    if draw < 0.3:
+        fields["inputs"] = {"kind": ""}
+    elif draw < 0.5 and kind == "instant":
+        fields["inputs"] = {"kind": "flaky"}
+        fields["retry"] = RetryPolicy(max_attempts=5, backoff="fixed", initial_ms=50)
+    elif draw < 0.55:
+        fields["inputs"] = {"kind": "broken"}
+    return Spec(Task, [], **fields)
+
+
 def _flatten(spec: Spec, parent: int, needs: tuple[int, ...], nodes: list[Node], name: str) -> None:
     index = len(nodes)
     nodes.append(spec.made_as(name=name, parent=parent, needs=needs, **spec.fields))
@@ -230,23 +329,37 @@ def _flatten(spec: Spec, parent: int, needs: tuple[int, ...], nodes: list[Node],
     for at, child in enumerate(spec.children):
         places.append(len(nodes))
         _flatten(child, index, tuple(places[n] for n in child.needs), nodes, f"n{at}")
+        named: dict[str, Any] = {}
+        for field, handler in child.handlers.items():
+            named[field] = len(nodes)
+            _flatten(handler, index, (), nodes, f"n{at}~{field}")
+        if "on_failure" in named:
+            named["on_failure"] = OnFailure(action="run", handler=named["on_failure"])
+        nodes[places[at]] = msgspec.structs.replace(nodes[places[at]], **named)
     nodes[index] = msgspec.structs.replace(nodes[index], size=len(nodes) - index)
 
 
-def signals_needed(plan: Plan) -> dict[str, int]:
-    """Return how many signals of each name a run could take, iterations of loops included."""
-    found: dict[str, int] = {}
-    times = [1] * len(plan.nodes)
+def signals_needed(plan: Plan) -> dict[tuple[str, str], int]:
+    """Return how many signals of each (name, correlation key) a run could take, iterations of
+    loops included, and groups that begin anew."""
+    found: dict[tuple[str, str], int] = {}
+    times = [_rounds(plan.nodes[0])] * len(plan.nodes)
     for index, node in enumerate(plan.nodes):
         if index:
             above = plan.nodes[node.parent]
             items = 1
             if isinstance(above, Loop):
                 items = ITERATIONS_MAX if above.kind == "repeat" else len(above.items)
-            times[index] = times[node.parent] * items
+            times[index] = times[node.parent] * items * _rounds(node)
         if isinstance(node, Wait):
-            found[node.signal] = found.get(node.signal, 0) + times[index]
+            place = (node.signal, node.correlation_key)
+            found[place] = found.get(place, 0) + times[index]
     return found
+
+
+def _rounds(node: Node) -> int:
+    policy = node.on_failure
+    return policy.rounds if policy is not None and policy.action == "compensate-and-retry" else 1
 
 
 def asks_for_more(plan: Plan) -> bool:
@@ -263,7 +376,7 @@ def drawn(plan: Plan) -> str:
         fields = {
             name: getattr(node, name)
             for name in node.__struct_fields__
-            if name not in ("name", "title", "parent", "size", "position", "uses")
+            if name not in ("name", "title", "parent", "size", "position", "uses", "plan")
             and getattr(node, name) not in ("", None, (), {}, False, 0)
         }
         lines.append(f"{'  ' * depth[-1]}{index} {type(node).__name__} {node.name} {fields}")

@@ -7,66 +7,40 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from headrace.plan import Group, Join, Loop, Node, Plan, Sleep, Task, Wait
+from headrace.plan import Group, Join, Loop, Plan, Sleep, Task, Wait
+from support.sim.family import Families
+from support.sim.instances import (
+    CANCELLED,
+    COMPLETED,
+    DISPATCHED,
+    DORMANT,
+    FAILED,
+    FINAL,
+    HELD,
+    PENDING,
+    RUNNING,
+    SKIPPED,
+    STATES,
+    UNKNOWN,
+    WAITING,
+    Instance,
+)
+from support.sim.undoing import Undoing
 
 if TYPE_CHECKING:
     from support.sim.oracle import ShardOracle
 
-PENDING, DISPATCHED, WAITING, RUNNING = "pending", "dispatched", "waiting", "running"
-COMPLETED, FAILED, SKIPPED, CANCELLED, UNKNOWN = (
-    "completed",
-    "failed",
-    "skipped",
-    "cancelled",
-    "unknown",
-)
-GONE = "gone"
-_FINAL = {COMPLETED, FAILED, SKIPPED, CANCELLED, UNKNOWN, GONE}
-_STATES = {4: COMPLETED, 5: FAILED, 6: SKIPPED, 7: CANCELLED, 8: UNKNOWN}
+__all__ = ["DISPATCHED", "RunModel"]
 
 
-class Instance:
-    """A node of a run."""
-
-    __slots__ = (
-        "attempt",
-        "children",
-        "claimed",
-        "detached",
-        "due_ms",
-        "index",
-        "key",
-        "needs",
-        "node",
-        "parent",
-        "retry_ms",
-        "signal",
-        "state",
-        "token",
-        "tolerated",
-    )
-
-    def __init__(self, index: int, node: Node, parent: Instance | None) -> None:
-        self.index, self.node, self.parent = index, node, parent
-        self.children: list[Instance] = []
-        self.needs: list[Instance] = []
-        self.state = PENDING
-        self.attempt = self.token = 0
-        self.due_ms = self.retry_ms = 0
-        self.claimed = self.tolerated = self.detached = False
-        self.key = self.signal = ""
-
-    @property
-    def open(self) -> bool:
-        """Children may begin."""
-        return self.state == RUNNING or self.detached
-
-
-class RunModel:
+class RunModel(Undoing, Families):
     """See the module. `fault` reports a broken rule."""
 
     def __init__(self, shard: ShardOracle, key: str, plan: Plan, asks_for_more: bool) -> None:
+        Undoing.__init__(self)
+        Families.__init__(self)
         self._shard, self.key, self.plan = shard, key, plan
+        self.world = shard.world
         self._asks_for_more = asks_for_more
         self.instances: list[Instance] = []
         self.events = 0
@@ -95,7 +69,8 @@ class RunModel:
                 above = self.instances[base + nodes[node].parent - first]
             made = Instance(base + node - first, nodes[node], above)
             if above is not None and not (isinstance(above.node, Loop) and above is not loop):
-                above.children.append(made)
+                (above.dormant if made.node.dormant else above.children).append(made)
+                made.grown = len(above.children) if above is loop else 0
             self.instances.append(made)
         for node in range(first, first + nodes[first].size):
             if node > first:
@@ -129,15 +104,21 @@ class RunModel:
             )
         return step
 
-    def _finish(self, found: Instance, state: str) -> None:
+    def finish(self, found: Instance, state: str) -> None:
+        """An instance has its final state."""
         found.state = state
+        found.key = self.drop_key(found)
+
+    def drop_key(self, found: Instance) -> str:
+        """It holds its key no more; return the empty name."""
         if found.key:
             self._shard.release_real(found.key, (self.key, found.index))
-            found.key = ""
+        return ""
 
     def _created(self, event: list[Any]) -> None:
         held, key = event[12], event[13]
         self.run_key = key
+        self.born(event[17])
         if not held:
             self._begin()
 
@@ -160,11 +141,11 @@ class RunModel:
             self.fault(f"step {step.index}: attempt {attempt} after {step.attempt}")
         if self.state != "RUNNING" or self.paused:
             self.fault(f"step {step.index} scheduled in a run that is {self.state}, or paused")
-        if self.cancelling and not self._asks_for_more:
+        if self.cancelling and not self._asks_for_more and not self._undoes(step):
             self.fault(f"step {step.index} scheduled after the cancel")
         if step.retry_ms > self.time_ms:
             self.fault(f"step {step.index}: retry {step.retry_ms - self.time_ms} ms early")
-        self._may_begin(step)
+        self.may_begin(step)
         self._shard.token(token)
         step.state, step.attempt, step.claimed = DISPATCHED, attempt, False
         step.token = token
@@ -178,8 +159,16 @@ class RunModel:
             self.fault(f"step {step.index} is queued until {due_ms} while {step.state}")
         step.due_ms = due_ms
 
-    def _may_begin(self, found: Instance) -> None:
-        late = [need.index for need in found.needs if need.state not in _FINAL]
+    def _undoes(self, step: Instance) -> bool:
+        """It is a compensation."""
+        node = step.step.node if step.step is not None else None
+        return isinstance(node, Task) and self.plan.nodes[node.compensate] is step.node
+
+    def may_begin(self, found: Instance) -> None:
+        """Check that what is before and around it lets it begin."""
+        if found.called:
+            return
+        late = [need.index for need in found.needs if need.state not in FINAL]
         if late and not self._one_is_enough(found):
             self.fault(f"{found.index} begins before {late} have ended")
         if found.parent is not None and not found.parent.open:
@@ -197,7 +186,8 @@ class RunModel:
     def _completed(self, event: list[Any]) -> None:
         step = self._step(event, event[2])
         self._shard.check_output(self.key, step.index, event[2], event[3], event[6])
-        self._finish(step, COMPLETED)
+        self.note_completed(step)
+        self.finish(step, COMPLETED)
 
     def _failed(self, event: list[Any]) -> None:
         index, attempt, worker, retry_ms, tolerated = (
@@ -215,11 +205,14 @@ class RunModel:
                 self.fault(f"{index} fails while {step.state}")
             if step.due_ms > self.time_ms and event[6][0] == "timeout":
                 self.fault(f"{index}: timeout {step.due_ms - self.time_ms} ms early")
+        skipped, handler = event[11], event[12]
         if retry_ms:
             step.state, step.retry_ms = WAITING, retry_ms
+        elif handler >= 0:
+            self.hold(step, handler)
         else:
-            step.tolerated = tolerated
-            self._finish(step, FAILED)
+            step.tolerated = tolerated or skipped
+            self.finish(step, SKIPPED if skipped else FAILED)
 
     def _lost(self, event: list[Any]) -> None:
         step = self._step(event, event[2])
@@ -239,49 +232,52 @@ class RunModel:
         step = self._step(event, event[2])
         if not step.claimed:
             self.fault(f"step {step.index} is UNKNOWN, and was never claimed")
+        if event[5]:
+            self.hold(step, event[6])
+            return
         step.tolerated = event[4]
-        self._finish(step, UNKNOWN)
+        self.finish(step, UNKNOWN)
 
     def _skipped(self, event: list[Any]) -> None:
         found = self.instances[event[1]]
         if found.state != PENDING:
             self.fault(f"{found.index} skipped while {found.state}")
-        self._finish(found, SKIPPED)
+        self.finish(found, SKIPPED)
 
     def _cancelled(self, event: list[Any]) -> None:
         found = self.instances[event[1]]
-        if found.state in _FINAL:
+        if found.state in FINAL or found.state == DORMANT:
             self.fault(f"{found.index} cancelled while {found.state}")
-        self._finish(found, CANCELLED)
+        self.finish(found, CANCELLED)
 
     def _node_started(self, event: list[Any]) -> None:
         found = self.instances[event[1]]
         if found.state not in (PENDING, WAITING):
             self.fault(f"container {found.index} begins while {found.state}")
-        self._may_begin(found)
+        self.may_begin(found)
         found.state, found.due_ms = RUNNING, event[2]
 
     def _node_ended(self, event: list[Any]) -> None:
-        found, state, reason = self.instances[event[1]], _STATES[event[2]], event[4]
+        found, state, reason = self.instances[event[1]], STATES[event[2]], event[4]
         if found.state != RUNNING:
             self.fault(f"container {found.index} ends while {found.state}")
         if reason.startswith("timeout") and found.due_ms > self.time_ms:
             self.fault(f"container {found.index}: timeout early")
-        if not reason:
-            self._check_join(found, state)
+        if not self.saga_ended(found) and not reason:
+            self.check_join(found, state)
         found.tolerated, found.detached = event[5], event[6]
-        self._finish(found, state)
-        if not found.detached and any(child.state not in _FINAL for child in found.children):
-            self._close(found)
+        self.finish(found, state)
+        if not found.detached and any(child.state not in FINAL for child in found.children):
+            self.close(found)
 
-    def _check_join(self, found: Instance, state: str) -> None:
+    def check_join(self, found: Instance, state: str) -> None:
         """A container completes when its join says so, and not before."""
         node, children = found.node, found.children
         each = isinstance(node, Loop) and node.kind != "repeat"
         total = len(node.items) if each else len(children)
         ok = sum(c.state == COMPLETED or c.tolerated for c in children)
         bad = sum(c.state in (FAILED, UNKNOWN) and not c.tolerated for c in children)
-        ended = sum(c.state in _FINAL for c in children)
+        ended = sum(c.state in FINAL for c in children)
         join = node.join if isinstance(node, Group | Loop) else Join()
         if join.kind == "all":
             if state == COMPLETED and (bad or ended < total):
@@ -293,14 +289,14 @@ class RunModel:
             if join.losers == "await" and ended < total:
                 self.fault(f"container {found.index} does not await its losers")
 
-    def _close(self, container: Instance) -> None:
+    def close(self, container: Instance) -> None:
         """Nothing below begins any more; what is dispatched may still end."""
-        for child in container.children:
-            if child.state in (PENDING, WAITING, RUNNING):
-                self._finish(child, CANCELLED)
+        for child in (*container.children, *container.dormant):
+            if child.state in (PENDING, WAITING, RUNNING, HELD):
+                self.finish(child, CANCELLED)
             if child.state != DISPATCHED:
                 child.detached = False
-                self._close(child)
+                self.close(child)
 
     def _expanded(self, event: list[Any]) -> None:
         loop, first, items, total = self.instances[event[1]], event[2], event[3], event[4]
@@ -311,7 +307,7 @@ class RunModel:
         if first == 0:
             if loop.state != PENDING:
                 self.fault(f"loop {loop.index} expands while {loop.state}")
-            self._may_begin(loop)
+            self.may_begin(loop)
             loop.state, loop.due_ms = RUNNING, event[9]
         wanted = loop.node.items or []
         if total != len(wanted) or items != wanted[first : first + len(items)]:
@@ -325,7 +321,7 @@ class RunModel:
         made = loop.children
         if (first, items, total) != (len(made), [None], len(made) + 1):
             self.fault(f"loop {loop.index}: {len(made)} iterations, and then {first} of {total}")
-        if any(child.state not in _FINAL for child in made):
+        if any(child.state not in FINAL for child in made):
             self.fault(f"loop {loop.index} repeats while an iteration runs")
         if first >= (loop.node.times if isinstance(loop.node.times, int) else 3):
             self.fault(f"loop {loop.index}: iteration {first} is one too many")
@@ -340,7 +336,7 @@ class RunModel:
     def _sleep_started(self, event: list[Any]) -> None:
         found, due_ms = self.instances[event[1]], event[2]
         assert isinstance(found.node, Sleep)
-        self._may_begin(found)
+        self.may_begin(found)
         if found.state != PENDING or due_ms != self.time_ms + int(found.node.duration_ms or 0):
             self.fault(f"sleep {found.index} begins while {found.state}, due {due_ms}")
         found.state, found.due_ms = WAITING, due_ms
@@ -348,7 +344,7 @@ class RunModel:
     def _wait_started(self, event: list[Any]) -> None:
         found = self.instances[event[1]]
         assert isinstance(found.node, Wait)
-        self._may_begin(found)
+        self.may_begin(found)
         if found.state != PENDING:
             self.fault(f"wait {found.index} begins while {found.state}")
         found.state, found.signal, found.due_ms = WAITING, event[2], event[3]
@@ -363,37 +359,38 @@ class RunModel:
                 self.fault(f"wait {found.index} took a signal {found.signal} that never came")
         elif not found.due_ms or found.due_ms > self.time_ms:
             self.fault(f"{found.index}: timer {found.due_ms - self.time_ms} ms early")
-        self._finish(found, COMPLETED)
+        self.finish(found, COMPLETED)
 
     def _signal(self, event: list[Any]) -> None:
-        self._request(event[3])
+        self.request(event[3])
         self.received[event[1]] = self.received.get(event[1], 0) + 1
 
-    def _request(self, request: str) -> None:
+    def request(self, request: str) -> None:
         if request and request in self.requests:
             self.fault(f"request {request} took effect twice")
         self.requests.add(request)
 
     def _cancel(self, event: list[Any]) -> None:
-        self._request(event[2])
+        self.request(event[2])
         self.cancelling = True
+        self.gives_up = self.gives_up or event[7]
 
     def _pause(self, event: list[Any]) -> None:
-        self._request(event[1])
+        self.request(event[1])
         self.paused = True
 
     def _resume(self, event: list[Any]) -> None:
-        self._request(event[1])
+        self.request(event[1])
         self.paused = False
 
     def _ended(self, event: list[Any]) -> None:
         busy = [found.index for found in self.instances if found.state == DISPATCHED]
         if busy:
             self.fault(f"the run ends, and {busy} are dispatched")
-        self.state = _STATES[event[1]].upper()
+        self.state = STATES[event[1]].upper()
         for found in self.instances:
             if found.key:
-                self._finish(found, found.state)
+                self.finish(found, found.state)
         if self.run_key:
             self._shard.release_real(self.run_key, (self.key, -1))
 
@@ -401,21 +398,14 @@ class RunModel:
         job = self.instances[event[1]]
         if job.state != RUNNING:
             self.fault(f"job {job.index} restarts while {job.state}")
-        self._restart(job)
-
-    def _restart(self, found: Instance) -> None:
-        for child in found.children:
-            child.state = PENDING
-            child.retry_ms = child.due_ms = 0
-            child.claimed = child.tolerated = False
-            self._restart(child)
+        self.begin_anew(job)
 
     def _moved(self, event: list[Any]) -> None:
         return
 
     def _key_requested(self, event: list[Any]) -> None:
         found = self.instances[event[1]]
-        self._may_begin(found)
+        self.may_begin(found)
         if found.state != PENDING:
             self.fault(f"{found.index} asks for a key while {found.state}")
         found.state = WAITING
@@ -462,4 +452,11 @@ _HANDLERS = {
     31: RunModel._queued,
     29: RunModel._quarantined,
     30: RunModel._key_requested,
+    40: RunModel.child_started,
+    41: RunModel.child_ended,
+    42: RunModel.child_stopped,
+    50: RunModel.resolved,
+    51: RunModel.compensation_started,
+    52: RunModel.compensation_scheduled,
+    53: RunModel.restarted,
 }

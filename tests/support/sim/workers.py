@@ -149,6 +149,9 @@ class SimWorker:
             raise HandlerError("flaky", "by chance", retryable=True)
         if kind == "broken":
             raise HandlerError("broken", "always", retryable=False)
+        if kind == "decides":
+            resolution = rng.choice(["completed", "failed", "retry", "retry", "?"])
+            return {"x": execution, "resolution": resolution}
         return {"x": execution, "list": [1, 2, 3]}
 
     # -- its life ------------------------------------------------------------------------------

@@ -12,12 +12,14 @@ from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
-from headrace.coordinator.core import ShardState, entries, explain, keys
+from headrace.coordinator.core import ShardState, entries, explain, keys, schedules
+from headrace.coordinator.core.requests import schedules as requests_schedules
 from headrace.coordinator.dispatch import dispatcher
 from headrace.coordinator.runtime import archiver, leading, snapshots
 from headrace.coordinator.runtime.layout import Layout
 from headrace.coordinator.shardlog import jetstream
 from headrace.worker import reporter
+from support.sim import schedules as calendar
 from support.sim.broker import Broker
 from support.sim.chaos import Chaos
 from support.sim.clients import SimClient
@@ -56,7 +58,7 @@ class World:
         self._lives = 0
         rng = self.rng
         self.profile = profile or Chaos.draw(rng)
-        self.layout = Layout(journal=rng.choice([1, 2, 2]), snapshot=0, memory=0)
+        self.layout = Layout(journal=rng.choice([1, 2, 2, 3]), snapshot=0, memory=0)
         self.share = 1.0
         self.log_replicas = rng.choice([1, 3])
         self.snapshot_touches = rng.choice([5, 20, 60])
@@ -107,12 +109,22 @@ class World:
             self.start_worker(name)
         self._settle_owners()
         until_s = rng.choice([2.0, 4.0, 7.0])
-        maker = PlanMaker(rng, keys=rng.random() < 0.6, jobs=rng.random() < 0.5)
+        maker = PlanMaker(
+            rng,
+            keys=rng.random() < 0.6,
+            jobs=rng.random() < 0.5,
+            sagas=rng.random() < 0.4,
+            generations=rng.choice([0, 0, 1, 1, 2]),
+        )
         plans = [maker.plan(f"p{number}") for number in range(rng.randint(1, 3))]
         for number in range(rng.randint(2, 6)):
             plan = rng.choice(plans)
-            self.tell(f"r{number} will be of plan {plan.name}")
-            self.client.start(f"r{number}", plan, rng.random() * until_s * 0.7)
+            name = self._name(number)
+            self.tell(f"{name} will be of plan {plan.name}")
+            self.client.start(name, plan, rng.random() * until_s * 0.7)
+        if rng.random() < 0.2:
+            self._schedule(until_s)
+        self.client.decide()
         for plan in plans if self.story is not None else ():
             self.tell(drawn(plan))
         self.chaos.plan(until_s)
@@ -120,6 +132,19 @@ class World:
         await self._housekeep(until_s)
         self._heal()
         await self._finish()
+
+    def _name(self, number: int) -> str:
+        """Return the id of a run; ids that differ in their end alone have one home."""
+        letters = self.rng.choices("abcdefghijklmnopqrstuvwxyz", k=2)
+        return f"{''.join(letters)}-r{number}"
+
+    def _schedule(self, until_s: float) -> None:
+        """Somebody wants runs to begin by themselves."""
+        rng = self.rng
+        maker = PlanMaker(rng, keys=False, jobs=False, patient=False, nodes_max=2)
+        plan, name = maker.plan("scheduled"), self._name(0) + "-s"
+        self.tell(f"schedule {name}: {drawn(plan)}")
+        self.client.start_schedule(name, plan, rng.random() * until_s * 0.3, until_s)
 
     async def _housekeep(self, until_s: float) -> None:
         while self.loop.now_s < until_s:
@@ -321,6 +346,10 @@ class World:
             mock.patch.object(dispatcher, "RETURN_MS", 2_500),
             mock.patch.object(dispatcher, "UNHELD_MS", 1_000),
             mock.patch.object(keys, "AUDIT_MS", 3_000),
+            mock.patch.object(schedules, "calendar", calendar),
+            mock.patch.object(requests_schedules, "calendar", calendar),
+            mock.patch.object(schedules, "ON_TIME_MS", calendar.ON_TIME_MS),
+            mock.patch.object(schedules, "PAUSE_MS", calendar.PAUSE_MS),
             mock.patch.object(entries, "PART_BYTES_MAX", self.part_bytes_max),
             mock.patch.object(archiver, "SEGMENT_BYTES", self.segment_bytes),
             mock.patch.object(snapshots, "COPY_TIMEOUT_S", 3.0),

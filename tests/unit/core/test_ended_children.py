@@ -17,9 +17,9 @@ INNER = plan(task("x"), name="inner")
 FAR = next(
     f"r{number}"
     for number in range(500)
-    if Pair.home(child_name(f"{NAMESPACE}/r{number}", "c", 1)) == 2
+    if Pair.home(child_name(f"{NAMESPACE}/r{number}", 1, 1)) == 2
 )
-NAME = child_name(f"{NAMESPACE}/{FAR}", "c", 1)
+NAME = child_name(f"{NAMESPACE}/{FAR}", 1, 1)
 LONG_MS = 3 * KEPT_MS
 
 
@@ -178,7 +178,7 @@ def test_a_child_that_did_not_begin_holds_up_no_compensation() -> None:
     run = next(
         f"r{number}"
         for number in range(500)
-        if Pair.home(child_name(f"{NAMESPACE}/r{number}", "g/c", 1)) == 2
+        if Pair.home(child_name(f"{NAMESPACE}/r{number}", 4, 1)) == 2
     )
     one.start(saga(), run)
     pair.collect()

@@ -8,7 +8,7 @@ import pytest
 
 from headrace.events import CompensationScheduled, NodeRestarted
 from support.corekit import Kit, paths
-from support.plans import Spec, group, job, join, loop, plan, policy, retry, task, wait
+from support.plans import Spec, child, group, job, join, loop, plan, policy, retry, task, wait
 
 UNDO = policy("compensate")
 AGAIN = policy("compensate-and-retry", rounds=2)
@@ -389,6 +389,41 @@ class TestRetry:
         assert kit.state() == "FAILED"
         why = "it cannot begin anew, because a has run and may run once"
         assert kit.run().ended_reason == f"b: exit-code: b failed; {why}"
+
+    def test_not_again_what_was_stopped_in_the_middle_and_may_run_once(self) -> None:
+        kit = Kit()
+        once = task("a", effect="at-most-once")
+        root = {"on_failure": AGAIN, "join": join("count", 2)}
+        kit.start(plan(once, task("b"), root=root))
+        assert kit.claim("a").granted
+        kit.fail("b")
+        kit.cancelled("a")
+        assert kit.state() == "FAILED"
+        assert kit.run().ended_reason.endswith("because a has run and may run once")
+
+    def test_again_what_was_not_begun(self) -> None:
+        kit = Kit()
+        once = task("a", effect="at-most-once")
+        root = {"on_failure": AGAIN, "join": join("count", 2)}
+        kit.start(plan(once, task("b"), root=root))
+        kit.hand_back("a")
+        kit.credit = 0
+        kit.hand_back("a")
+        kit.fail("b")
+        kit.credit = 9
+        kit.tick()
+        assert sorted(kit.dispatched()) == ["a", "b"]
+
+    def test_a_loop_that_begins_anew_has_other_children(self) -> None:
+        kit = Kit()
+        body = child("c", plan(task("x"), name="inner"))
+        kit.start(plan(loop("l", body, [1]), root={"on_failure": AGAIN}))
+        first = kit.view().steps[-1].child
+        kit.fail("x", run=first)
+        second = kit.view().steps[-1].child
+        assert first != second
+        kit.complete("x", run=second)
+        assert kit.state() == "COMPLETED"
 
     def test_a_job_has_its_time_again(self) -> None:
         kit = Kit()

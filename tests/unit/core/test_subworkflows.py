@@ -223,9 +223,9 @@ def test_another_owner_goes_on_at_any_point(snapshot: bool) -> None:
 
 def test_the_childs_id_is_made_of_what_makes_it() -> None:
     long = "p" * 128
-    assert child_name(f"d/{long}", "c", 1) == child_name(f"d/{long}", "c", 1)
-    names = {child_name(f"d/{long}", *what) for what in (("c", 1), ("c", 2), ("d", 1))}
-    names.add(child_name(f"e/{long}", "c", 1))
+    assert child_name(f"d/{long}", 1, 1) == child_name(f"d/{long}", 1, 1)
+    names = {child_name(f"d/{long}", *what) for what in ((1, 1), ("c", 2), ("d", 1))}
+    names.add(child_name(f"e/{long}", 1, 1))
     assert len(names) == 4
     assert all(len(name) <= 128 for name in names)
 
@@ -245,7 +245,7 @@ def _far(pair: Pair) -> tuple[str, str]:
     """Start a run in shard 1 whose child lives in shard 2; return the ids of both."""
     for number in range(500):
         run = f"r{number}"
-        name = child_name(f"{NAMESPACE}/{run}", "c", 1)
+        name = child_name(f"{NAMESPACE}/{run}", 1, 1)
         if Pair.home(name) == 2:
             pair.kits[1].start(parent(), run)
             return run, name

@@ -60,7 +60,11 @@ _HAS_RUN = frozenset({status.COMPLETED, status.FAILED, status.UNKNOWN})
 def _at_most_once_done(run: Run, job: int) -> str:
     """Return the path of an at-most-once step of the job that has run; empty: none has."""
     for step in run.descendants(job):
-        if run.status[step] in _HAS_RUN and run.attempt[step] and is_at_most_once(run, step):
+        # One that was cancelled may have been stopped in the middle of it.
+        begun = run.status[step] in _HAS_RUN or (
+            run.status[step] == status.CANCELLED and run.attempt[step] > run.uncounted.get(step, 0)
+        )
+        if begun and run.attempt[step] and is_at_most_once(run, step):
             return run.path(step)
     return ""
 

@@ -171,6 +171,9 @@ def _may_not_run_again(run: Run, step: int) -> bool:
     node = run.program.nodes[index]
     if not isinstance(node, Task) or node.effect != "at-most-once" or run.program.undoes[index]:
         return False
+    if run.status[step] == status.CANCELLED:
+        # Stopped in the middle of it, perhaps.
+        return run.attempt[step] > run.uncounted.get(step, 0)
     undone = index in run.program.compensation
     return bool(run.attempt[step]) and (
         run.status[step] in _BAD or (run.status[step] == status.COMPLETED and not undone)

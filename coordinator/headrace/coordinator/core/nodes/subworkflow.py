@@ -1,6 +1,7 @@
 """Subworkflows: another workflow, as a run of its own.
 
-The child's id is made of the run, the path and the attempt: whatever is sent twice, it is one run.
+The child's id is made of the run, the instance and the attempt: whatever is sent twice, it is one
+run. Not of the path: a loop that begins anew has the same paths again, and other children.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class SubworkflowKind(NodeKind):
                 f"an input of {len(data)} bytes; the limit is {tick.limits.input_bytes}"
             )
         attempt = run.attempt[instance] + 1
-        child = child_name(run.key, run.path(instance), attempt)
+        child = child_name(run.key, instance, attempt)
         due_ms = 0
         if not found.detached:
             due_ms = deadline_ms(run, instance, found.timeout_ms, tick.state.now_ms)
@@ -76,8 +77,8 @@ class SubworkflowKind(NodeKind):
         )
 
 
-def child_name(parent: str, path: str, attempt: int) -> str:
+def child_name(parent: str, instance: int, attempt: int) -> str:
     """Return the id of a child: the beginning of its parent's, and a digest of what makes it."""
     name = subjects.split_key(parent)[1][:_NAME_KEPT]
-    place = f"{parent}\0{path}\0{attempt}"
+    place = f"{parent}#{instance}.{attempt}"
     return f"{name}-{hashlib.blake2b(place.encode(), digest_size=8).hexdigest()}"
