@@ -6,7 +6,7 @@ No globals: a process makes one registry, hands the metric sets to their users, 
 
 from headrace.telemetry._clock import Clock, SystemClock
 from headrace.telemetry._family import OTHER, Counter, Gauge, Histogram, Label
-from headrace.telemetry._http import StatusServer
+from headrace.telemetry._http import StatusServer, status_server
 from headrace.telemetry._log import JsonFormatter, TextFormatter, setup_logging
 from headrace.telemetry._metrics import (
     BusMetrics,
@@ -36,4 +36,5 @@ __all__ = [
     "new_registry",
     "render",
     "setup_logging",
+    "status_server",
 ]

@@ -6,9 +6,10 @@ Everything is bounded: time for a request, its size, and how many are answered a
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from http import HTTPStatus
 from typing import Final, TypeAlias
 
@@ -141,6 +142,22 @@ class StatusServer:
             log.exception("status request failed", extra={"path": path})
             return _answer(HTTPStatus.INTERNAL_SERVER_ERROR)
         return _answer(status, body, kind, bodiless=method == "HEAD")
+
+
+@contextlib.asynccontextmanager
+async def status_server(
+    host: str, port: int, registry: CollectorRegistry, ready: Callable[[], Verdict]
+) -> AsyncGenerator[None, None]:
+    """Serve for as long as the context lasts; port 0: not at all. Raises `Unavailable`."""
+    if not port:
+        yield
+        return
+    server = StatusServer(host=host, port=port, registry=registry, ready=ready)
+    await server.start()
+    try:
+        yield
+    finally:
+        await server.close()
 
 
 def _verdict(verdict: Verdict) -> tuple[bytes, str, HTTPStatus]:

@@ -19,10 +19,10 @@ from headrace.config import Config, listed_addresses, load
 from headrace.errors import HeadraceError
 from headrace.telemetry import (
     BusMetrics,
-    StatusServer,
     WorkerMetrics,
     new_registry,
     setup_logging,
+    status_server,
 )
 from headrace.worker.app import Worker
 from headrace.worker.builtin import builtin_registry
@@ -96,46 +96,44 @@ async def serve(config: Config) -> None:
     if plugins is not None:
         await plugins.scan()
     registry = new_registry(release=release(), role="worker")
-    async with await dial(config.broker, name="headrace-worker") as bus:
-        bus.count_in(BusMetrics(registry))
-        # Takes the lock of the data folder.
-        life = Worker(
-            bus, config, registry=handlers, plugins=plugins, metrics=WorkerMetrics(registry)
-        )
-        incarnation = life.identity.incarnation
-        await asyncio.to_thread(kill_orphans, life.data_dir, incarnation)
-        mark(life.data_dir, incarnation)
-        status = None
-        if config.metrics.port:
-            status = StatusServer(
-                host=config.metrics.host,
-                port=config.metrics.port,
-                registry=registry,
-                ready=lambda: life.ready,
-            )
-            await status.start()
-        try:
-            _drain_on_signals(life)
-            # What exists now stays: a full collection need not look at it again.
-            gc.freeze()
-            gc.set_threshold(50_000, 20, 100)
-            await life.run()
-        finally:
-            if status is not None:
-                await status.close()
-
-
-def _drain_on_signals(life: Worker) -> None:
-    seen = 0
+    life: Worker | None = None
+    connecting = asyncio.create_task(dial(config.broker, name="headrace-worker"), name="connect")
+    signals = 0
 
     def stop() -> None:
-        nonlocal seen
-        seen += 1
-        life.drain(grace_ms=None if seen == 1 else 0)
+        nonlocal signals
+        signals += 1
+        if life is None:
+            connecting.cancel()
+        else:
+            life.drain(grace_ms=None if signals == 1 else 0)
+
+    def ready() -> tuple[bool, list[str]]:
+        return (False, ["not connected to the broker"]) if life is None else life.ready
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
+    # Before the broker is there: who waits for it is alive, and not ready.
+    async with status_server(config.metrics.host, config.metrics.port, registry, ready):
+        await asyncio.wait([connecting])
+        if connecting.cancelled():
+            return
+        async with connecting.result() as bus:
+            if signals:
+                return
+            bus.count_in(BusMetrics(registry))
+            # Takes the lock of the data folder.
+            life = Worker(
+                bus, config, registry=handlers, plugins=plugins, metrics=WorkerMetrics(registry)
+            )
+            incarnation = life.identity.incarnation
+            await asyncio.to_thread(kill_orphans, life.data_dir, incarnation)
+            mark(life.data_dir, incarnation)
+            # What exists now stays: a full collection need not look at it again.
+            gc.freeze()
+            gc.set_threshold(50_000, 20, 100)
+            await life.run()
 
 
 def _run(main: Coroutine[Any, Any, None]) -> None:

@@ -21,9 +21,9 @@ from headrace.errors import HeadraceError
 from headrace.telemetry import (
     BusMetrics,
     CoordinatorMetrics,
-    StatusServer,
     new_registry,
     setup_logging,
+    status_server,
 )
 
 log = logging.getLogger(__name__)
@@ -78,45 +78,43 @@ def coordinator(
 
 async def serve(config: Config, *, monitor: str = "") -> None:
     """Run a coordinator until SIGTERM or SIGINT. Raises `HeadraceError` when it cannot start."""
+    work = asyncio.create_task(_serve(config, monitor), name="coordinator")
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, work.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        await work
+
+
+async def _serve(config: Config, monitor: str) -> None:
     registry = new_registry(release=release(), role="coordinator")
+    server: CoordinatorServer | None = None
+
+    def ready() -> tuple[bool, list[str]]:
+        return (False, ["not connected to the broker"]) if server is None else server.ready
 
     async def redial() -> Bus:
         return await dial(config.broker, name="headrace-coordinator-raft", wait_s=5.0)
 
-    async with await dial(config.broker, name="headrace-coordinator") as bus:
+    # Before the broker is there: who waits for it is alive, and not ready.
+    async with (
+        status_server(config.metrics.host, config.metrics.port, registry, ready),
+        await dial(config.broker, name="headrace-coordinator") as bus,
+    ):
         bus.count_in(BusMetrics(registry))
         facts = await _facts(bus, monitor)
-        warnings = _weak_sync(facts.sync)
         server = CoordinatorServer(
             bus,
             config,
             metrics=CoordinatorMetrics(registry),
             synced=facts.sync == "always",
-            warnings=warnings,
+            warnings=_weak_sync(facts.sync),
             redial=redial,
         )
-        status = None
-        if config.metrics.port:
-            status = StatusServer(
-                host=config.metrics.host,
-                port=config.metrics.port,
-                registry=registry,
-                ready=lambda: server.ready,
-            )
-            await status.start()
-        work = asyncio.create_task(server.run(), name="coordinator")
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, work.cancel)
         # What exists now stays: a full collection need not look at it again.
         gc.freeze()
         gc.set_threshold(50_000, 20, 100)
-        try:
-            with contextlib.suppress(asyncio.CancelledError):
-                await work
-        finally:
-            if status is not None:
-                await status.close()
+        await server.run()
 
 
 async def _facts(bus: Bus, monitor: str) -> ServerFacts:
