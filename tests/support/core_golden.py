@@ -37,9 +37,12 @@ from headrace.events import (
     KeyDeclined,
     KeyGranted,
     KeyGrantedTo,
+    KeyLost,
     KeyReleased,
     KeyRequested,
+    KeysCooled,
     KeyWaited,
+    LockRenewed,
     NamespaceChanged,
     NodeEnded,
     NodeRestarted,
@@ -167,6 +170,7 @@ RUN_EVENTS: list[Any] = [
     CompensationStarted(2, 5, 1, "timeout: its timeout passed", True),
     CompensationScheduled(4, 1),
     NodeRestarted(2, MS),
+    KeyLost(2, "lock:default/db", "expired"),
 ]
 SHARD_EVENTS: list[Any] = [
     PlanStored("d" * 32, b"\x80"),
@@ -226,6 +230,8 @@ SHARD_EVENTS: list[Any] = [
     DebounceEnded("default/order#1:o1"),
     EventRunDeclined("default/order-e42-a1b2c3", "default/order", "it is another one"),
     TriggerFailed("default/order", "default/order-e42-a1b2c3", "it is another one"),
+    KeysCooled(["rate:default/api"]),
+    LockRenewed("lock:default/db", "@q12", MS + 30_000, "q13", MS),
 ]
 
 

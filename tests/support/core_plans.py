@@ -23,7 +23,7 @@ JOINS = [plans.join("all")] * 3 + [
 def tasks(draw: st.DrawFn, name: str) -> Spec:
     """A task with random options."""
     options: dict[str, Any] = {"condition": draw(st.sampled_from(CONDITIONS))}
-    feature = draw(st.integers(0, 11))
+    feature = draw(st.integers(0, 15))
     if feature == 0:
         options["retry"] = plans.retry(draw(st.integers(2, 3)), initial_ms=700)
     elif feature == 1:
@@ -39,6 +39,13 @@ def tasks(draw: st.DrawFn, name: str) -> Spec:
         options["inputs"] = {"x": "${{ toJSON(tasks) }}", "y": "${{ steps }}"}
     elif feature == 6:
         options["env"] = {"E": "${{ env.F }}-${{ job.status }}"}
+    elif feature in (7, 8):
+        limits = {"ttl_ms": 5_000, "timeout_ms": 6_000}
+        chosen = draw(st.sampled_from(["", "ttl_ms", "timeout_ms"]))
+        limits = {chosen: limits[chosen]} if chosen else {}
+        options["lock"] = plans.lock(draw(st.sampled_from(["l1", "l2"])), **limits)
+    if feature in (8, 9):
+        options["rate_limit"] = plans.rate("x", draw(st.integers(1, 2)), 3_000)
     return plans.task(name, **options)
 
 

@@ -15,9 +15,11 @@ from headrace.coordinator.core import (
     fold,
     status,
 )
+from headrace.coordinator.core.gate import Gate
 from headrace.coordinator.core.incoming import Incoming, TriggerFacts
+from headrace.coordinator.core.key_record import KeyRecord
 from headrace.coordinator.core.saga import Saga
-from headrace.coordinator.core.state import Counts, Family, Job, KeyRecord, Scope
+from headrace.coordinator.core.state import Counts, Family, Job, Scope
 from headrace.coordinator.core.triggers import Schedule
 from headrace.events import JobRestarted, NodeRestarted
 
@@ -75,6 +77,7 @@ _RECORDS = (
     | Run
     | Counts
     | Family
+    | Gate
     | Job
     | Saga
     | Scope

@@ -29,6 +29,7 @@ from headrace.messages import (
     GetPlan,
     GetRun,
     HistoryEntry,
+    ListLocks,
     ListRuns,
     ListSchedules,
     ListTriggers,
@@ -49,6 +50,7 @@ from headrace.messages import (
     subjects,
 )
 from headrace.messages._definitions import DefinitionRequest
+from headrace.messages._locks import LockRequest
 from headrace.messages._schedules import ScheduleRequest
 from headrace.plan import decode_plan, plan_digest
 
@@ -167,6 +169,8 @@ class FakeCluster:
             self.system.begin(int(time.time() * 1000))
             found = self.system.request("default", request)
             return tuple(found) if isinstance(found, Refusal) else found
+        if isinstance(request, LockRequest):
+            return [] if isinstance(request, ListLocks) and shard != 1 else self._lock(request)
         if isinstance(request, SubmitRun):
             return self._submit(shard, request)
         if isinstance(request, ListRuns):
@@ -184,6 +188,15 @@ class FakeCluster:
         if isinstance(request, GetExplanation):
             return Explanation(run=run.id, state=run.state, summary="no worker offers gpu")
         return self._change(run, request)
+
+    def _lock(self, request: ClientRequest) -> Any:
+        """All locks live in the one machine, whose time goes on."""
+        self.system.begin(int(time.time() * 1000))
+        self.system.fire_timers()
+        found = self.system.request("default", request)
+        self.system.settle()
+        self.system.finish(batch_id="b", epoch=1)
+        return tuple(found) if isinstance(found, Refusal) else found
 
     def _submit(self, shard: int, request: SubmitRun) -> Any:
         if self.refuse_submits is not None:

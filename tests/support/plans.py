@@ -12,10 +12,12 @@ from headrace.plan import (
     Concurrency,
     Group,
     Join,
+    Lock,
     Loop,
     Node,
     OnFailure,
     Plan,
+    RateLimit,
     Sleep,
     Subworkflow,
     Task,
@@ -130,6 +132,16 @@ def join(kind: str, value: int = 0, losers: str = "cancel") -> Join:
 def key(name: str, **options: Any) -> Concurrency:
     """A concurrency block."""
     return Concurrency(group=name, **options)
+
+
+def lock(name: str, **options: Any) -> Lock:
+    """A lock."""
+    return Lock(name=name, **options)
+
+
+def rate(key: str, limit: int, per_ms: int, **options: Any) -> RateLimit:
+    """A rate limit."""
+    return RateLimit(key=key, limit=limit, per_ms=per_ms, **options)
 
 
 def policy(action: str, **options: Any) -> OnFailure:

@@ -16,6 +16,7 @@ from headrace.client._definitions import Definitions
 from headrace.client._events import Events
 from headrace.client._ids import RequestIds, user_name
 from headrace.client._large import LargeValues
+from headrace.client._locks import Locks
 from headrace.client._lookup import Lookup
 from headrace.client._namespaces import NamespaceSettings
 from headrace.client._schedules import Schedules
@@ -78,12 +79,11 @@ class Client:
         self._actor = user_name()
         self._large = LargeValues(self._calls)
         self.definitions = Definitions(self._calls, self._stamp)
-        """What is registered, by name and version."""
+        """What is registered, by name and version; `settings`: of the namespace."""
         self.settings = NamespaceSettings(self._calls, self._stamp)
-        """Of the namespace."""
         self.schedules = Schedules(self._calls, self._stamp, self.submit)
         """What begins runs at their times; `events`: and by what is published."""
-        self.events = Events(self._calls)
+        self.events, self.locks = Events(self._calls), Locks(self._calls, self._stamp)
         self._submitter = Submitter(self._calls, self._requests, actor=self._actor)
 
     @classmethod
@@ -367,7 +367,7 @@ class Client:
         """Return why a run is where it is. Raises `NotFound`."""
         raw = await self._lookup.in_shards(run, GetExplanation(run=run))
         if raw is not None:
-            return result_of(Explanation, raw)
+            return await self.locks.complete(result_of(Explanation, raw))
         view = result_of(RunView, await self._lookup.in_archive(run, GetRun(run=run, steps=False)))
         return Explanation.of_ended(run, view.state, view.reason)
 

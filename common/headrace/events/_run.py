@@ -291,19 +291,43 @@ class JobMoved(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=26):
 
 
 class KeyGranted(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=27):
-    """The run or job (`node`; -1: the run) holds its concurrency key."""
+    """The run, job or step (`node`; -1: the run) has what it asked for: its key, lock, place
+    within a rate limit, or the word that there is no cached result."""
 
     node: int
     key: str
+    gate: str = ""
+    """`lock`, `rate` or `cache`; empty: a concurrency key."""
+    token: int = 0
+    """Of a lock: its fencing token, higher than any before."""
+    until_ms: int = 0
+    """Of a lock: when it expires; 0: never."""
 
 
 class KeyRequested(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=30):
-    """A job needs a concurrency key before it begins."""
+    """A node needs a key before it begins: a job its concurrency key; a job or step its lock, its
+    place within a rate limit, or the result that may be cached (-1: the run)."""
 
     node: int
     key: str
     limit: int = 1
     mode: int = 0
+    gate: str = ""
+    """`lock`, `rate` or `cache`; empty: a concurrency key."""
+    ttl_ms: int = 0
+    """Of a lock: how long it may be held, of a cached result: how long it is kept; 0: no limit."""
+    due_ms: int = 0
+    """When it gives up waiting; 0: never."""
+    per_ms: int = 0
+    """Of a rate limit: its period."""
+
+
+class KeyLost(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=35):
+    """A lock is not the node's any more: `expired`, or `forced` (a person took it)."""
+
+    node: int
+    key: str
+    reason: str
 
 
 class SegmentArchived(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=28):
@@ -420,6 +444,7 @@ RunEvent: TypeAlias = (
     | JobMoved
     | KeyGranted
     | KeyRequested
+    | KeyLost
     | SegmentArchived
     | RunQuarantined
     | ChildStarted

@@ -54,7 +54,15 @@ class KeyWaited(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=110)
     limit: int
     mode: int
     shard: int
-    """Where the holder lives."""
+    """Where the holder lives; -1: it is a client's."""
+    ttl_ms: int = 0
+    """Of a lock: how long it may be held; 0: no limit."""
+    per_ms: int = 0
+    """Of a rate limit: its period."""
+    until_ms: int = 0
+    """When it gives up waiting; 0: never, or its shard says so."""
+    owner: str = ""
+    """Who it is, for people."""
 
 
 class KeyGrantedTo(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=111):
@@ -64,6 +72,10 @@ class KeyGrantedTo(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=1
     holder: str
     audit_ms: int = 0
     """When the key's holders are to be asked about; 0: as before."""
+    token: int = 0
+    """Of a lock: its fencing token, higher than any before in this shard."""
+    until_ms: int = 0
+    """Of a lock: when it expires; 0: never."""
 
 
 class KeyReleased(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=112):
@@ -72,7 +84,9 @@ class KeyReleased(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=11
     key: str
     holder: str
     reason: str = "released"
-    """`released`, `replaced` (a newer waiter) or `audit` (the holder exists no more)."""
+    """`released`, `replaced` (a newer waiter), `audit` (the holder exists no more), `started` (of a
+    rate limit: its place is taken for a period from now on), `expired` (the time of a lock is
+    over), `forced` (a person took it) or `timeout` (it gave up waiting)."""
 
 
 class KeyDeclined(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=114):
@@ -98,6 +112,22 @@ class KeyAudited(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=115
     holders: list[str]
     audit_ms: int
     """When they are asked again."""
+
+
+class KeysCooled(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=150):
+    """Nothing has begun within these rate limits for a whole period: they are forgotten."""
+
+    keys: list[str]
+
+
+class LockRenewed(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=151):
+    """A client holds its lock for longer (or less long)."""
+
+    key: str
+    holder: str
+    until_ms: int
+    request_id: str
+    not_after_ms: int
 
 
 class OutboxCleared(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=113):
@@ -302,6 +332,8 @@ ShardEvent: TypeAlias = (
     | KeyReleased
     | KeyDeclined
     | KeyAudited
+    | KeysCooled
+    | LockRenewed
     | OutboxCleared
     | ChildRefused
     | NamespaceChanged

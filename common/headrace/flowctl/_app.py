@@ -40,6 +40,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "resolve": ("_cmd_control:resolve", "Say what became of a step that is UNKNOWN."),
         "event": ("_cmd_event:event", "Publish events, which start runs too."),
         "schedule": ("_cmd_schedule:schedule", "Start runs at their times."),
+        "lock": ("_cmd_lock:lock", "Let one at a time do something."),
         "rerun": ("_cmd_submit:rerun", "Start a run again."),
         "reset": ("_cmd_submit:reset", "Start a run again from an event of it."),
     },

@@ -17,6 +17,7 @@ from headrace.language._faults import (
     read_on_cancel,
     read_on_failure,
 )
+from headrace.language._gates import read_run_rate
 from headrace.language._handlers import BUILTIN_HANDLERS, HandlerSpec
 from headrace.language._jobs import Jobs, read_defaults
 from headrace.language._parts import Handlers, read_concurrency, read_retry
@@ -40,8 +41,8 @@ from headrace.retry import RetryPolicy
 
 _ROOT_KEYS = (
     "name", "run-name", "description", "version", "on", "env", "vars", "labels", "concurrency",
-    "timeout-minutes", "retry", "on-failure", "on-cancel", "handlers", "fairness-key",
-    "fairness-weight",
+    "rate-limit", "timeout-minutes", "retry", "on-failure", "on-cancel", "handlers",
+    "fairness-key", "fairness-weight",
 )  # fmt: skip
 JOBS_KEYS = (*_ROOT_KEYS, "defaults", "jobs")
 TASKS_KEYS = (*_ROOT_KEYS, "inputs", "tasks", "timeout", "runs-on")
@@ -156,6 +157,9 @@ class _Workflow:
         if not triggers.callable:
             hint = "write 'on: workflow_call', with its inputs, secrets and outputs"
             report.add("this workflow cannot be called", root.keys.get("on", root), hint)
+        if "rate-limit" in entries:
+            hint = "give it to the job that calls, or to the jobs inside"
+            report.add("a workflow that is called has no 'rate-limit'", entries["rate-limit"], hint)
         scope = self._scope(triggers, entries.get("vars"))
         fields = self._fields(entries, scope)
         body = Draft(Group, fields["name"], root, kind="graph")
@@ -266,6 +270,7 @@ class _Workflow:
             "concurrency": read_concurrency(
                 reader, entries.get("concurrency"), "concurrency", scope
             ),
+            "rate_limit": read_run_rate(reader, entries.get("rate-limit"), scope),
             "file": re.split(r"[/\\]", self._source.file)[-1],
         }
 

@@ -21,6 +21,7 @@ from headrace.language._contexts import (
 from headrace.language._control import FindPlan
 from headrace.language._draft import Draft
 from headrace.language._faults import read_on_failure
+from headrace.language._gates import GATE_KEYS, read_gates
 from headrace.language._parts import (
     Handlers,
     read_concurrency,
@@ -49,11 +50,11 @@ from headrace.plan import Group, Loop, Task
 JOB_KEYS = (
     "needs", "if", "name", "runs-on", "strategy", "env", "defaults", "outputs", "timeout-minutes",
     "cancel-timeout-minutes", "continue-on-error", "concurrency", "on-worker-loss", "retry",
-    "on-failure", "trigger-rule", "steps",
+    "on-failure", "trigger-rule", *GATE_KEYS, "steps",
 )  # fmt: skip
 CALL_KEYS = (
     "needs", "if", "name", "strategy", "uses", "with", "secrets", "concurrency",
-    "timeout-minutes", "continue-on-error", "trigger-rule",
+    "timeout-minutes", "continue-on-error", "trigger-rule", *GATE_KEYS,
 )  # fmt: skip
 DEFAULTS_KEYS = ("run",)
 DEFAULTS_RUN_KEYS = ("shell", "working-directory")
@@ -235,6 +236,7 @@ class Jobs:
             "timeout_ms": reader.minutes(
                 entries.get("timeout-minutes"), f"{what}.timeout-minutes", scope
             ),
+            **read_gates(reader, entries, what, scope),
         }
 
     def _fields(self, entries: Mapping[str, Tree], what: str, scope: Scope) -> dict[str, Any]:

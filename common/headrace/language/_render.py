@@ -153,7 +153,18 @@ def _detail(node: Node) -> str:
         found.append(f"until {node.until}" if node.until else str(length))
     if isinstance(node, Subworkflow) and node.detached:
         found.append("detached")
+    if isinstance(node, Task | Group):
+        found += _gates(node)
     return "; ".join(found)
+
+
+def _gates(node: Task | Group) -> list[str]:
+    """Return what must be free before it begins."""
+    found = [f"lock {node.lock.name}"] if node.lock is not None else []
+    rate = node.rate_limit
+    if rate is not None:
+        found.append(f"{rate.limit} per {rate.per_ms / 1000:g} s ({rate.key})")
+    return found
 
 
 def _repetition(loop: Loop) -> str:

@@ -9,6 +9,7 @@ from headrace.language._contexts import STEP, STEP_IF, STEP_NAME, STEP_WORK
 from headrace.language._control import Control, FindPlan
 from headrace.language._draft import Draft
 from headrace.language._faults import STEP_FAULT_KEYS, Faults, Inherited
+from headrace.language._gates import GATE_KEYS, read_gates
 from headrace.language._handlers import INPUT_ALIASES
 from headrace.language._parts import Handlers, read_retry, read_shell
 from headrace.language._placement import (
@@ -30,14 +31,14 @@ _STARTED = _COMMON | {"background"}
 _WAITING = _COMMON - {"timeout-minutes"}
 _TASK = _STARTED | {
     "env", "retry", "effect", "priority", "heartbeat-timeout", "schedule-timeout",
-    "attempt-timeout", "runs-on", *STEP_FAULT_KEYS,
+    "attempt-timeout", "runs-on", *GATE_KEYS, *STEP_FAULT_KEYS,
 }  # fmt: skip
-_GROUP = _STARTED | {"env", "join", "losers", "on-failure", "runs-on"}
+_GROUP = _STARTED | {"env", "join", "losers", "on-failure", "runs-on", *GATE_KEYS}
 ACTIONS: Mapping[str, frozenset[str]] = {
     "uses": _TASK | {"uses", "with"},
     "run": _TASK | {"run", "shell", "working-directory"},
     "parallel": _GROUP | {"parallel"},
-    "pipeline": _STARTED | {"pipeline", "env", "on-failure", "runs-on"},
+    "pipeline": _STARTED | {"pipeline", "env", "on-failure", "runs-on", *GATE_KEYS},
     "loop": _STARTED | {"loop"},
     "choose": _STARTED | {"choose"},
     "then": _STARTED | {"then", "elif", "else"},
@@ -96,7 +97,7 @@ def task_fields(
     )
     if priority is not None:
         fields["priority"] = priority
-    return fields
+    return fields | read_gates(reader, entries, what, scope.at(STEP))
 
 
 class Steps:
@@ -230,7 +231,8 @@ class Steps:
         if action in ("wait", "wait-all"):
             return self._wait(action, entries[action], segment, what)
         if action in ("parallel", "pipeline"):
-            draft = Draft(Group, segment, node, kind=action)
+            fields = read_gates(self._reader, entries, what, scope.at(STEP))
+            draft = Draft(Group, segment, node, kind=action, **fields)
             draft.children = self.read(entries[action], f"{what}.{action}", scope)
             if action == "parallel":
                 self._refuse_background(draft.children)

@@ -18,6 +18,7 @@ from headrace.language._control import (
 )
 from headrace.language._draft import Draft
 from headrace.language._faults import STEP_FAULT_KEYS, Faults, Inherited
+from headrace.language._gates import GATE_KEYS, read_gates
 from headrace.language._handlers import INPUT_ALIASES, TASK_TYPE_ALIASES
 from headrace.language._parts import Handlers, read_trigger_rule
 from headrace.language._placement import WORKER, broadcast, read_placement
@@ -37,10 +38,10 @@ _COMMON = frozenset(
 )  # fmt: skip
 TASK = _COMMON | {
     "with", "env", "retry", "effect", "priority", "heartbeat-timeout", "schedule-timeout",
-    "attempt-timeout", "runs-on", *STEP_FAULT_KEYS,
+    "attempt-timeout", "runs-on", *GATE_KEYS, *STEP_FAULT_KEYS,
 }  # fmt: skip
 _BODY = frozenset(("tasks", "steps"))
-_GROUP = _COMMON | _BODY | {"env", "join", "losers", "runs-on", "on-failure"}
+_GROUP = _COMMON | _BODY | {"env", "join", "losers", "runs-on", "on-failure", *GATE_KEYS}
 CONTROL: Mapping[str, frozenset[str]] = {
     "parallel": _GROUP,
     "pipeline": _GROUP,
@@ -274,6 +275,7 @@ class Tasks:
         draft = Draft(Group, name, node, kind=kind, join=self._control.join(entries, what))
         if "env" in entries:
             draft.fields["env"] = reader.environment(entries["env"], f"{what}: env", scope)
+        draft.fields |= read_gates(reader, entries, what, scope.at(STEP))
         draft.children = self._body(node, entries, what, scope)
         if draft.in_sequence:
             self._refuse_needs(draft.children, kind)

@@ -43,6 +43,16 @@ from headrace.messages._definitions import (
     ListDefinitions,
     RegisterDefinition,
 )
+from headrace.messages._locks import (
+    AcquireLock,
+    GetKey,
+    GetLock,
+    KeyView,
+    ListLocks,
+    LockView,
+    ReleaseLock,
+    RenewLock,
+)
 from headrace.messages._namespaces import GetNamespace, NamespaceView, SetNamespace
 from headrace.messages._schedules import (
     CreateSchedule,
@@ -80,6 +90,7 @@ from headrace.messages._triggers import Arrival, ListTriggers, TriggerView
 
 __all__ = [
     "UNREADABLE",
+    "AcquireLock",
     "Arrival",
     "CancelRun",
     "CancelStep",
@@ -99,6 +110,8 @@ __all__ = [
     "GetExplanation",
     "GetHistory",
     "GetInfo",
+    "GetKey",
+    "GetLock",
     "GetNamespace",
     "GetPlan",
     "GetRun",
@@ -106,11 +119,14 @@ __all__ = [
     "HasRuns",
     "Held",
     "HistoryEntry",
+    "KeyView",
     "LaneOffer",
     "ListDefinitions",
+    "ListLocks",
     "ListRuns",
     "ListSchedules",
     "ListTriggers",
+    "LockView",
     "LogLine",
     "LogLines",
     "NamespaceView",
@@ -118,6 +134,8 @@ __all__ = [
     "PauseRun",
     "PauseSchedule",
     "RegisterDefinition",
+    "ReleaseLock",
+    "RenewLock",
     "ReplyBatch",
     "ResolveStep",
     "ResultBatch",

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import msgspec
 
 from headrace.messages._definitions import DefinitionRequest
+from headrace.messages._locks import LockRequest
 from headrace.messages._namespaces import NamespaceRequest
 from headrace.messages._schedules import ScheduleRequest
 from headrace.messages._triggers import ListTriggers
@@ -166,6 +167,7 @@ ClientRequest: TypeAlias = (
     | ScheduleRequest
     | ListTriggers
     | NamespaceRequest
+    | LockRequest
 )
 
 
@@ -296,6 +298,11 @@ class WaitReason(msgspec.Struct, kw_only=True, omit_defaults=True):
     """Who must act: a worker, a person, a timer, the coordinator."""
     since_ms: int = 0
     deadline_ms: int = 0
+    key: str = ""
+    """The concurrency key, lock or rate limit that is waited for."""
+    holder: str = ""
+    """Under what name; empty: all that is known of it is said. Else its home shard knows more
+    (`GetKey`)."""
 
 
 class Explanation(msgspec.Struct, kw_only=True, omit_defaults=True):

@@ -69,6 +69,21 @@ def split_key(key: str) -> tuple[str, str]:
     return namespace, run
 
 
+def lock_key(namespace: str, name: str) -> str:
+    """Return the key of a lock; it is hashed by that. No namespace has a colon."""
+    return f"lock:{namespace}/{name}"
+
+
+def rate_key(namespace: str, name: str) -> str:
+    """Return the key of a rate limit, likewise."""
+    return f"rate:{namespace}/{name}"
+
+
+def is_lock(key: str) -> bool:
+    """Tell whether a key is a lock's."""
+    return key.startswith("lock:")
+
+
 def schedule_home(key: str) -> str:
     """Return what a schedule's key (``<namespace>/<name>``) is hashed by.
 

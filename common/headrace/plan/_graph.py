@@ -45,6 +45,29 @@ class Concurrency(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     """`single` keeps only the newest waiter, as GitHub does."""
 
 
+class Lock(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One holder of `name` at a time in a namespace: from when the node begins until it ends (of a
+    step: each attempt)."""
+
+    name: str
+    """May hold expressions."""
+    ttl_ms: int = 0
+    """It is lost after this time, though the node has not ended; 0: never."""
+    timeout_ms: int = 0
+    """The longest wait for it; then the node fails. 0: without an end."""
+
+
+class RateLimit(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """At most `limit` nodes with the same `key` begin in any period of `per_ms`."""
+
+    key: str
+    """May hold expressions."""
+    limit: int
+    per_ms: int
+    timeout_ms: int = 0
+    """The longest wait; then the node fails. 0: without an end."""
+
+
 class SecretSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One secret that a workflow wants of its caller (`on.workflow_call.secrets.<name>`)."""
 
@@ -209,6 +232,8 @@ class Task(_Base, frozen=True, kw_only=True, omit_defaults=True, tag="task"):
     """When nobody knows whether an at-most-once effect took place: `wait` for a person."""
     unknown_handler: int = -1
     """For `on_unknown: run`: the dormant sibling that finds out."""
+    lock: Lock | None = None
+    rate_limit: RateLimit | None = None
 
 
 class Group(_Base, frozen=True, kw_only=True, omit_defaults=True, tag="group"):
@@ -232,6 +257,8 @@ class Group(_Base, frozen=True, kw_only=True, omit_defaults=True, tag="group"):
     """How long steps of a job may still run after a cancel; None: the default."""
     on_cancel: Literal["", "compensate"] = ""
     """Of the root: what has completed is undone when the run is cancelled."""
+    lock: Lock | None = None
+    rate_limit: RateLimit | None = None
 
 
 class Loop(_Base, frozen=True, kw_only=True, omit_defaults=True, tag="loop"):
@@ -328,6 +355,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Runs take turns by key; may hold expressions. Empty: by no key."""
     fairness_weight: float = 1.0
     """How large the turn of the key is, against other keys'."""
+    rate_limit: RateLimit | None = None
+    """Of the starts of its runs."""
 
 
 # Maps keep the order in which they were written: it shows (the legs of a matrix, `toJSON(env)`).

@@ -13,6 +13,7 @@ from headrace.plan._graph import (
     Loop,
     Node,
     Plan,
+    RateLimit,
     Sleep,
     Subworkflow,
     Task,
@@ -30,6 +31,9 @@ SUBPLAN_DEPTH_MAX = 10
 """Plans inside each other, the outermost included."""
 ITERATIONS_MAX = 100_000
 """Iterations of one repetition."""
+RATE_MAX = 1_000_000
+"""Starts of a rate limit in one period."""
+RATE_PERIOD_MS_MAX = 366 * 86_400_000
 _PROBLEMS_MAX = 20
 _SEQUENCES = frozenset(("job", "pipeline"))
 
@@ -66,6 +70,7 @@ def validate_plan(plan: Plan, *, depth: int = 1) -> None:
                 problems.extend(_children(nodes, index, children[index]))
             if len(problems) >= _PROBLEMS_MAX:
                 break
+    problems.extend(rate_limit_problems("the plan", plan.rate_limit))
     if problems:
         raise InvalidDefinition(
             [Problem(text) for text in problems[:_PROBLEMS_MAX]], file=plan.file or "<plan>"
@@ -117,6 +122,27 @@ def _node(index: int, node: Node) -> Iterable[str]:
         yield f"node {index}: a trigger rule is about needs, and it has none"
     if isinstance(node, Loop):
         yield from _loop(index, node)
+    if isinstance(node, (Task, Group)):
+        yield from _gates(index, node)
+
+
+def _gates(index: int, node: Task | Group) -> Iterable[str]:
+    lock = node.lock
+    if lock is not None and (not lock.name or min(lock.ttl_ms, lock.timeout_ms) < 0):
+        yield f"node {index}: a lock has a name, and times that are not negative"
+    yield from rate_limit_problems(f"node {index}", node.rate_limit)
+    if (lock is not None or node.rate_limit is not None) and not index:
+        yield "node 0: a whole workflow has no lock, and its rate limit is the plan's"
+
+
+def rate_limit_problems(what: str, limit: RateLimit | None) -> Iterable[str]:
+    """Yield what is wrong with a rate limit."""
+    if limit is None:
+        return
+    if not limit.key or limit.timeout_ms < 0:
+        yield f"{what}: a rate limit has a key, and times that are not negative"
+    if not 1 <= limit.limit <= RATE_MAX or not 1 <= limit.per_ms <= RATE_PERIOD_MS_MAX:
+        yield f"{what}: a rate limit is from 1 to {RATE_MAX}, its period at most 366 days"
 
 
 def _subworkflow(index: int, node: Subworkflow, depth: int) -> Iterable[str]:

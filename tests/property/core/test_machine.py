@@ -243,6 +243,8 @@ class Workflows(RuleBasedStateMachine):
                 break
             self._go_on()
         assert {name: kit.state(name) for name in self.names if not self._over(name)} == {}
+        # What has begun within a rate limit counts for its period.
+        kit.advance(3_000)
         assert not kit.machine.state.keys
         assert not kit.machine.state.outbox
         for name in self.names:

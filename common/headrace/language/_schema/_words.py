@@ -48,6 +48,11 @@ Words = dict[str, Word]
 _CONCURRENCY = either(TEXT, ref("concurrency"))
 _RUNS_ON = either(TEXTS, ref("runs-on"))
 _RETRY = either(integer(1, 1_000_000), ref("retry"))
+_GATES: Words = {
+    "lock": Word("It runs while it holds this lock: one at a time in the namespace.",
+                 either(TEXT, ref("lock"))),
+    "rate-limit": Word("How many begin in a period, by key.", ref("rate-limit")),
+}  # fmt: skip
 _ON_FAILURE = either(TEXT, ref("on-failure"))
 _TRIGGER_RULE = one_of(
     *(rule.replace("_", mark) for mark in "_-" for rule in get_args(TriggerRule))
@@ -72,6 +77,7 @@ ROOT: Words = {
     "fairness-key": Word("Runs of equal priority take turns by this key; may hold expressions over "
                          "`inputs`.", TEXT),
     "fairness-weight": Word("How large the key's turn is; without it, 1.", number(0.001, 1_000)),
+    "rate-limit": Word("How many runs begin in a period, by key; others wait.", ref("rate-limit")),
     "timeout-minutes": Word("The whole run fails after so many minutes.", number(0, 52_704_000)),
     "timeout": Word("The whole run fails after this time: `90s`, `1h30m`.", DURATION),
     "defaults": Word("Defaults of all `run:` steps.", ref("defaults")),
@@ -136,6 +142,17 @@ CONCURRENCY: Words = {
     "limit": Word("How many may hold the group at a time; without it, one.",
                   integer(1, 1_000_000)),
 }  # fmt: skip
+LOCK: Words = {
+    "name": Word("Name of the lock; may hold expressions.", TEXT),
+    "ttl": Word("It is lost after this time, and its holder stopped; without it, never.", DURATION),
+    "timeout": Word("The longest wait for it; then the step fails.", DURATION),
+}
+RATE_LIMIT: Words = {
+    "key": Word("What is counted together; may hold expressions.", TEXT),
+    "limit": Word("How many begin in any period of this length.", integer(1, 1_000_000)),
+    "per": Word("The period: `1s`, `1m`, `1d`.", DURATION),
+    "timeout": Word("The longest wait; then the step fails. Not of a whole workflow.", DURATION),
+}
 DEFAULTS: Words = {"run": Word("Defaults of `run:` steps.", ref("defaults-run"))}
 DEFAULTS_RUN: Words = {
     "shell": Word("As `shell` of a step.", SHELL),
@@ -169,7 +186,7 @@ _NODE: Words = {
     "trigger-rule": Word("What must have become of the needs, instead of `success()`.",
                          _TRIGGER_RULE),
 }  # fmt: skip
-JOB: Words = _NODE | {
+JOB: Words = _NODE | _GATES | {
     "needs": Word("Jobs that must have ended first.", TEXTS),
     "runs-on": Word("One label or a list: the job's worker must offer all of them. Or a mapping.",
                     _RUNS_ON),
@@ -210,7 +227,7 @@ TASK_FIELDS: Words = {
     "schedule-timeout": Word("The longest wait for a worker.", DURATION),
     "attempt-timeout": Word("The longest time of one attempt.", DURATION),
 }  # fmt: skip
-STEP: Words = _NODE | TASK_FIELDS | {
+STEP: Words = _NODE | _GATES | TASK_FIELDS | {
     "id": Word("Name in expressions and paths: `steps.ID.outputs.NAME`.", TEXT),
     "uses": Word("A handler: `http/request`, `file/copy`, …; see `flowctl handlers`.",
                  ref("handler")),

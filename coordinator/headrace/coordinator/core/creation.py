@@ -8,13 +8,13 @@ from typing import Any, Final
 import msgspec
 
 from headrace.coordinator.core.commands import Refusal
-from headrace.coordinator.core.nodes import concurrency
+from headrace.coordinator.core.nodes import concurrency, rate_request
 from headrace.coordinator.core.nodes.fields import evaluated
 from headrace.coordinator.core.program import Program
 from headrace.coordinator.core.state import UNREADABLE, Run
 from headrace.coordinator.core.tick import Tick
 from headrace.errors import InvalidRequest
-from headrace.events import PlanStored, RunCreated
+from headrace.events import KeyRequested, PlanStored, RunCreated
 from headrace.expressions import to_string
 from headrace.messages import SubmitRun
 from headrace.plan import (
@@ -71,6 +71,7 @@ def create_run(
     run.input, run.actor, run.labels = data, request.actor, labels
     run.title = _title(run)
     name, limit, mode = key_of(run)
+    rate = run_rate(tick, run)
     enter(
         tick,
         run,
@@ -86,7 +87,7 @@ def create_run(
             request.explicit,
             request.rerun_of,
             request.actor,
-            bool(name),
+            bool(name or rate),
             name,
             limit,
             mode,
@@ -95,6 +96,8 @@ def create_run(
             fairness=fairness_of(run, request.fairness_key, request.fairness_weight),
         ),
     )
+    if rate is not None and not name:
+        tick.emit(run, rate)
 
 
 def key_of(run: Run) -> tuple[str, int, int]:
@@ -123,6 +126,15 @@ def fairness_of(run: Run, key: str = "", weight: float = 0.0) -> tuple[str, floa
         limits = f"{FAIRNESS_WEIGHT_MIN:g} to {FAIRNESS_WEIGHT_MAX:g}"
         raise InvalidRequest(f"a fairness weight is from {limits}, not {weight:g}")
     return key, weight
+
+
+def run_rate(tick: Tick, run: Run) -> KeyRequested | None:
+    """Return the request for a start within the workflow's rate limit, if it has one.
+
+    Raises `HeadraceError` when its key cannot be evaluated.
+    """
+    wanted = run.program.plan.rate_limit
+    return None if wanted is None else rate_request(run, -1, wanted, tick.state.now_ms)
 
 
 def enter(tick: Tick, run: Run, created: RunCreated) -> None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from array import array
+from typing import Any
 
 from headrace.coordinator.core import status
+from headrace.coordinator.core.gate import KINDS as gate_kinds
+from headrace.coordinator.core.gate import LOCK, Gate
 from headrace.coordinator.core.saga import Saga
 from headrace.coordinator.core.state import EMPTY_MAP, Counts, Run, Scope, ShardState
 from headrace.coordinator.core.surroundings import (
+    begun,
     call_for,
     cancel_below,
     drop_key,
@@ -22,6 +26,8 @@ from headrace.events import (
     Expanded,
     JobMoved,
     JobRestarted,
+    KeyGranted,
+    KeyLost,
     KeyRequested,
     NodeEnded,
     NodeRestarted,
@@ -35,6 +41,8 @@ def node_started(state: ShardState, run: Run, event: NodeStarted) -> None:
     start_container(state, run, event.node)
     if event.due_ms:
         run.due[event.node] = event.due_ms
+    if run.gates:
+        begun(state, run, event.node)
 
 
 def node_ended(state: ShardState, run: Run, event: NodeEnded) -> None:
@@ -47,7 +55,7 @@ def node_ended(state: ShardState, run: Run, event: NodeEnded) -> None:
     run.due.pop(instance, None)
     if run.sagas:
         _saga_ended(run, instance)
-    if run.node_keys or run.family:
+    if run.node_keys or run.family or run.gates:
         drop_key(state, run, instance)
     if event.reason:
         kind, _, message = event.reason.partition(": ")
@@ -197,7 +205,51 @@ def job_moved(state: ShardState, run: Run, event: JobMoved) -> None:
 
 def key_requested(state: ShardState, run: Run, event: KeyRequested) -> None:
     """Fold `KeyRequested`."""
-    run.status[event.node] = status.WAITING
-    holder = f"{run.key}#{event.node}.{run.events}"
-    run.node_keys[event.node] = (event.key, holder)
-    state.post(event.key, "acquire", event.key, holder, event.limit, event.mode, state.shard)
+    instance = event.node
+    holder = f"{run.key}#{instance}.{run.events}"
+    if instance >= 0:
+        run.status[instance] = status.WAITING
+        run.due.pop(instance, None)
+        if event.due_ms:
+            run.due[instance] = event.due_ms
+    more: tuple[Any, ...] = (event.limit, event.mode, state.shard)
+    if event.gate:
+        gate = run.gates.setdefault(instance, Gate())
+        gate.wants, gate.key, gate.holder = gate_kinds[event.gate], event.key, holder
+        path = run.path(instance) if instance >= 0 else ""
+        more += (event.ttl_ms, event.per_ms, f"{run.key.partition('/')[2]} {path}".rstrip())
+    else:
+        run.node_keys[instance] = (event.key, holder)
+    state.post(event.key, "acquire", event.key, holder, *more)
+
+
+def key_granted(state: ShardState, run: Run, event: KeyGranted) -> None:
+    """Fold `KeyGranted`."""
+    instance = event.node
+    if not event.gate:
+        if instance < 0:
+            run.key_held = True
+        return
+    gate = run.gates[instance]
+    if gate.wants == LOCK:
+        gate.lock, gate.lock_holder = gate.key, gate.holder
+        gate.token, gate.until_ms = event.token, event.until_ms
+    else:
+        gate.rate, gate.rate_holder = gate.key, gate.holder
+    gate.passed |= gate.wants
+    gate.wants, gate.key, gate.holder = 0, "", ""
+    if instance >= 0:
+        # Ready, as before it asked; it asks for the next thing, if there is one.
+        run.status[instance] = status.PENDING
+        run.due.pop(instance, None)
+        if state.leading:
+            state.agenda.append((run, instance))
+
+
+def key_lost(state: ShardState, run: Run, event: KeyLost) -> None:
+    """Fold `KeyLost`."""
+    gate = run.gates[event.node]
+    gate.lock, gate.lock_holder = "", ""
+    gate.passed &= ~LOCK
+    if run.status[event.node] == status.PENDING and state.leading:
+        state.agenda.append((run, event.node))

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from headrace.coordinator.core import status
 from headrace.coordinator.core.state import Family, Run, ShardState, Signal
-from headrace.coordinator.core.surroundings import drop_key, start_container
+from headrace.coordinator.core.surroundings import begun, drop_key, start_container
 from headrace.events import (
     CancelRequested,
-    KeyGranted,
     RunCreated,
     RunEnded,
     RunPaused,
@@ -56,12 +55,8 @@ def _start_run(state: ShardState, run: Run) -> None:
 def run_started(state: ShardState, run: Run, event: RunStarted) -> None:
     """Fold `RunStarted`."""
     _start_run(state, run)
-
-
-def key_granted(state: ShardState, run: Run, event: KeyGranted) -> None:
-    """Fold `KeyGranted`."""
-    if event.node < 0:
-        run.key_held = True
+    if run.gates:
+        begun(state, run, -1)
 
 
 def signal(state: ShardState, run: Run, event: SignalReceived) -> None:
@@ -126,7 +121,7 @@ def run_ended(state: ShardState, run: Run, event: RunEnded) -> None:
     run.held.clear()
     run.sagas.clear()
     run.active = 0
-    for instance in sorted(run.node_keys):
+    for instance in sorted({*run.node_keys, *run.gates}):
         drop_key(state, run, instance)
     if run.family is not None:
         _tell_family(state, run, run.family)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from headrace.coordinator.core import status
 from headrace.coordinator.core.state import EMPTY_MAP, Run, ShardState
 from headrace.coordinator.core.surroundings import (
+    begun,
     call_for,
+    drop_gate,
     drop_key,
     ended,
     leave,
@@ -51,6 +53,8 @@ def scheduled(state: ShardState, run: Run, event: StepScheduled) -> None:
         job = run.jobs.get(run.job_of(step))
         if job is not None and not job.worker:
             job.first = step
+    if run.gates:
+        begun(state, run, step)
 
 
 def completed(state: ShardState, run: Run, event: StepCompleted) -> None:
@@ -69,6 +73,8 @@ def completed(state: ShardState, run: Run, event: StepCompleted) -> None:
         pin(state, run, step, event.worker, event.extra)
     if run.program.compensation:
         note_completed(run, step)
+    if run.gates:
+        drop_gate(state, run, step)
     ended(state, run, step, ok=True)
 
 
@@ -79,7 +85,7 @@ def failed(state: ShardState, run: Run, event: StepFailed) -> None:
     run.errors[step] = event.error
     if run.waits:
         run.waits.pop(step, None)
-    if run.node_keys or run.family:
+    if run.node_keys or run.family or run.gates:
         drop_key(state, run, step)
     if run.jobs:
         pin(state, run, step, event.worker, event.extra)
@@ -111,6 +117,8 @@ def _back(state: ShardState, run: Run, step: int) -> None:
     leave(run, step)
     run.status[step] = status.PENDING
     run.uncounted[step] = run.uncounted.get(step, 0) + 1
+    if run.gates:
+        drop_gate(state, run, step)
     if run.jobs:
         unpin(state, run, step)
     if state.leading:
@@ -146,6 +154,8 @@ def unknown(state: ShardState, run: Run, event: StepUnknown) -> None:
     run.status[event.step] = status.UNKNOWN
     if event.tolerated:
         run.tolerated.add(event.step)
+    if run.gates:
+        drop_gate(state, run, event.step)
     if run.jobs:
         unpin(state, run, event.step)
     run.errors[event.step] = StepError(
@@ -163,6 +173,8 @@ def skipped(state: ShardState, run: Run, event: StepSkipped) -> None:
     """Fold `StepSkipped`."""
     leave(run, event.step)
     run.status[event.step] = status.SKIPPED
+    if run.gates:
+        drop_gate(state, run, event.step)
     if event.worker and run.jobs:
         # It looked at its files and at itself: what follows is to see the same.
         pin(state, run, event.step, event.worker, None)
@@ -178,7 +190,7 @@ def cancelled(state: ShardState, run: Run, event: StepCancelled) -> None:
     if run.held:
         run.held.pop(event.step, None)
     run.status[event.step] = status.CANCELLED
-    if run.node_keys or run.family:
+    if run.node_keys or run.family or run.gates:
         drop_key(state, run, event.step)
     if run.jobs:
         unpin(state, run, event.step)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from headrace.coordinator.core import status
 from headrace.coordinator.core.facts import Facts
-from headrace.coordinator.core.nodes import KINDS, held_reason, key_reason
+from headrace.coordinator.core.nodes import KINDS, gate_reason, held_reason, key_reason
 from headrace.coordinator.core.since import step_times, told_ms, waits_since
 from headrace.coordinator.core.state import Run, ShardState
 from headrace.events import CancelRequested, CompensationStarted, RunPaused
@@ -36,7 +36,10 @@ def explain(state: ShardState, run: Run, facts: Facts | None = None) -> Explanat
             )
         )
     if run.state == status.PENDING:
-        reasons.append(key_reason(state, "", run.key_name, run.key, run.created_ms))
+        reasons.append(
+            gate_reason(state, run, -1)
+            or key_reason(state, "", run.key_name, run.key, run.created_ms)
+        )
     else:
         kind = run.program.kind
         times = step_times(run)

@@ -1,29 +1,35 @@
 """Concurrency keys: sets of holders in the key's home shard; requests by holder id, idempotent.
 
-A holder is a run (its key) or a job of a run (``<run key>#<instance>``). From time to time the home
-shard asks whether its holders are still there: a shard of a weaker durability may have forgotten
-them, and nothing else would free their keys.
+A holder is a run (its key) or a node of a run (``<run key>#<instance>.<n>``; of a lock also a
+client, ``@<request id>``). From time to time the home shard asks whether its holders are still
+there: a shard of a weaker durability may have forgotten them, and nothing else would free their
+keys. Locks and rate limits are keys, too: see `key_record`.
 """
 
 from __future__ import annotations
 
 from headrace.coordinator.core import status
 from headrace.coordinator.core.cancellation import cancel_run
-from headrace.coordinator.core.nodes import key_granted
+from headrace.coordinator.core.creation import run_rate
+from headrace.coordinator.core.key_record import KEY_TIMER, KeyRecord
+from headrace.coordinator.core.nodes import fail_node, key_granted
 from headrace.coordinator.core.shard_events import NEWEST_ONLY, released_id
-from headrace.coordinator.core.state import KeyRecord, Run
+from headrace.coordinator.core.state import Run
 from headrace.coordinator.core.tick import Tick
 from headrace.events import (
     KeyAudited,
     KeyDeclined,
     KeyGranted,
     KeyGrantedTo,
+    KeyLost,
     KeyReleased,
+    KeysCooled,
     KeyWaited,
     NodeEnded,
     RunStarted,
     StepCancelled,
 )
+from headrace.messages import subjects
 
 AUDIT_MS = 300_000
 """A holder is believed this long, before its shard is asked and between two questions."""
@@ -34,7 +40,18 @@ AUDIT_KEYS_MAX = 1_000
 AUDIT_PAUSE_MS = 100
 
 
-def acquire(tick: Tick, key: str, holder: str, limit: int, mode: int, shard: int) -> None:
+def acquire(
+    tick: Tick,
+    key: str,
+    holder: str,
+    limit: int,
+    mode: int,
+    shard: int,
+    ttl_ms: int = 0,
+    per_ms: int = 0,
+    owner: str = "",
+    until_ms: int = 0,
+) -> None:
     """A holder wants the key: it waits in line, and is granted while there is room."""
     record = tick.state.keys.get(key)
     if record is not None and (holder in record.holders or holder in record.waiters):
@@ -42,7 +59,8 @@ def acquire(tick: Tick, key: str, holder: str, limit: int, mode: int, shard: int
     if released_id(key, holder) in tick.state.requests:
         # Sent twice, and the holder has ended meanwhile: it must not push anybody aside.
         return
-    tick.emit_shard(KeyWaited(key, holder, limit, mode, shard))
+    waited = KeyWaited(key, holder, limit, mode, shard, ttl_ms, per_ms, until_ms, owner)
+    tick.emit_shard(waited)
     record = tick.state.keys[key]
     if mode & NEWEST_ONLY:
         for waiter in [w for w in record.waiters if w != holder]:
@@ -52,12 +70,59 @@ def acquire(tick: Tick, key: str, holder: str, limit: int, mode: int, shard: int
 
 def grant(tick: Tick, key: str) -> None:
     """Grant the key to waiters, in order, while there is room."""
-    record = tick.state.keys.get(key)
-    while record is not None and record.waiters and len(record.holders) < record.limit:
+    state = tick.state
+    record = state.keys.get(key)
+    if record is None:
+        return
+    is_lock = subjects.is_lock(key)
+    while record.waiters and record.has_room(state.now_ms):
+        holder = next(iter(record.waiters))
         # The first holder sets the time; those that come and go beside it do not put it off.
-        audit_ms = 0 if record.holders else tick.state.now_ms + AUDIT_MS
-        tick.emit_shard(KeyGrantedTo(key, next(iter(record.waiters)), audit_ms))
+        audit_ms = 0 if record.holders else state.now_ms + AUDIT_MS
+        token = until_ms = 0
+        if is_lock:
+            token, ttl_ms = state.token_last + 1, record.terms[holder].ttl_ms
+            until_ms = state.now_ms + ttl_ms if ttl_ms else 0
+        tick.emit_shard(KeyGrantedTo(key, holder, audit_ms, token, until_ms))
         tick.audits.arm(tick.timers, record.audit_ms)
+    if record.waiters or is_lock:
+        arm(tick, key, record)
+
+
+def arm(tick: Tick, key: str, record: KeyRecord) -> None:
+    """Have the timers know when something is to be done about a key."""
+    when_ms = record.next_ms() if record.terms or record.cooling else 0
+    if when_ms:
+        tick.timers.push(when_ms, key, KEY_TIMER)
+
+
+def fire_due(tick: Tick, key: str) -> int:
+    """Look at a key: whose time is over, who may begin; return 1 if there was something to do."""
+    state = tick.state
+    record = state.keys.get(key)
+    if record is None:
+        return 0
+    over = [name for name, terms in record.terms.items() if 0 < terms.until_ms <= state.now_ms]
+    for name in over:
+        reason = "expired" if name in record.holders else "timeout"
+        tick.emit_shard(KeyReleased(key, name, reason))
+    grant(tick, key)
+    if not record.waiters and not record.holders and not record.next_ms() > state.now_ms:
+        if key in state.keys:
+            tick.emit_shard(KeysCooled([key]))
+    elif key in state.keys:
+        arm(tick, key, record)
+    return 1
+
+
+def started(tick: Tick, key: str, holder: str) -> None:
+    """A holder's step has begun: its place within a rate limit cools down."""
+    record = tick.state.keys.get(key)
+    if record is not None and holder in record.holders:
+        cold = not record.cooling
+        tick.emit_shard(KeyReleased(key, holder, "started"))
+        if cold:
+            arm(tick, key, record)
 
 
 def release(tick: Tick, key: str, holder: str) -> None:
@@ -73,25 +138,67 @@ def _holder(tick: Tick, holder: str) -> tuple[Run | None, int]:
     return tick.state.runs.get(name), int(rest.partition(".")[0]) if rest else -1
 
 
-def granted(tick: Tick, key: str, holder: str) -> None:
-    """The home shard has granted the key to a run or job of this shard."""
+def granted(tick: Tick, key: str, holder: str, token: int = 0, until_ms: int = 0) -> None:
+    """The home shard has granted the key to a run or node of this shard."""
     run, instance = _holder(tick, holder)
+    if f"started:{key}:{holder}" in tick.state.outbox:
+        # Used already, and the home will hear of it: given back, it would be used twice.
+        return
     if run is None or run.quarantined or status.is_final(run.state):
         tick.emit_shard(KeyDeclined(key, holder))
+    elif run.gates and _opens(tick, run, instance, key, holder, token, until_ms):
+        return
     elif instance < 0 and run.key_name != key:
         # Another run of that name: its shard had forgotten the one before it.
         tick.emit_shard(KeyDeclined(key, holder))
     elif instance < 0:
         if run.state == status.PENDING and not run.key_held:
             tick.emit(run, KeyGranted(-1, key))
-            tick.emit(run, RunStarted())
-            if run.due.get(0):
-                tick.timers.push(run.due[0], run.key, 0)
+            rate = run_rate(tick, run)
+            if rate is not None:
+                tick.emit(run, rate)
+            else:
+                _start(tick, run)
     elif run.node_keys.get(instance) != (key, holder):
         tick.emit_shard(KeyDeclined(key, holder))
-    elif run.status[instance] == status.WAITING:
+    elif run.status[instance] == status.WAITING and instance not in run.gates:
         tick.emit(run, KeyGranted(instance, key))
         key_granted(tick, run, instance)
+
+
+def _opens(
+    tick: Tick, run: Run, instance: int, key: str, holder: str, token: int, until_ms: int
+) -> bool:
+    """Let a node have what it waits for, if it is that; tell whether it is (or was)."""
+    gate = run.gates.get(instance)
+    if gate is None or "#" not in holder:
+        return False
+    if gate.holder != holder:
+        return gate.holds(holder)
+    kind = "lock" if subjects.is_lock(key) else "rate"
+    tick.emit(run, KeyGranted(instance, key, kind, token, until_ms))
+    if instance < 0:
+        _start(tick, run)
+    return True
+
+
+def _start(tick: Tick, run: Run) -> None:
+    tick.emit(run, RunStarted())
+    if run.due.get(0):
+        tick.timers.push(run.due[0], run.key, 0)
+
+
+def lost(tick: Tick, key: str, holder: str, reason: str) -> None:
+    """The home shard has taken a lock from a node of this shard."""
+    run, instance = _holder(tick, holder)
+    gate = run.gates.get(instance) if run is not None else None
+    if run is None or gate is None or gate.lock_holder != holder or run.quarantined:
+        return
+    tick.emit(run, KeyLost(instance, key, reason))
+    if run.status[instance] == status.RUNNING:
+        name = subjects.split_key(key)[1]
+        how = "was taken from it" if reason == "forced" else "has expired"
+        fail_node(tick, run, instance, "lock-lost", f"its lock {name} {how}")
 
 
 def preempted(tick: Tick, key: str, holder: str, *, reason: str) -> None:
@@ -147,6 +254,9 @@ def _ask(tick: Tick, key: str, record: KeyRecord) -> None:
     """Ask about a key's holders; those of this very shard need no message."""
     away: list[str] = []
     for holder, shard in sorted(record.holders.items()):
+        if shard < 0:
+            # A client's lock: it expires.
+            continue
         if shard == tick.state.shard:
             audited(tick, key, holder)
         else:
@@ -166,6 +276,9 @@ def audited(tick: Tick, key: str, holder: str) -> None:
     """
     run, instance = _holder(tick, holder)
     if run is not None and run.quarantined and not status.is_final(run.state):
+        gate = run.gates.get(instance)
+        if gate is not None and gate.holds(holder):
+            return
         if instance < 0:
             holds = run.key_held and run.key_name == key
         else:

@@ -67,7 +67,9 @@ def _namespace(tick: Tick, name: str, _holder: str, weight: float, number: int) 
 _APPLY: Final[dict[str, Callable[..., object]]] = {
     "acquire": keys.acquire,
     "release": keys.release,
+    "started": keys.started,
     "granted": keys.granted,
+    "expired": keys.lost,
     "audit": keys.audited,
     "preempt": partial(keys.preempted, reason="preempt"),
     "replaced": partial(keys.preempted, reason="replaced"),

@@ -15,6 +15,7 @@ import msgspec
 
 from headrace.coordinator.core import status
 from headrace.coordinator.core.deferral import is_always_the_workers
+from headrace.coordinator.core.gate import LOCK, RATE
 from headrace.expressions import Expression, parse
 from headrace.messages import TaskOptions, subjects
 from headrace.plan import (
@@ -72,6 +73,7 @@ class Program:
         "dependents",
         "digest",
         "fed",
+        "gates",
         "implied",
         "job",
         "kind",
@@ -164,6 +166,8 @@ class Program:
 
     def _few(self) -> None:
         """What few nodes have."""
+        self.gates = self._gates()
+        """What some nodes need before they begin: bits, see `gate`."""
         nodes = self.nodes
         self.rule: dict[int, TriggerRule] = {
             i: node.trigger_rule for i, node in enumerate(nodes) if node.trigger_rule is not None
@@ -245,6 +249,15 @@ class Program:
             size = self.nodes[index].size
             found[index : index + size] = b"\1" * size
         return bytes(found)
+
+    def _gates(self) -> dict[int, int]:
+        found = {
+            index: (LOCK if node.lock is not None else 0)
+            | (RATE if node.rate_limit is not None else 0)
+            for index, node in enumerate(self.nodes)
+            if isinstance(node, Task | Group)
+        }
+        return {index: wanted for index, wanted in found.items() if wanted}
 
     def _policies(self) -> dict[int, tuple[OnFailure, int]]:
         """Each node's own policy, else that of what is around it; none in what handles failures."""

@@ -17,7 +17,7 @@ from headrace.coordinator.core.deferral import (
     plain,
     resolve_for_worker,
 )
-from headrace.coordinator.core.nodes import fail_node, lane_of, timeout_ms
+from headrace.coordinator.core.nodes import fail_node, is_open, lane_of, lock_around, timeout_ms
 from headrace.coordinator.core.outcomes import outputs
 from headrace.coordinator.core.program import STATUS_FUNCTIONS
 from headrace.coordinator.core.ready import Lane
@@ -36,16 +36,15 @@ _encode = msgspec.msgpack.Encoder().encode
 
 def schedule(tick: Tick, lane_name: str, credit: int, wire_lane: str) -> list[WireTask]:
     """Take at most *credit* ready steps of a lane, log them as scheduled, return their tasks."""
-    ready = tick.ready
-    lane = ready.lanes.get(lane_name)
+    lane = tick.ready.lanes.get(lane_name)
     tasks: list[WireTask] = []
     if lane is None:
         return tasks
-    state, now_ms = tick.state, tick.state.now_ms
+    now_ms = tick.state.now_ms
     while len(tasks) < credit:
         entry = lane.pop()
         if entry is None:
-            ready.filled.discard(lane_name)
+            tick.ready.filled.discard(lane_name)
             break
         run, step, _ = entry
         if not run.is_ready(step, now_ms):
@@ -53,13 +52,12 @@ def schedule(tick: Tick, lane_name: str, credit: int, wire_lane: str) -> list[Wi
         program = run.program
         index = step if step < program.size else run.locate(step)[0]
         node: Any = program.nodes[index]
-        if run.jobs and not _lane_still_fits(tick, run, step, lane):
+        if (run.jobs or program.gates) and not _may_go(tick, run, step, lane):
             continue
         if run.attempt[step] >= tick.limits.attempts:
             fail_node(tick, run, step, "attempts", "the limit of attempts is reached")
             settle(tick)
             continue
-        attempt = run.attempt[step] + 1
         try:
             inputs, options = _content(tick, run, step, index, node)
         except HeadraceError as error:
@@ -69,17 +67,25 @@ def schedule(tick: Tick, lane_name: str, credit: int, wire_lane: str) -> list[Wi
         except Exception as error:
             tick.quarantine(run, error)
             continue
-        if run.rounds and (again := run.round(step)):
-            # What was undone is done again: not the same effect, so not the same key.
-            options = msgspec.structs.replace(options or TaskOptions(), round=again)
-        token = state.token_last + 1
+        if run.rounds or run.gates:
+            options = _of_this_attempt(run, step, options, now_ms)
+        attempt, token = run.attempt[step] + 1, tick.state.token_last + 1
         tick.emit(run, StepScheduled(step, attempt, token, wire_lane))
         if lane.fair:
             lane.charge(run, run.priority + node.priority)
         tasks.append(
             WireTask(run.key, step, run.path(step), attempt, token, node.uses, inputs, options)
         )
+    if tick.state.outbox_news:
+        # What has begun is counted by its rate limit from now on.
+        settle(tick)
     return tasks
+
+
+def _may_go(tick: Tick, run: Run, step: int, lane: Lane) -> bool:
+    """What the step needs beside a worker may have been lost since it was queued."""
+    fits = is_open(run, step, tick.state.now_ms)
+    return fits and (not run.jobs or _lane_still_fits(tick, run, step, lane))
 
 
 def _lane_still_fits(tick: Tick, run: Run, step: int, lane: Lane) -> bool:
@@ -141,6 +147,27 @@ def _with_start_by(tick: Tick, options: TaskOptions) -> TaskOptions:
     return msgspec.structs.replace(options, start_by_ms=tick.state.now_ms + START_BY_MS)
 
 
+def _of_this_attempt(
+    run: Run, step: int, options: TaskOptions | None, now_ms: int
+) -> TaskOptions | None:
+    """Tell a step its round and its lock's token; have it stopped before the lock expires."""
+    if run.rounds and (again := run.round(step)):
+        # What was undone is done again: not the same effect, so not the same key.
+        options = msgspec.structs.replace(options or TaskOptions(), round=again)
+    gate = lock_around(run, step) if run.gates else None
+    if gate is None:
+        return options
+    options = options or TaskOptions()
+    env = {**options.env, LOCK_TOKEN: str(gate.token)}
+    limit_ms = options.timeout_ms
+    if gate.until_ms:
+        left_ms = max(gate.until_ms - now_ms, 1)
+        limit_ms = min(limit_ms, left_ms) if limit_ms else left_ms
+    return msgspec.structs.replace(options, env=env, timeout_ms=limit_ms)
+
+
+LOCK_TOKEN = "HEADRACE_LOCK_TOKEN"
+"""In a step's environment: the fencing token of the lock that it holds."""
 START_BY_MS = 60_000
 """An at-most-once attempt that has not started this long after its dispatch is handed back."""
 

@@ -7,11 +7,11 @@ from heapq import heappop, heappush
 from typing import Any
 
 from headrace.coordinator.core import status
+from headrace.coordinator.core.key_record import KeyRecord, Terms
 from headrace.coordinator.core.schedule_events import FOLD
 from headrace.coordinator.core.state import (
     EMPTY_MAP,
     IDLE_PLANS_MAX,
-    KeyRecord,
     ShardState,
     Tombstone,
 )
@@ -26,7 +26,9 @@ from headrace.events import (
     KeyDeclined,
     KeyGrantedTo,
     KeyReleased,
+    KeysCooled,
     KeyWaited,
+    LockRenewed,
     NamespaceChanged,
     OutboxCleared,
     PlansForgotten,
@@ -126,7 +128,9 @@ def _key_waited(state: ShardState, event: KeyWaited) -> None:
     key = state.keys.get(event.key)
     if key is None:
         key = state.keys[event.key] = KeyRecord(event.limit)
-    key.limit = event.limit
+    key.limit, key.per_ms = event.limit, event.per_ms
+    if event.owner and not event.per_ms:
+        key.terms[event.holder] = Terms(event.ttl_ms, event.until_ms, 0, event.owner)
     if event.mode & CANCEL_IN_PROGRESS:
         for holder, shard in key.holders.items():
             state.post(f"#{shard}", "preempt", event.key, holder)
@@ -139,11 +143,20 @@ def _key_granted(state: ShardState, event: KeyGrantedTo) -> None:
     key.holders[event.holder] = shard
     if event.audit_ms:
         key.audit_ms = event.audit_ms
-    state.post(f"#{shard}", "granted", event.key, event.holder)
+    key.cool(state.now_ms)
+    told: tuple[int, ...] = ()
+    if event.token:
+        state.token_last = max(state.token_last, event.token)
+        key.terms[event.holder] = key.terms.get(event.holder, Terms())._replace(
+            token=event.token, until_ms=event.until_ms
+        )
+        told = (event.token, event.until_ms)
+    if shard >= 0:
+        state.post(f"#{shard}", "granted", event.key, event.holder, *told)
 
 
 def _key_released(state: ShardState, event: KeyReleased) -> None:
-    if event.reason == "released":
+    if event.reason not in ("replaced", "started"):
         name = released_id(event.key, event.holder)
         state.remember(name, state.now_ms + RELEASED_KEPT_MS)
     key = state.keys.get(event.key)
@@ -152,9 +165,30 @@ def _key_released(state: ShardState, event: KeyReleased) -> None:
     shard = key.waiters.pop(event.holder, None)
     if shard is not None and event.reason == "replaced":
         state.post(f"#{shard}", "replaced", event.key, event.holder)
-    key.holders.pop(event.holder, None)
-    if not key.holders and not key.waiters:
+    held_by = key.holders.pop(event.holder, None)
+    key.terms.pop(event.holder, None)
+    key.cool(state.now_ms)
+    if event.reason == "started" and held_by is not None:
+        key.started(state.now_ms)
+    elif event.reason in ("expired", "forced") and held_by is not None and held_by >= 0:
+        state.post(f"#{held_by}", "expired", event.key, event.holder, event.reason)
+    if key.is_idle:
         del state.keys[event.key]
+
+
+def _keys_cooled(state: ShardState, event: KeysCooled) -> None:
+    for name in event.keys:
+        key = state.keys.get(name)
+        if key is not None:
+            key.cool(state.now_ms)
+            if key.is_idle:
+                del state.keys[name]
+
+
+def _lock_renewed(state: ShardState, event: LockRenewed) -> None:
+    state.remember(event.request_id, event.not_after_ms)
+    terms = state.keys[event.key].terms
+    terms[event.holder] = terms[event.holder]._replace(until_ms=event.until_ms)
 
 
 def released_id(key: str, holder: str) -> str:
@@ -178,7 +212,7 @@ def _key_audited(state: ShardState, event: KeyAudited) -> None:
     key.audit_ms = event.audit_ms
     for holder in event.holders:
         shard = key.holders.get(holder)
-        if shard is not None:
+        if shard is not None and shard >= 0:
             state.post(f"#{shard}", "audit", event.key, holder)
 
 
@@ -246,6 +280,8 @@ _EVOLVE: dict[type, Callable[[ShardState, Any], None]] = {
     KeyReleased: _key_released,
     KeyDeclined: _key_declined,
     KeyAudited: _key_audited,
+    KeysCooled: _keys_cooled,
+    LockRenewed: _lock_renewed,
     OutboxCleared: _outbox_cleared,
     ChildRefused: _child_refused,
     SettingsChanged: _settings,

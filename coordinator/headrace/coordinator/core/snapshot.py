@@ -9,13 +9,14 @@ from typing import Any
 import msgspec
 
 from headrace.coordinator.core import status
+from headrace.coordinator.core.gate import Gate
+from headrace.coordinator.core.key_record import KeyRecord
 from headrace.coordinator.core.saga import Saga
 from headrace.coordinator.core.state import (
     UNREADABLE,
     Counts,
     Family,
     Job,
-    KeyRecord,
     OutMessage,
     Run,
     Scope,
@@ -84,6 +85,7 @@ class RunImage(msgspec.Struct, array_like=True, gc=False):
     """title, actor; none if both are empty."""
     fairness: list[Any] = []
     """key, weight; none without a key."""
+    gates: list[tuple[int, list[Any]]] = []
 
 
 class KeyImage(msgspec.Struct, array_like=True, gc=False):
@@ -94,6 +96,8 @@ class KeyImage(msgspec.Struct, array_like=True, gc=False):
     holders: list[tuple[str, int]]
     waiters: list[tuple[str, int]]
     audit_ms: int = 0
+    rest: list[Any] = []
+    """Of locks and rate limits: terms, period, places that cool down."""
 
 
 class StateImage(msgspec.Struct, array_like=True, gc=False):
@@ -185,6 +189,7 @@ def encode_run(run: Run) -> bytes:
             faults=_faults(run),
             names=[run.title, run.actor] if run.title or run.actor else [],
             fairness=[run.fair_key, run.fair_weight] if run.fair_key else [],
+            gates=[(node, run.gates[node].image()) for node in sorted(run.gates)],
         )
     )
 
@@ -231,8 +236,7 @@ def _restore_faults(run: Run, faults: list[Any]) -> None:
 def decode_run(state: ShardState, data: bytes | msgspec.Raw) -> Run:
     """Return the run in *data*; its plan must be in *state*."""
     image = _run_decoder.decode(data)
-    namespace = image.key.partition("/")[0]
-    run = Run(image.key, state.program(image.plan, namespace))
+    run = Run(image.key, state.program(image.plan, image.key.partition("/")[0]))
     run.state = image.state
     run.created_ms, run.started_ms, run.finished_ms = image.times
     run.input, run.output = image.input, image.output
@@ -240,10 +244,10 @@ def decode_run(state: ShardState, data: bytes | msgspec.Raw) -> Run:
     run.request_id, run.not_after_ms, run.fingerprint, run.explicit, run.rerun_of = image.request
     run.status, run.taint = bytearray(image.status), bytearray(image.taint)
     run.attempt, run.waiting = array("H", image.attempt), array("I", image.waiting)
-    run.tokens = _figures(image.tokens)
-    run.outputs, run.errors = dict(image.outputs), dict(image.errors)
-    run.due, run.first_ms = _figures(image.due), _figures(image.first_ms)
-    run.losses, run.uncounted = _figures(image.losses), _figures(image.uncounted)
+    run.tokens, run.outputs = _figures(image.tokens), dict(image.outputs)
+    run.errors, run.due = dict(image.errors), _figures(image.due)
+    run.first_ms, run.losses = _figures(image.first_ms), _figures(image.losses)
+    run.uncounted = _figures(image.uncounted)
     run.title, run.actor = image.names or ("", "")
     run.fair_key, run.fair_weight = image.fairness or ("", 1.0)
     run.claims, run.waits = dict(image.claims), dict(image.waits)
@@ -264,6 +268,7 @@ def decode_run(state: ShardState, data: bytes | msgspec.Raw) -> Run:
     run.pause_reason, run.cancel_reason, run.ended_reason, run.quarantined = image.texts
     run.key_name, (run.key_limit, run.key_mode) = image.key_name, image.key_facts
     run.node_keys = {node: (key, holder) for node, key, holder in image.node_keys}
+    run.gates = {node: Gate.of(facts) for node, facts in image.gates}
     _restore_faults(run, image.faults)
     run.family, run.active = _family(image.family), len(run.tokens)
     run.events, run.history_first, run.history = image.events, image.history_first, image.history
@@ -303,6 +308,7 @@ def key_images(state: ShardState) -> list[KeyImage]:
             sorted(record.holders.items()),
             list(record.waiters.items()),
             record.audit_ms,
+            record.rest(),
         )
         for key, record in sorted(state.keys.items())
     ]
@@ -365,6 +371,7 @@ def decode_state(data: bytes, builtin: frozenset[str]) -> ShardState:
         record = state.keys[found.key] = KeyRecord(found.limit)
         record.holders, record.waiters = dict(found.holders), dict(found.waiters)
         record.audit_ms = found.audit_ms
+        record.restore(found.rest)
     state.outbox = dict(image.outbox)
     state.snapshots = image.snapshots
     state.settings = image.settings

@@ -15,7 +15,9 @@ from typing import Any, NamedTuple
 import msgspec
 
 from headrace.coordinator.core import status
+from headrace.coordinator.core.gate import Gate
 from headrace.coordinator.core.incoming import Incoming
+from headrace.coordinator.core.key_record import KeyRecord
 from headrace.coordinator.core.program import Program
 from headrace.coordinator.core.saga import Saga
 from headrace.coordinator.core.triggers import Definition, Schedule
@@ -137,6 +139,7 @@ class Run:
         "fingerprint",
         "finished_ms",
         "first_ms",
+        "gates",
         "handlers",
         "held",
         "history",
@@ -233,16 +236,24 @@ class Run:
         """Dispatched steps."""
         self.paused = self.cancelling = self.failing = False
         self.pause_reason = self.cancel_reason = self.ended_reason = self.quarantined = ""
-        self.key_name = self.fair_key = ""
-        self.key_limit, self.key_mode = 1, 0
-        self.key_held, self.fair_weight = False, 1.0
-        self.node_keys: dict[int, tuple[str, str]] = {}
-        """(key, holder id) that jobs of the run hold or wait for."""
+        self._no_keys()
+        self.fair_key, self.fair_weight = "", 1.0
         # History that the archive does not have yet: encoded chunks, oldest first.
         self.events = 0
         self.history: list[bytes] = []
         self.history_first = 1
         self.history_bytes = 0
+
+    def _no_keys(self) -> None:
+        """What it holds, or waits for, of what others want, too: nothing yet."""
+        self.key_name = ""
+        self.key_limit, self.key_mode = 1, 0
+        self.key_held = False
+        self.node_keys: dict[int, tuple[str, str]] = {}
+        """(key, holder id) that jobs of the run hold or wait for."""
+        self.gates: dict[int, Gate] = {}
+        """What stands before nodes that have a lock, a rate limit or a cached result (-1: the
+        run)."""
 
     def _nothing_failed(self) -> None:
         """What failures have called for: nothing yet."""
@@ -341,6 +352,7 @@ class Run:
             return (
                 self.due.get(instance, 0) <= now_ms
                 and instance not in self.held
+                and not (self.gates and instance in self.gates)
                 and self.may_begin(instance)
             )
         return False
@@ -386,30 +398,16 @@ class Run:
         return found
 
 
-class KeyRecord:
-    """A concurrency key or lock in its home shard: sets of holders, never a counter."""
-
-    __slots__ = ("audit_ms", "holders", "limit", "waiters")
-
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self.audit_ms = 0
-        """When the holders' shards are to be asked whether they are still there."""
-        self.holders: dict[str, int] = {}
-        """Holder id -> shard where the holder lives."""
-        self.waiters: dict[str, int] = {}
-        """In order of arrival."""
-
-
 class OutMessage(msgspec.Struct, frozen=True, array_like=True):
     """An intent for another shard (or this one), logged with what caused it."""
 
     shard_key: str
     """Entity whose slot names the target shard, or ``#<shard>`` for a shard itself."""
     kind: str
-    """`acquire`, `release`, `granted`, `preempt`, `replaced`, `audit`; of runs that begin others:
-    `start-child`, `cancel-child`, `child-ended`; of schedules: `start`, `stop`, `run-ended`,
-    `schedules`; of events: `start-by-event`, `event-declined`; of namespaces: `namespace`."""
+    """`acquire`, `release`, `started`, `granted`, `expired`, `preempt`, `replaced`, `audit`; of
+    runs that begin others: `start-child`, `cancel-child`, `child-ended`; of schedules: `start`,
+    `stop`, `run-ended`, `schedules`; of events: `start-by-event`, `event-declined`; of namespaces:
+    `namespace`."""
     args: list[Any]
 
 

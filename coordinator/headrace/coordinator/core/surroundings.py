@@ -243,10 +243,34 @@ def cancel_below(state: ShardState, run: Run, container: int) -> None:
             run.held.pop(inner, None)
 
 
+def drop_gate(state: ShardState, run: Run, instance: int) -> None:
+    """The end of an attempt, and its intent to give back what it has asked for, are one entry."""
+    gate = run.gates.pop(instance, None)
+    if gate is None:
+        return
+    for key, holder in (
+        (gate.key, gate.holder),
+        (gate.lock, gate.lock_holder),
+        (gate.rate, gate.rate_holder),
+    ):
+        if holder:
+            state.post(key, "release", key, holder)
+
+
+def begun(state: ShardState, run: Run, instance: int) -> None:
+    """A node begins: its place within a rate limit is used from now on."""
+    gate = run.gates.get(instance)
+    if gate is not None and gate.rate_holder:
+        state.post(gate.rate, "started", gate.rate, gate.rate_holder)
+        gate.rate_holder = ""
+
+
 def drop_key(state: ShardState, run: Run, instance: int) -> None:
     """The end of a holder and its intent to release are one entry. So it is with who waits for a
     child, and the child's cancel.
     """
+    if run.gates:
+        drop_gate(state, run, instance)
     held = run.node_keys.pop(instance, None)
     if held is not None:
         key, holder = held

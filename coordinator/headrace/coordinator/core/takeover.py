@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from headrace.coordinator.core import arrivals, schedules, status
+from headrace.coordinator.core.key_record import KEY_TIMER
 from headrace.coordinator.core.program import TASK
 from headrace.coordinator.core.state import Run
 from headrace.coordinator.core.tick import Tick
@@ -26,6 +27,10 @@ def resume(tick: Tick) -> None:
     arrivals.arm(tick)
     if tick.state.keys:
         tick.audits.arm(tick.timers, tick.state.now_ms)
+    for key, record in tick.state.keys.items():
+        # A moment that has passed already is as good.
+        if record.terms or record.cooling:
+            tick.timers.push(record.next_ms() or tick.state.now_ms, key, KEY_TIMER)
 
 
 def rebuild(tick: Tick, run: Run) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from headrace.coordinator.core import arrivals, keys, schedules, status
 from headrace.coordinator.core.advance import advance
 from headrace.coordinator.core.cancellation import cancel_waiting
+from headrace.coordinator.core.key_record import KEY_TIMER
 from headrace.coordinator.core.nodes import KINDS, fail_node
 from headrace.coordinator.core.ready import Audits
 from headrace.coordinator.core.state import Run
@@ -32,6 +33,8 @@ def _fire(tick: Tick, when_ms: int, key: str, instance: int) -> int:
         return arrivals.fire_due(tick, key)
     if key == Audits.TIMER:
         return keys.audit(tick)
+    if instance == KEY_TIMER:
+        return keys.fire_due(tick, key)
     run = tick.state.runs.get(key)
     if run is None or run.state != status.RUNNING or run.quarantined:
         return 0

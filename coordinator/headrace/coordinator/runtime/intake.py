@@ -20,16 +20,20 @@ from headrace.coordinator.runtime.ports import Dispatch
 from headrace.coordinator.runtime.room import Room
 from headrace.coordinator.runtime.watch import Watch, refusal_reason
 from headrace.messages import (
+    AcquireLock,
     Claim,
     CreateSchedule,
     GetDefinition,
     GetExplanation,
     GetHistory,
+    GetKey,
+    GetLock,
     GetPlan,
     GetRun,
     GetSchedule,
     HasRuns,
     ListDefinitions,
+    ListLocks,
     ListRuns,
     ListSchedules,
     ListTriggers,
@@ -55,9 +59,13 @@ _ASSERTED = (
     GetSchedule,
     ListSchedules,
     ListTriggers,
+    GetLock,
+    ListLocks,
 )
 """Questions whose answer says what is not there: true only if the shard is still ours."""
-_QUESTIONS = (GetRun, GetHistory, GetExplanation, GetPlan, ListRuns, *_ASSERTED)
+_SURE = (*_ASSERTED, AcquireLock)
+"""And those that say, without a change, what somebody has."""
+_QUESTIONS = (GetRun, GetHistory, GetExplanation, GetPlan, ListRuns, GetKey, *_ASSERTED)
 
 
 class Intake:
@@ -134,7 +142,7 @@ class Intake:
             self._watch.request(type(request), refused=isinstance(value, Refusal))
             if isinstance(value, Refusal):
                 self.asserts |= value.code not in _MAY_CHANGE
-            elif isinstance(request, _ASSERTED):
+            elif isinstance(request, _SURE):
                 self.asserts = True
             if isinstance(value, RENDERED):
                 if batch.wants_views:

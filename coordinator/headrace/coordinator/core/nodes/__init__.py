@@ -26,6 +26,13 @@ from headrace.coordinator.core.nodes.fields import (
     rule_holds,
     timeout_ms,
 )
+from headrace.coordinator.core.nodes.gates import (
+    gate_reason,
+    is_open,
+    lock_around,
+    rate_request,
+    waits_behind,
+)
 from headrace.coordinator.core.nodes.group import GroupKind, key_granted, key_reason
 from headrace.coordinator.core.nodes.kind import NodeKind, held_reason
 from headrace.coordinator.core.nodes.loop import LoopKind
@@ -65,19 +72,24 @@ __all__ = [
     "deliver_signals",
     "fail_node",
     "fail_step",
+    "gate_reason",
     "gathered",
     "held_reason",
     "is_compensating",
+    "is_open",
     "is_tolerated",
     "is_wanted",
     "key_granted",
     "key_reason",
     "lane_of",
+    "lock_around",
     "lose_iterations",
     "push_ready",
+    "rate_request",
     "resolve",
     "rule_holds",
     "signal_address",
     "timeout_ms",
     "unknown_consequence",
+    "waits_behind",
 ]

@@ -12,6 +12,7 @@ from headrace.coordinator.core.nodes import sagas
 from headrace.coordinator.core.nodes.container import Container, start_container
 from headrace.coordinator.core.nodes.failing import fail_node
 from headrace.coordinator.core.nodes.fields import concurrency
+from headrace.coordinator.core.nodes.gates import gate_reason, passes, timed_out
 from headrace.coordinator.core.state import EMPTY_MAP, Run, ShardState
 from headrace.coordinator.core.tick import Tick
 from headrace.errors import HeadraceError, InvalidRequest
@@ -40,7 +41,7 @@ class GroupKind(Container):
                 return
             wanted = wanted or group.call.concurrency
         if wanted is None or instance in run.node_keys:
-            start_container(tick, run, instance, group)
+            _begin(tick, run, instance, group)
             return
         inside = wanted is not group.concurrency
         key, limit, mode = concurrency(run, instance, wanted, inside=inside)
@@ -50,6 +51,10 @@ class GroupKind(Container):
             fail_node(tick, run, instance, "deadlock", message)
             return
         tick.emit(run, KeyRequested(instance, key, limit, mode))
+
+    def due(self, tick: Tick, run: Run, instance: int) -> None:
+        """Its wait for a lock is over."""
+        timed_out(tick, run, instance)
 
     def output(self, tick: Tick, run: Run, instance: int) -> bytes:
         """Evaluate `outputs`."""
@@ -78,6 +83,9 @@ class GroupKind(Container):
             return WaitReason(
                 path=run.path(instance), state="COMPENSATING", owner="coordinator", reason=text
             )
+        found = gate_reason(state, run, instance)
+        if found is not None:
+            return found
         held = run.node_keys.get(instance)
         if held is None or run.status[instance] != status.WAITING:
             return None
@@ -89,9 +97,16 @@ def key_granted(tick: Tick, run: Run, instance: int) -> None:
     group = run.program.nodes[run.locate(instance)[0]]
     assert isinstance(group, Group)
     try:
-        start_container(tick, run, instance, group)
+        _begin(tick, run, instance, group)
     except HeadraceError as error:
         fail_node(tick, run, instance, "expression", str(error))
+
+
+def _begin(tick: Tick, run: Run, instance: int, group: Group) -> None:
+    """Begin a group that has its key, unless it waits for something else."""
+    node = run.locate(instance)[0]
+    if node not in run.program.gates or passes(tick, run, instance, node):
+        start_container(tick, run, instance, group)
 
 
 def _holds_already(run: Run, instance: int, key: str) -> bool:
@@ -115,5 +130,11 @@ def key_reason(state: ShardState, path: str, key: str, holder: str, since_ms: in
     if held_by:
         text += f", held by {held_by}"
     return WaitReason(
-        path=path, state="WAITING", reason=text, owner=held_by or "coordinator", since_ms=since_ms
+        path=path,
+        state="WAITING",
+        reason=text,
+        owner=held_by or "coordinator",
+        since_ms=since_ms,
+        key=key,
+        holder=holder if record is None else "",
     )

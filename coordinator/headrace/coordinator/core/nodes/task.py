@@ -9,6 +9,7 @@ import msgspec
 from headrace.coordinator.core import status
 from headrace.coordinator.core.facts import Facts
 from headrace.coordinator.core.nodes.failing import fail_node
+from headrace.coordinator.core.nodes.gates import gate_reason, passes, timed_out
 from headrace.coordinator.core.nodes.kind import NodeKind
 from headrace.coordinator.core.nodes.offers import (
     able,
@@ -41,12 +42,18 @@ class TaskKind(NodeKind):
         push_ready(tick, run, instance, node)
 
     def due(self, tick: Tick, run: Run, instance: int) -> None:
-        """Its retry is due."""
+        """Its retry is due, or its wait for a lock is over."""
+        if run.gates and timed_out(tick, run, instance):
+            return
         push_ready(tick, run, instance, run.locate(instance)[0])
 
     def why(self, state: ShardState, run: Run, instance: int, facts: Facts) -> WaitReason | None:
         """It runs, waits for its retry, or for a worker."""
         value = run.status[instance]
+        if run.gates:
+            found = gate_reason(state, run, instance)
+            if found is not None:
+                return found
         if value == status.DISPATCHED:
             return _dispatched(run, instance, facts)
         if value == status.WAITING:
@@ -59,6 +66,9 @@ class TaskKind(NodeKind):
 def push_ready(tick: Tick, run: Run, instance: int, node: int) -> None:
     """Put a task that may run into its lane's queue (of a paused run: when it goes on)."""
     if run.paused:
+        return
+    gates = run.program.gates
+    if gates and node in gates and not passes(tick, run, instance, node):
         return
     found: Any = run.program.nodes[node]
     try:

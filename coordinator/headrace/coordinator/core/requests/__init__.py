@@ -11,6 +11,7 @@ from headrace.coordinator.core.creation import fingerprint
 from headrace.coordinator.core.requests import (
     control,
     definitions,
+    locks,
     namespaces,
     plans,
     queries,
@@ -34,6 +35,7 @@ _HANDLERS: Final[dict[type, Handler]] = {
     **schedules.HANDLERS,
     **triggers.HANDLERS,
     **namespaces.HANDLERS,
+    **locks.HANDLERS,
 }
 
 

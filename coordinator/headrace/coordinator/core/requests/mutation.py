@@ -11,6 +11,7 @@ from headrace.coordinator.core.state import Run
 from headrace.coordinator.core.tick import Tick
 from headrace.events import RequestSeen
 from headrace.messages import (
+    AcquireLock,
     CancelRun,
     CreateSchedule,
     DeleteDefinition,
@@ -18,6 +19,8 @@ from headrace.messages import (
     PauseRun,
     PauseSchedule,
     RegisterDefinition,
+    ReleaseLock,
+    RenewLock,
     ResolveStep,
     ResumeRun,
     SetNamespace,
@@ -44,6 +47,9 @@ Mutation = (
     | PauseSchedule
     | DeleteSchedule
     | SetNamespace
+    | AcquireLock
+    | RenewLock
+    | ReleaseLock
 )
 
 
