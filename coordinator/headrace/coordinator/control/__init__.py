@@ -5,7 +5,7 @@ here, and no promise to a user rests on it: shard logs are fenced by themselves.
 """
 
 from headrace.coordinator.control.controller import Policy
-from headrace.coordinator.control.heartbeat import CoordinatorHeartbeat
+from headrace.coordinator.control.heartbeat import CoordinatorHeartbeat, decode_heartbeat
 from headrace.coordinator.control.machine import Command, DrainCoordinator
 from headrace.coordinator.control.member import Cadence, OnAssignments
 from headrace.coordinator.control.node import ControlOptions, ControlPlane, ControlStatus
@@ -38,5 +38,6 @@ __all__ = [
     "Policy",
     "RegistryPolicy",
     "WorkerRecord",
+    "decode_heartbeat",
     "state_hash",
 ]

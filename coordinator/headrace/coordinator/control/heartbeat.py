@@ -47,6 +47,8 @@ class CoordinatorHeartbeat(msgspec.Struct, frozen=True, omit_defaults=True):
     draining: bool = False
     stopped: bool = False
     """The last heartbeat of this life."""
+    own_archive: bool = False
+    """Closed runs go to a file of its own, where nobody else can read them."""
 
 
 _encoder = msgspec.msgpack.Encoder()

@@ -126,6 +126,7 @@ class Member:
         shards: Iterable[int] = (0,),
         release: str = "",
         feature_level: int = 0,
+        own_archive: bool = False,
         policy: Policy | None = None,
         cadence: Cadence | None = None,
         timings: RaftTimings | None = None,
@@ -151,6 +152,7 @@ class Member:
         self.backlog = self.skew_ms = 0
         self.draining = self.stopped = False
         self._release, self._feature_level = release, feature_level
+        self._own_archive = own_archive
         self._clock, self._publish, self._connected = clock, publish, connected
         self._timings = timings
         self._on_assignments, self._on_commit = on_assignments, on_commit
@@ -259,6 +261,7 @@ class Member:
             owned=self.owned,
             draining=self.draining,
             stopped=self.stopped,
+            own_archive=self._own_archive,
         )
         self.coordinators.hear(beat, self._clock.monotonic())
         if self._connected():

@@ -26,6 +26,7 @@ from headrace.coordinator.runtime.feed import ensure_feed, ensure_step_logs
 from headrace.coordinator.runtime.inbox import PendingBatch, reply_of, short_pages
 from headrace.coordinator.runtime.layout import Layout
 from headrace.coordinator.runtime.leading import Shard, Surroundings
+from headrace.coordinator.runtime.neighbours import Neighbours
 from headrace.coordinator.runtime.observe import Observer
 from headrace.coordinator.runtime.replies import Replies
 from headrace.coordinator.runtime.skew import Skew
@@ -97,6 +98,7 @@ class CoordinatorServer:
             clock=self.clock,
             shards=self.layout.shards,
             release=release(),
+            own_archive=settings.archive == "sqlite",
             on_assignments=lambda *_: self._changed.set(),
             redial=redial,
             options=ControlOptions(
@@ -165,7 +167,9 @@ class CoordinatorServer:
         settings, limits = self.config.coordinator, self.config.limits
         lanes = Lanes(self.bus, self.clock, replicas=settings.replicas)
         snapshots = ObjectSnapshotStore(self.bus)
+        neighbours = Neighbours(self.bus)
         await self._make_streams(lanes, snapshots)
+        await neighbours.check(own_archive=settings.archive == "sqlite")
         self.archive = await self._open_archive()
         dispatch = self.config.dispatch
         self.dispatcher = Dispatcher(
