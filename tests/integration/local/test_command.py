@@ -210,3 +210,74 @@ async def test_a_folder_that_is_in_use(start, tmp_path):
     assert "another process" in ran.err
     process.send_signal(signal.SIGTERM)
     assert (await ended(process)).code == 2
+
+
+FAULTS = """
+name: faults
+handlers:
+  look: {run: 'test -e "$OUT.paid" && echo resolution=completed >> "$GITHUB_OUTPUT"'}
+jobs:
+  a:
+    steps:
+      - {id: skipped, run: exit 1, on-failure: skip}
+      - {id: pay, effect: at-most-once, on-unknown: UNKNOWN, run: 'echo pay >> "$OUT"; sleep 60'}
+      - {id: last, run: 'echo last >> "$OUT"'}
+  b:
+    needs: a
+    on-failure: abort
+    steps:
+      - {id: bad, run: exit 1}
+  c:
+    needs: a
+    steps: [{id: long, sleep: 1h}]
+"""
+
+
+async def test_a_lost_effect_is_looked_into_by_a_handler(start, tmp_path):
+    """A kill in the middle of a step that may run once; then a skip before it, an abort behind."""
+    file = write(tmp_path, FAULTS.replace("UNKNOWN", "run look"))
+    process = await start(file, "--dir", "d", "--id", "mine")
+    out = tmp_path / "out"
+    async with asyncio.timeout(20):
+        while not (out.exists() and "pay" in out.read_text()):
+            await asyncio.sleep(0.05)
+    process.kill()
+    await ended(process)
+    (tmp_path / "out.paid").touch()
+    ran = await ended(await start("--continue", "--dir", "d", "-o", "json"))
+    assert ran.code == 1, ran.err
+    run = json.loads(ran.out)
+    states = {step["path"]: step["state"] for step in run["steps"]}
+    assert states["a/skipped"] == "SKIPPED"
+    assert (states["a/pay"], states["a/last"], states["b/bad"]) == (
+        "COMPLETED",
+        "COMPLETED",
+        "FAILED",
+    )
+    assert run["reason"].startswith("b/bad: ")
+    assert out.read_text().splitlines() == ["pay", "last"]
+
+
+async def test_a_compensation_goes_on_after_a_kill(start, tmp_path):
+    text = """
+name: saga
+on-failure: compensate
+jobs:
+  a:
+    steps:
+      - {id: one, run: 'echo one >> "$OUT"', compensate: {run: 'echo undo-one >> "$OUT"'}}
+      - id: two
+        run: 'echo two >> "$OUT"'
+        compensate: {run: 'echo undo-two >> "$OUT"; echo begun; test -e "$OUT.go" || sleep 60'}
+      - {id: bad, run: exit 1}
+"""
+    process = await start(write(tmp_path, text), "--dir", "d", "--id", "mine")
+    await line_with(process, "begun")
+    process.kill()
+    await ended(process)
+    (tmp_path / "out.go").touch()
+    ran = await ended(await start("--continue", "--dir", "d", "-o", "json"))
+    assert ran.code == 1, ran.err
+    # The attempt that was lost with its process runs again; what was recorded does not.
+    wanted = ["one", "two", "undo-two", "undo-two", "undo-one"]
+    assert (tmp_path / "out").read_text().splitlines() == wanted
