@@ -1,6 +1,6 @@
 """Refuses unlisted skips when asked to (`--strict-skips`, see `support.skips`).
 
-Also keeps tests that start servers out of each other's way.
+Also keeps tests that start servers out of each other's way: two of them at a time.
 """
 
 from __future__ import annotations
@@ -13,13 +13,20 @@ import pytest
 
 from support import skips
 
-SERIAL = (
-    "tests/chaos/",
-    "tests/conformance/archive/",
-    "tests/conformance/shardlog/",
-    "tests/integration/",
-)
-"""Folders of tests that start servers, and must not be in each other's way."""
+SERVERS = {
+    "harmed": (
+        "tests/chaos/",
+        "tests/conformance/archive/",
+        "tests/conformance/shardlog/",
+        "tests/integration/bus/",
+        "tests/integration/control/",
+        "tests/integration/runtime/",
+    ),
+    "used": ("tests/integration/",),
+}
+"""Folders of tests that start servers, in two groups of about the same length: one after the other
+within a group, so that a small machine is not asked for more than two clusters. Ports are free
+ones and files lie in folders of their own, so groups may run side by side, on one machine too."""
 
 _LIST = Path(__file__).parent / "skips.toml"
 _KEY = "headrace_skipped"
@@ -36,19 +43,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """With `-n N` one of the N processes runs all tests that start servers, in their order.
+    """With `-n N` one of the N processes runs a group of tests that start servers, in their order.
 
     (The plugin's own way, groups, needs an attribute that newer versions of pytest ignore.)
     """
     from xdist.scheduler import LoadScopeScheduling
 
-    class OneForServers(LoadScopeScheduling):  # type: ignore[misc]
-        """Every test for itself, but those below `SERIAL` together."""
+    class Grouped(LoadScopeScheduling):  # type: ignore[misc]
+        """Every test for itself, but those of a group of `SERVERS` together."""
 
         def _split_scope(self, nodeid: str) -> str:
-            return "servers" if nodeid.startswith(SERIAL) else nodeid
+            for group, folders in SERVERS.items():
+                if nodeid.startswith(folders):
+                    return group
+            return nodeid
 
-    return OneForServers(config, log) if config.getvalue("dist").startswith("load") else None
+    return Grouped(config, log) if config.getvalue("dist").startswith("load") else None
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -6,12 +6,13 @@ import pytest
 
 from headrace.client import Client
 from support.chaos import APP, Load, compiled
-from support.cluster import Cluster, http_get, logs_shown, until, wait_for
+from support.cluster import Cluster, http_get, kept, logs_shown, until, wait_for
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(120)]
 
 # A short lease: the test waits for it to lapse.
 QUICK = {"HEADRACE_CFG_DISPATCH__LEASE_MS": "1200", "HEADRACE_CFG_DISPATCH__HEARTBEAT_MS": "300"}
+MADE = {"workers": 2, "slots": 8, "apps": [APP], "env": QUICK}
 GATED = """\
 name: gated
 inputs:
@@ -30,12 +31,16 @@ tasks:
 OPEN = {"gate": "/"}
 
 
+@pytest.fixture(scope="module")
+def clusters(tmp_path_factory):
+    with kept(lambda: Cluster(tmp_path_factory.mktemp("freezes"), **MADE)) as made:
+        yield made
+
+
 @pytest.fixture
-async def cluster(tmp_path):
-    made = Cluster(tmp_path, workers=2, slots=8, apps=[APP], env=QUICK)
-    with logs_shown(made):
-        async with made:
-            yield made
+async def cluster(clusters, request):
+    async with clusters.whole(request.session) as whole:
+        yield whole
 
 
 def metric(port, name):
@@ -46,8 +51,8 @@ def metric(port, name):
     return sum(map(float, found))
 
 
-async def test_frozen_worker_is_refused_when_it_wakes(cluster):
-    journal, gate = cluster.folder / "journal", cluster.folder / "gate"
+async def test_frozen_worker_is_refused_when_it_wakes(cluster, tmp_path):
+    journal, gate = tmp_path / "journal", tmp_path / "gate"
     async with await cluster.client() as client:
         run = await client.submit(
             compiled(GATED), {"journal": str(journal), "gate": str(gate)}, run_id="frozen"
@@ -98,8 +103,8 @@ async def test_frozen_worker_is_refused_when_it_wakes(cluster):
         assert {worker.id for worker in online.workers} == {"w0", "w1"}
 
 
-async def test_frozen_and_thawed_within_the_lease_keeps_its_step(cluster):
-    journal, gate = cluster.folder / "journal", cluster.folder / "gate"
+async def test_frozen_and_thawed_within_the_lease_keeps_its_step(cluster, tmp_path):
+    journal, gate = tmp_path / "journal", tmp_path / "gate"
     async with await cluster.client() as client:
         run = await client.submit(compiled(GATED), {"journal": str(journal), "gate": str(gate)})
         await until(journal.exists, within_s=20, what="the first attempt")

@@ -9,20 +9,26 @@ import os
 import pytest
 
 from support.chaos import APP, Load
-from support.cluster import Cluster, logs_shown
+from support.cluster import Cluster, kept
 
 RUNS = int(os.environ.get("HEADRACE_CHAOS_RUNS", "1000"))
 ROUNDS = int(os.environ.get("HEADRACE_CHAOS_ROUNDS", "1"))
 
+MADE = {"workers": 2, "slots": 32, "apps": [APP]}
+
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(180)]
 
 
+@pytest.fixture(scope="module")
+def clusters(tmp_path_factory):
+    with kept(lambda: Cluster(tmp_path_factory.mktemp("kills"), **MADE)) as made:
+        yield made
+
+
 @pytest.fixture
-async def cluster(tmp_path):
-    made = Cluster(tmp_path, workers=2, slots=32, apps=[APP])
-    with logs_shown(made):
-        async with made:
-            yield made
+async def cluster(clusters, request):
+    async with clusters.whole(request.session) as whole:
+        yield whole
 
 
 @pytest.fixture

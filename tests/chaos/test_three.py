@@ -9,20 +9,26 @@ import pytest
 from headrace.bus import connect
 from headrace.messages import subjects
 from support.chaos import APP, Load
-from support.cluster import Cluster, logs_shown, until
+from support.cluster import Cluster, kept, until
 
 RUNS = int(os.environ.get("HEADRACE_CHAOS_RUNS", "1000")) // 2
 ROUNDS = int(os.environ.get("HEADRACE_CHAOS_ROUNDS", "1"))
 
+MADE = {"brokers": 3, "coordinators": 3, "workers": 2, "shards": 3, "slots": 32, "apps": [APP]}
+
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(180)]
 
 
+@pytest.fixture(scope="module")
+def clusters(tmp_path_factory):
+    with kept(lambda: Cluster(tmp_path_factory.mktemp("three"), **MADE)) as made:
+        yield made
+
+
 @pytest.fixture
-async def cluster(tmp_path):
-    made = Cluster(tmp_path, brokers=3, coordinators=3, workers=2, shards=3, slots=32, apps=[APP])
-    with logs_shown(made):
-        async with made:
-            yield made
+async def cluster(clusters, request):
+    async with clusters.whole(request.session) as whole:
+        yield whole
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ system: `Load.verdict` compares the two.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections import defaultdict
 from collections.abc import Collection
@@ -19,6 +20,7 @@ from headrace.messages import HistoryEntry, RunView
 from headrace.plan import Plan
 from support.cluster import POLL_S, Cluster, until
 
+_count = itertools.count(1)
 APP = "support.chaos_app:app"
 STEPS = 3
 BATCH = 50
@@ -70,7 +72,7 @@ class Load:
     ) -> None:
         """*more*: lines at the top level of the workflow."""
         self.cluster, self.wanted = cluster, runs
-        self.journal = cluster.folder / "journal"
+        self.journal = cluster.folder / f"journal-{next(_count)}"
         self.journal.touch()
         self.plan = compiled(more + _CHAIN.format(seconds=seconds))
         self.acknowledged: list[str] = []

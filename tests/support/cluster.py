@@ -9,10 +9,11 @@ process id, the steps of killed workers too: every process carries a mark in its
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,7 @@ __all__ = [
     "Ran",
     "free_ports",
     "http_get",
+    "kept",
     "logs_shown",
     "shared_dev",
     "until",
@@ -194,6 +196,23 @@ class Cluster(Machine):
                 await asyncio.sleep(POLL_S)
         raise AssertionError(f"waited {within_s} s for {what}; last seen: {info}")
 
+    async def mend(self) -> None:
+        """Thaw and start whatever a test has harmed, end what it has added; return once ready."""
+        for program in self.programs.values():
+            if program not in self.coordinators and program not in self.workers:
+                program.kill()
+        for broker in self.brokers:
+            broker.resume()
+            if not broker.running:
+                await broker.start(wait=False)
+        for broker in self.brokers:
+            assert await broker.wait_ready(START_S), broker.name
+        for program in (*self.coordinators, *self.workers):
+            program.thaw()
+            if not program.running:
+                program.start()
+        await self.ready()
+
     async def close(self) -> None:
         """End everything; steps of killed workers too."""
         for program in self.programs.values():
@@ -274,6 +293,48 @@ class Dev(Machine):
 
 
 # -- fixtures --------------------------------------------------------------------------------------
+
+
+class Kept:
+    """A cluster that the tests of a module harm one after the other, mended in between.
+
+    Starting one takes seconds. After a test that fails the next one has a cluster of its own, so
+    that one failure is one failure.
+    """
+
+    def __init__(self, make: Callable[[], Cluster]) -> None:
+        self._make = make
+        self._cluster: Cluster | None = None
+
+    @contextlib.asynccontextmanager
+    async def whole(self, session: pytest.Session) -> AsyncIterator[Cluster]:
+        """Lend the cluster to a test; shows its logs when that has failed."""
+        failed = session.testsfailed
+        if self._cluster is None:
+            self._cluster = self._make()
+            await self._cluster.start()
+        cluster = self._cluster
+        with logs_shown(cluster):
+            await cluster.mend()
+            yield cluster
+        if session.testsfailed > failed:
+            await self.close()
+
+    async def close(self) -> None:
+        """End it."""
+        cluster, self._cluster = self._cluster, None
+        if cluster is not None:
+            await cluster.close()
+
+
+@contextlib.contextmanager
+def kept(make: Callable[[], Cluster]) -> Iterator[Kept]:
+    """For a fixture of a module: *make* says which cluster."""
+    made = Kept(make)
+    try:
+        yield made
+    finally:
+        in_thread(made.close())
 
 
 @pytest.fixture(scope="session")

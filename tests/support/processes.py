@@ -99,8 +99,10 @@ class Program:
             self._process.wait(5)
 
     def freeze(self) -> None:
-        """SIGSTOP: its connections stay open, nothing answers."""
+        """SIGSTOP: its connections stay open, nothing answers; it stands still on return."""
         self.send(signal.SIGSTOP)
+        if self.running:
+            os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def thaw(self) -> None:
         """Let it go on."""

@@ -144,8 +144,13 @@ class BrokerProcess:
         self._release()
 
     def pause(self) -> None:
-        """Freeze the process (SIGSTOP): connections stay open, nothing answers."""
+        """Freeze the process (SIGSTOP): connections stay open, nothing answers.
+
+        Returns once it stands still: the signal alone lets it run on for a moment.
+        """
         self._signal(signal.SIGSTOP)
+        if sys.platform == "linux" and self._process is not None and self.running:
+            os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def resume(self) -> None:
         """Let a frozen process go on."""

@@ -99,11 +99,12 @@ class Client:
 
         listed = servers.split(",") if isinstance(servers, str) else servers
         addresses = [address.strip() for address in listed]
-        begun = time.monotonic()
+        clock = asyncio.get_running_loop().time
+        begun = clock()
         transport = await NatsTransport.connect(addresses, timeout_s=timeout_s)
         client = cls(transport, namespace=namespace, timeout_s=timeout_s)
         try:
-            await client.learn(within_s=max(timeout_s - (time.monotonic() - begun), 0.1))
+            await client.learn(within_s=max(timeout_s - (clock() - begun), 0.1))
         except BaseException:
             await transport.close()
             raise

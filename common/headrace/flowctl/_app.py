@@ -160,6 +160,7 @@ def cli(context: click.Context, version: bool) -> None:
     """Durable workflows: submit them, watch them, find out why they wait.
 
     Without --server the current context is used, else the last `flowctl dev` of this machine.
+    It must answer within FLOWCTL_TIMEOUT (4s).
 
     \b
     Examples:

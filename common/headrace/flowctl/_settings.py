@@ -9,9 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from headrace.errors import InvalidConfig, NotFound
+from headrace.errors import InvalidConfig, InvalidRequest, NotFound
 
 DEFAULT_SERVER = "nats://127.0.0.1:4222"
+TIMEOUT_S = 4.0
+"""Within five seconds a user knows that the cluster cannot be reached; starting takes some, too."""
+TIMEOUT_MS_MAX = 3_600_000
 FORMATS = ("table", "wide", "json", "yaml", "name")
 _BARE = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -32,6 +35,22 @@ class Settings:
         if chosen not in FORMATS:
             raise InvalidConfig("FLOWCTL_OUTPUT", f"{chosen!r} is none of {', '.join(FORMATS)}")
         return chosen
+
+
+def connect_timeout_s() -> float:
+    """Return how long the cluster may take to answer at first; raises `InvalidConfig`."""
+    said = os.environ.get("FLOWCTL_TIMEOUT", "")
+    if not said:
+        return TIMEOUT_S
+    from headrace.flowctl._text import parse_duration
+
+    try:
+        found_ms = parse_duration(said)
+    except InvalidRequest as error:
+        raise InvalidConfig("FLOWCTL_TIMEOUT", str(error)) from error
+    if not 0 < found_ms <= TIMEOUT_MS_MAX:
+        raise InvalidConfig("FLOWCTL_TIMEOUT", f"{said}: more than nothing, and at most 1h")
+    return found_ms / 1_000
 
 
 @dataclass(frozen=True, slots=True)

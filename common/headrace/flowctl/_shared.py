@@ -7,16 +7,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from headrace.flowctl._settings import FORMATS, Settings, find_target
+from headrace.flowctl._settings import FORMATS, Settings, connect_timeout_s, find_target
 
 if TYPE_CHECKING:
     from headrace.client import Client
 
 T = TypeVar("T")
 Command = TypeVar("Command", bound=Callable[..., Any])
-
-CONNECT_S = 4.0
-"""Within five seconds a user knows that the cluster cannot be reached; starting takes some, too."""
 
 
 def settings_of(context: click.Context) -> Settings:
@@ -101,7 +98,7 @@ def pass_settings(function: Callable[..., T]) -> Callable[..., T]:
 def run_client(settings: Settings, action: Callable[[Client], Awaitable[T]]) -> T:
     """Connect, do *action*, disconnect.
 
-    Raises `Unreachable` within five seconds; it names the address and how it was found.
+    Raises `Unreachable` within `connect_timeout_s`; it names the address and how it was found.
     """
     import asyncio
     import logging
@@ -121,7 +118,7 @@ async def _connected(settings: Settings, action: Callable[[Client], Awaitable[T]
     target = find_target(settings)
     try:
         client = await Client.connect(
-            target.server, namespace=target.namespace, timeout_s=CONNECT_S
+            target.server, namespace=target.namespace, timeout_s=connect_timeout_s()
         )
     except Unreachable as error:
         raise Unreachable(

@@ -1,4 +1,4 @@
-"""One shared `flowctl dev`, and helpers that say what a user would type."""
+"""A user of the shared `flowctl dev`: helpers that say what somebody would type."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 
-from support.cluster import Dev, Ran, shared_dev, wait_for
-
-__all__ = ["shared_dev"]
+from support.broker import in_thread
+from support.cluster import Dev, Ran, wait_for
 
 
 class User:
@@ -78,8 +77,35 @@ class User:
         return await wait_for(look, within_s=within_s, what=f"{path} to be {state}")
 
 
+TICK = """\
+name: tick
+jobs:
+  main:
+    runs-on: linux
+    steps:
+      - run: echo ran
+"""
+
+
+@pytest.fixture(scope="session")
+def ticking(shared_dev: Dev, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A schedule of every minute: made before the first test, since one has to see it fire."""
+    file = tmp_path_factory.mktemp("tick") / "tick.yaml"
+    file.write_text(TICK)
+
+    async def create() -> None:
+        ran = await shared_dev.flowctl(
+            *("schedule", "create", "tick", "--workflow", str(file), "--cron", "* * * * *"),
+            *("--overlap", "skip", "--catch-up", "all"),
+        )
+        assert ran.code == 0, ran.err
+
+    in_thread(create())
+    return "tick"
+
+
 @pytest.fixture
-def user(shared_dev: Dev, tmp_path: Path) -> User:
+def user(shared_dev: Dev, ticking: str, tmp_path: Path) -> User:
     return User(shared_dev, tmp_path)
 
 

@@ -1,7 +1,6 @@
 """Commands that need no cluster."""
 
 import socket
-import time
 
 import pytest
 
@@ -72,26 +71,26 @@ async def test_unknown_command_and_option_are_exit_3(machine):
         assert ran.out == ""
 
 
+IMPATIENT = {"FLOWCTL_TIMEOUT": "400ms"}
+"""How long it waits by itself: tests/integration/flowctl."""
+
+
 @pytest.mark.parametrize("command", [("list",), ("submit", "hello.yaml")])
-async def test_unreachable_broker_is_exit_5_within_5_s(machine, command):
+async def test_unreachable_broker_is_exit_5(machine, command):
     (machine.folder / "hello.yaml").write_text((EXAMPLES / "hello.yaml").read_text())
     address = f"nats://127.0.0.1:{free_port()}"
-    begun = time.monotonic()
-    ran = await machine.flowctl(*command, "--server", address)
-    # The interpreter's start is on top.
-    assert time.monotonic() - begun < 5.8
+    ran = await machine.flowctl(*command, "--server", address, env=IMPATIENT)
     assert ran.code == 5
     assert address in ran.err
     assert "Traceback" not in ran.err
 
 
-async def test_silent_address_is_exit_5_within_5_s(machine):
+async def test_silent_address_is_exit_5(machine):
     """Somebody listens and says nothing."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
-        begun = time.monotonic()
-        ran = await machine.flowctl("list", "--server", f"nats://127.0.0.1:{port}")
-        assert time.monotonic() - begun < 5.8
+        server = f"nats://127.0.0.1:{port}"
+        ran = await machine.flowctl("list", "--server", server, env=IMPATIENT)
         assert ran.code == 5
         assert str(port) in ran.err
 

@@ -4,17 +4,21 @@ import asyncio
 
 import pytest
 
-from support.cluster import EXAMPLES, Cluster, http_get, logs_shown, until, wait_for
+from support.cluster import EXAMPLES, Cluster, http_get, kept, logs_shown, until, wait_for
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(110)]
 
 
+@pytest.fixture(scope="module")
+def clusters(tmp_path_factory):
+    with kept(lambda: Cluster(tmp_path_factory.mktemp("fleet"), workers=2)) as made:
+        yield made
+
+
 @pytest.fixture
-async def cluster(tmp_path):
-    made = Cluster(tmp_path, workers=2)
-    with logs_shown(made):
-        async with made:
-            yield made
+async def cluster(clusters, request):
+    async with clusters.whole(request.session) as whole:
+        yield whole
 
 
 async def json_of(cluster, *arguments, code=0):
@@ -121,7 +125,8 @@ async def test_status_and_check(cluster):
 async def test_readiness_follows_the_broker(cluster):
     ports = [cluster.ports["c0"], cluster.ports["w0"]]
     for port in ports:
-        assert http_get(port, "/readyz")[0] == 200
+        # One that an earlier test has started anew waits for its lanes' first answers.
+        await until(lambda port=port: http_get(port, "/readyz")[0] == 200, within_s=20)
     await cluster.brokers[0].kill()
     for port in ports:
         await until(lambda port=port: http_get(port, "/readyz")[0] == 503, within_s=10)

@@ -1,3 +1,0 @@
-from support.cluster import shared_dev
-
-__all__ = ["shared_dev"]
