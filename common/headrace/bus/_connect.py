@@ -7,9 +7,11 @@ import logging
 import re
 import ssl
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
+from nats.errors import Error as NatsError
 
 from headrace.bus._bus import API_TIMEOUT_S, Bus
 from headrace.config import shown_address
@@ -18,6 +20,8 @@ from headrace.errors import InvalidConfig, Unreachable
 log = logging.getLogger(__name__)
 
 FIRST_PAUSE_S = 0.25
+_CREDS_SEED = re.compile(rb"BEGIN USER NKEY SEED-+\s+(SU[A-Z2-7]+)\s")
+_NKEY_SEED = re.compile(rb"\A\s*(SU[A-Z2-7]+)\s*\Z")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _ADDRESS = re.compile(
     r"([a-z]+://)?([^\s/?#\[\]@]*@)?(\[[0-9A-Fa-f:.%]+\]|[^\s/:@?#\[\]]+)(:\d{1,5})?/?"
@@ -45,6 +49,9 @@ class Credentials(msgspec.Struct, frozen=True, kw_only=True):
     password: str = ""
     token: str = ""
     creds_file: str = ""
+    """JWT and seed, as `nsc` writes them."""
+    nkey_file: str = ""
+    """The seed of an nkey."""
     ca_file: str = ""
     """Trust this authority for ``tls://`` servers, not the system's."""
     cert_file: str = ""
@@ -66,7 +73,7 @@ async def connect(
 
     Raises `Unreachable`, naming the addresses, when none answers within *wait_s*; None tries for
     ever and says once in the log that it does. Later losses of the connection are mended for ever.
-    Raises `InvalidConfig` for an address of another kind and for certificates that cannot be read.
+    Raises `InvalidConfig` for an address of another kind and for files that cannot be used.
     """
     addresses = [servers] if isinstance(servers, str) else list(servers)
     for address in addresses:
@@ -76,19 +83,26 @@ async def connect(
     bus = Bus(addresses, name, api_timeout_s=timings.request_s)
     client = bus._client
     first_error: list[str] = []
+    refusals = 0
+    limit = asyncio.timeout(wait_s)
 
     async def note(error: Exception) -> None:
-        text = str(error) or type(error).__name__
+        text = _words(error)
         if not first_error and wait_s is None and not client.is_closed:
             log.warning(
                 "broker does not answer, trying on",
                 extra={"bus": name, "servers": bus._address(), "error": text},
             )
         first_error[:] = [text]
+        nonlocal refusals
+        refusals += isinstance(error, ssl.SSLCertVerificationError) or _is_login_refused(error)
+        if wait_s is not None and refusals >= len(addresses):
+            # Each has said no: asking again gets the same answer.
+            limit.reschedule(asyncio.get_running_loop().time())
         await bus._trouble(error)
 
     try:
-        async with asyncio.timeout(wait_s):
+        async with limit:
             await client.connect(
                 servers=addresses,
                 name=name,
@@ -102,15 +116,40 @@ async def connect(
                 **login,
             )
     except TimeoutError:
-        await bus.close()
+        await _give_up(bus)
         reason = f": {first_error[0]}" if first_error else ""
+        if refusals >= len(addresses):
+            raise Unreachable(f"no way in at {bus._address()}{reason}") from None
         raise Unreachable(f"no broker at {bus._address()} within {wait_s:.3g} s{reason}") from None
     except BaseException:
-        await bus.close()
+        await _give_up(bus)
         raise
     client.options["reconnect_time_wait"] = timings.reconnect_s
     bus._started()
     return bus
+
+
+async def _give_up(bus: Bus) -> None:
+    """Close, and do not leave the socket of the last try to the garbage collector."""
+    await bus.close()
+    bus._client._abort()
+    await asyncio.sleep(0)
+
+
+def _is_login_refused(error: Exception) -> bool:
+    return isinstance(error, NatsError) and "authorization violation" in str(error).lower()
+
+
+def _words(error: Exception) -> str:
+    """Say what is wrong, and what may help."""
+    if _is_login_refused(error):
+        return "it refuses the login (authorization violation)"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return (
+            f"its certificate is not to be trusted: {error.verify_message}"
+            " (which authority signs it is a setting: tls_ca_file, or FLOWCTL_TLS_CA_FILE)"
+        )
+    return str(error) or type(error).__name__
 
 
 def _check(address: str) -> None:
@@ -136,12 +175,37 @@ def _login(credentials: Credentials | None) -> dict[str, Any]:
     if credentials.token:
         options["token"] = credentials.token
     if credentials.creds_file:
+        _check_seed("broker.creds_file", credentials.creds_file, _CREDS_SEED)
         options["user_credentials"] = credentials.creds_file
+    if credentials.nkey_file:
+        _check_seed("broker.nkey_file", credentials.nkey_file, _NKEY_SEED)
+        options["nkeys_seed"] = credentials.nkey_file
     if credentials.ca_file or credentials.cert_file or credentials.hostname:
         options["tls"] = _tls(credentials)
     if credentials.hostname:
         options["tls_hostname"] = credentials.hostname
     return options
+
+
+def _check_seed(key: str, path: str, seed: re.Pattern[bytes]) -> None:
+    """Raise `InvalidConfig`, which shows nothing of it, for a file that is no login."""
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise InvalidConfig(key, str(error)) from error
+    try:
+        import nkeys
+    except ImportError as error:
+        reason = "needs the package nkeys: pip install 'headrace[nkeys]'"
+        raise InvalidConfig(key, reason) from error
+    found = seed.search(data)
+    if found is None:
+        raise InvalidConfig(key, f"{path}: there is no seed of a user in it")
+    try:
+        nkeys.from_seed(bytearray(found[1]))
+    except (nkeys.NkeysError, ValueError) as error:
+        reason = f"{path}: the seed in it is none ({type(error).__name__})"
+        raise InvalidConfig(key, reason) from None
 
 
 def _tls(credentials: Credentials) -> ssl.SSLContext:

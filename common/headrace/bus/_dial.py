@@ -22,23 +22,28 @@ async def dial(broker: Broker, *, name: str, wait_s: float | None = None) -> Bus
 
 
 def credentials(broker: Broker) -> Credentials:
-    """Return how to log in. Raises `InvalidConfig` when the password's file cannot be read."""
-    password = broker.password
-    if broker.password_file:
-        try:
-            lines = Path(broker.password_file).read_text().splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise InvalidConfig("broker.password_file", str(error)) from error
-        password = lines[0] if lines else ""
+    """Return how to log in. Raises `InvalidConfig` when a password's file cannot be read."""
     return Credentials(
         user=broker.user,
-        password=password,
+        password=broker.password or _first_line("broker.password_file", broker.password_file),
+        token=broker.token or _first_line("broker.token_file", broker.token_file),
         creds_file=broker.creds_file,
+        nkey_file=broker.nkey_file,
         ca_file=broker.tls_ca_file,
         cert_file=broker.tls_cert_file,
         key_file=broker.tls_key_file,
         hostname=broker.tls_hostname,
     )
+
+
+def _first_line(key: str, path: str) -> str:
+    if not path:
+        return ""
+    try:
+        lines = Path(path).read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidConfig(key, str(error)) from error
+    return lines[0] if lines else ""
 
 
 def timings(broker: Broker) -> Timings:

@@ -88,9 +88,18 @@ class Client:
 
     @classmethod
     async def connect(
-        cls, servers: str | Sequence[str], *, namespace: str = "default", timeout_s: float = 5.0
+        cls,
+        servers: str | Sequence[str],
+        *,
+        namespace: str = "default",
+        timeout_s: float = 5.0,
+        access: Mapping[str, str] | None = None,
     ) -> Self:
         """Connect to the broker and learn the cluster's slot table.
+
+        *access*: how to log in and whom to trust, as keys of section `broker` of the configuration
+        (`user`, `password`, `token`, `creds_file`, `nkey_file`, `tls_ca_file`, …); raises
+        `InvalidConfig` for a file that cannot be used.
 
         *servers* are NATS addresses, as a list or separated by commas. Raises `Unreachable`,
         which names them, within *timeout_s* if no broker or no coordinator answers.
@@ -101,7 +110,7 @@ class Client:
         addresses = [address.strip() for address in listed]
         clock = asyncio.get_running_loop().time
         begun = clock()
-        transport = await NatsTransport.connect(addresses, timeout_s=timeout_s)
+        transport = await NatsTransport.connect(addresses, timeout_s=timeout_s, access=access or {})
         client = cls(transport, namespace=namespace, timeout_s=timeout_s)
         try:
             await client.learn(within_s=max(timeout_s - (clock() - begun), 0.1))

@@ -15,8 +15,10 @@ from headrace.bus import (
     ObjectBucket,
     StorageFull,
     connect,
+    credentials,
 )
 from headrace.client._transport import Unsubscribe
+from headrace.config import Broker
 from headrace.errors import Unavailable, Unreachable
 
 PAGE = 1_000
@@ -31,9 +33,16 @@ class NatsTransport:
         self._bus = bus
 
     @classmethod
-    async def connect(cls, servers: Sequence[str], *, timeout_s: float) -> Self:
-        """Connect; raises `Unreachable`, naming *servers*, within *timeout_s*."""
-        return cls(await connect(servers, name="headrace-client", wait_s=timeout_s))
+    async def connect(
+        cls, servers: Sequence[str], *, timeout_s: float, access: Mapping[str, str]
+    ) -> Self:
+        """Connect; raises `Unreachable`, naming *servers*, within *timeout_s*.
+
+        *access* as for `Client.connect`.
+        """
+        login = credentials(Broker(**access)) if access else None  # type: ignore[arg-type]
+        bus = await connect(servers, name="headrace-client", wait_s=timeout_s, credentials=login)
+        return cls(bus)
 
     @property
     def address(self) -> str:

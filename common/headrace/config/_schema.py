@@ -45,8 +45,14 @@ class Broker(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Password of `user`; prefer `password_file`."""
     password_file: str = ""
     """File whose first line is the password of `user`."""
+    token: Secret = ""
+    """Token to log in with, instead of a user; prefer `token_file`."""
+    token_file: str = ""
+    """File whose first line is the token."""
     creds_file: str = ""
-    """NATS credentials file (JWT and seed)."""
+    """NATS credentials file (JWT and seed); needs `pip install 'headrace[nkeys]'`."""
+    nkey_file: str = ""
+    """File with the seed of a NATS nkey; needs `pip install 'headrace[nkeys]'`."""
     tls_ca_file: str = ""
     """PEM file of the authorities to trust; empty: those of the system."""
     tls_cert_file: str = ""
@@ -67,8 +73,17 @@ class Broker(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
             raise InvalidConfig("broker.password_file", "give it or broker.password, not both")
         if (self.password or self.password_file) and not self.user:
             raise InvalidConfig("broker.user", "a password without a user name")
-        if self.user and self.creds_file:
-            raise InvalidConfig("broker.creds_file", "give it or broker.user, not both")
+        if self.token and self.token_file:
+            raise InvalidConfig("broker.token_file", "give it or broker.token, not both")
+        ways = {
+            "broker.user": self.user,
+            "broker.token": self.token or self.token_file,
+            "broker.creds_file": self.creds_file,
+            "broker.nkey_file": self.nkey_file,
+        }
+        first, *more = [key for key, value in ways.items() if value] or [""]
+        if more:
+            raise InvalidConfig(more[0], f"give it or {first}, not both")
         if bool(self.tls_cert_file) != bool(self.tls_key_file):
             raise InvalidConfig(
                 "broker.tls_cert_file", "broker.tls_cert_file and broker.tls_key_file go together"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 
 import click
@@ -115,25 +116,37 @@ def use_context(name: str) -> None:
 
 @context.command(name="set")
 @click.argument("name")
+@click.option("--creds-file", default="", help="NATS credentials (FLOWCTL_CREDS_FILE).")
+@click.option("--nkey-file", default="", help="Seed of a NATS nkey (FLOWCTL_NKEY_FILE).")
+@click.option("--tls-ca-file", default="", help="Authorities to trust (FLOWCTL_TLS_CA_FILE).")
+@click.option("--tls-cert-file", default="", help="Our certificate (FLOWCTL_TLS_CERT_FILE).")
+@click.option("--tls-key-file", default="", help="And its key (FLOWCTL_TLS_KEY_FILE).")
+@click.option("--tls-hostname", default="", help="The server's name (FLOWCTL_TLS_HOSTNAME).")
 @some_options("namespace", "server")
 @pass_settings
-def set_context(settings: Settings, name: str) -> None:
-    """Keep --server and --namespace under NAME; the first context becomes the current one.
+def set_context(settings: Settings, name: str, **access: str) -> None:
+    """Keep a server, how to log in, and a namespace under NAME.
+
+    The first context becomes the current one. Of files their absolute path is kept.
 
     \b
     Examples:
       flowctl context set prod --server nats://nats.example:4222 -n billing
+      flowctl context set prod --server tls://nats.example:4222 --tls-ca-file ca.pem
     """
     if not valid_context_name(name):
         raise InvalidRequest(f"not a name: {name!r} (letters, digits, - and _, at most 64)")
-    if not settings.server and not settings.namespace:
-        raise InvalidRequest("say what to keep: --server, --namespace or both")
+    if not (settings.server or settings.namespace or any(access.values())):
+        raise InvalidRequest("say what to keep: --server, --namespace, how to log in")
     config = read_config()
     entry = config.contexts.setdefault(name, {})
     if settings.server:
         entry["server"] = settings.server
     if settings.namespace:
         entry["namespace"] = settings.namespace
+    for key, value in access.items():
+        if value:
+            entry[key] = os.path.abspath(value) if key.endswith("_file") else value
     config.current = config.current or name
     write_config(config)
     note(f"context {name} written to {config_file()}")

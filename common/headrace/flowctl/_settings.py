@@ -5,13 +5,22 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from headrace.errors import InvalidConfig, InvalidRequest, NotFound
 
 DEFAULT_SERVER = "nats://127.0.0.1:4222"
+ACCESS = (
+    "creds_file",
+    "nkey_file",
+    "tls_ca_file",
+    "tls_cert_file",
+    "tls_key_file",
+    "tls_hostname",
+)
+"""How to log in and whom to trust: keys of a context, and with FLOWCTL_ before them variables."""
 TIMEOUT_S = 4.0
 """Within five seconds a user knows that the cluster cannot be reached; starting takes some, too."""
 TIMEOUT_MS_MAX = 3_600_000
@@ -61,6 +70,8 @@ class Target:
     namespace: str
     found: str
     """How the server was found, for messages."""
+    access: dict[str, str] = field(default_factory=dict)
+    """Those of `ACCESS` that are said."""
 
     @property
     def shown(self) -> str:
@@ -82,15 +93,19 @@ def find_target(settings: Settings) -> Target:
         or context.get("namespace")
         or "default"
     )
+    access = {key: environ.get(f"FLOWCTL_{key.upper()}", "") for key in ACCESS}
+    access = {key: value for key, value in access.items() if value}
+    # What a context says of logins is for its own server only.
+    kept = {key: context[key] for key in ACCESS if context.get(key)} | access
     if settings.server:
-        return Target(settings.server, namespace, "--server")
+        return Target(settings.server, namespace, "--server", access)
     # A context that the user names on this command line goes before the environment's server.
     if settings.context and context.get("server"):
-        return Target(context["server"], namespace, f"context {name}")
+        return Target(context["server"], namespace, f"context {name}", kept)
     if environ.get("FLOWCTL_SERVER"):
-        return Target(environ["FLOWCTL_SERVER"], namespace, "FLOWCTL_SERVER")
+        return Target(environ["FLOWCTL_SERVER"], namespace, "FLOWCTL_SERVER", access)
     if context.get("server"):
-        return Target(context["server"], namespace, f"context {name or config.current}")
+        return Target(context["server"], namespace, f"context {name or config.current}", kept)
     if config.current and not name:
         # It names no context: guessing a server instead could reach another cluster.
         context_named(config, config.current)
@@ -99,7 +114,7 @@ def find_target(settings: Settings) -> Target:
     dev = read_dev()
     if dev is not None:
         return Target(dev.server, namespace, f"the last `flowctl dev`, in {dev.dir}")
-    return Target(DEFAULT_SERVER, namespace, "the default, as no `flowctl dev` was found")
+    return Target(DEFAULT_SERVER, namespace, "the default, as no `flowctl dev` was found", access)
 
 
 @dataclass(slots=True)
@@ -145,7 +160,7 @@ def _checked(path: Path, raw: dict[str, Any]) -> Config:
         if not isinstance(context, dict):
             raise InvalidConfig(str(path), f"contexts.{name} is not a table")
         for key, value in context.items():
-            if key not in ("server", "namespace") or not isinstance(value, str):
+            if key not in ("server", "namespace", *ACCESS) or not isinstance(value, str):
                 raise InvalidConfig(f"{path}: contexts.{name}.{key}", "unknown key or no text")
     return Config(current, contexts)
 

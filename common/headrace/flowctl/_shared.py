@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from headrace.flowctl._settings import FORMATS, Settings, connect_timeout_s, find_target
+from headrace.flowctl._settings import ACCESS, FORMATS, Settings, connect_timeout_s, find_target
 
 if TYPE_CHECKING:
     from headrace.client import Client
@@ -113,13 +113,23 @@ def run_client(settings: Settings, action: Callable[[Client], Awaitable[T]]) -> 
 
 async def _connected(settings: Settings, action: Callable[[Client], Awaitable[T]]) -> T:
     from headrace.client import Client
-    from headrace.errors import Unreachable
+    from headrace.errors import InvalidConfig, Unreachable
 
     target = find_target(settings)
     try:
         client = await Client.connect(
-            target.server, namespace=target.namespace, timeout_s=connect_timeout_s()
+            target.server,
+            namespace=target.namespace,
+            timeout_s=connect_timeout_s(),
+            access=target.access,
         )
+    except InvalidConfig as error:
+        key = error.key.removeprefix("broker.")
+        if key not in ACCESS:
+            raise
+        raise InvalidConfig(
+            f"FLOWCTL_{key.upper()}, or {key} of the context", error.reason
+        ) from None
     except Unreachable as error:
         raise Unreachable(
             f"cannot reach the cluster at {target.shown} ({target.found}): {error}\n"

@@ -1,13 +1,15 @@
-"""A login in the broker's address is used, and never shown: greps of everything that is said."""
+"""A login in the broker's address is used, and never shown: greps of everything that is said.
 
-import subprocess
+Over TLS, with an authority that only the settings know: servers and clients find it there.
+"""
 
 import pytest
 
-from headrace.bus import find_server, free_port
+from headrace.bus import free_port
 from headrace.client import Client
 from headrace.errors import Unreachable
 from support.cluster import Machine, http_get, logs_shown, wait_for
+from support.guarded import certificates, guarded, tls
 
 pytestmark = [
     pytest.mark.integration,
@@ -31,19 +33,24 @@ async def machine(tmp_path):
 
 
 @pytest.fixture
-def server(machine):
-    """Address, with its login, of a broker that wants one."""
-    port = free_port()
-    command = [find_server(), "-a", "127.0.0.1", "-p", str(port), "-js"]
-    command += ["-sd", str(machine.folder / "nats"), "--user", "ada", "--pass", SECRET]
-    with (machine.folder / "nats.out").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log)
-    yield f"nats://ada:{SECRET}@127.0.0.1:{port}"
-    process.kill()
-    process.wait()
+def made(tmp_path):
+    return certificates(tmp_path / "certificates")
 
 
-async def test_a_login_is_never_printed_logged_or_sent(machine, server):
+@pytest.fixture
+def server(machine, made):
+    """Address, with its login, of a broker that wants one and has a certificate."""
+    config = tls(made) + f'jetstream {{ store_dir: "{machine.folder / "nats"}" }}\n'
+    config += f'authorization {{ user: ada, password: "{SECRET}" }}\n'
+    machine.env |= {
+        "HEADRACE_CFG_BROKER__TLS_CA_FILE": str(made.ca),
+        "FLOWCTL_TLS_CA_FILE": str(made.ca),
+    }
+    with guarded(machine.folder, config) as address:
+        yield f"tls://ada:{SECRET}@{address}"
+
+
+async def test_a_login_is_never_printed_logged_or_sent(machine, made, server):
     machine.env["FLOWCTL_SERVER"] = server
     ports = {"coordinator": free_port(), "worker": free_port()}
     common = ("--server", server, "--data-dir", str(machine.folder / "data"), "--metrics-port")
@@ -54,7 +61,8 @@ async def test_a_login_is_never_printed_logged_or_sent(machine, server):
 
     async def works():
         try:
-            async with await Client.connect(server, timeout_s=1.0) as client:
+            access = {"tls_ca_file": str(made.ca)}
+            async with await Client.connect(server, timeout_s=1.0, access=access) as client:
                 return (await client.info(workers=True)).workers
         except Unreachable as error:
             said.append(str(error))
@@ -79,7 +87,24 @@ async def test_a_login_is_never_printed_logged_or_sent(machine, server):
         ran = await machine.flowctl(*arguments, env=env)
         assert ran.code == code, (arguments, ran)
         said.append(ran.out + ran.err)
-    assert any(f"nats://127.0.0.1:{server.rpartition(':')[2]}" in text for text in said)
+    assert any(f"tls://127.0.0.1:{server.rpartition(':')[2]}" in text for text in said)
+    # An authority that has not signed the broker's certificate, and none but the system's.
+    for ca in (str(made.other_ca), ""):
+        ran = await machine.flowctl("list", env={"FLOWCTL_TLS_CA_FILE": ca})
+        assert ran.code == 5, ran
+        assert "its certificate is not to be trusted" in ran.err
+        assert "FLOWCTL_TLS_CA_FILE" in ran.err
+        said.append(ran.out + ran.err)
+    ran = await machine.flowctl("list", env={"FLOWCTL_TLS_CA_FILE": "no-such-file"})
+    assert (ran.code, "FLOWCTL_TLS_CA_FILE" in ran.err) == (3, True), ran
+    # A context knows it, too.
+    keep = ("--server", server, "--tls-ca-file", str(made.ca))
+    env = {"FLOWCTL_TLS_CA_FILE": "", "FLOWCTL_SERVER": ""}
+    assert (await machine.flowctl("context", "set", "prod", *keep)).code == 0
+    ran = await machine.flowctl("list", "--context", "prod", env=env)
+    assert ran.code == 0, ran
+    ran = await machine.flowctl("list", "--server", server, env=env)
+    assert ran.code == 5, "the context's authority is for its own server"
     # A server that waits for its broker says where; one with a wrong address says that it is.
     waiting = machine.add("waiting", "worker", "--server", f"nats://a:{SECRET}@127.0.0.1:1")
     waiting.start()

@@ -61,7 +61,7 @@ def cluster(monkeypatch):
     cluster = FakeCluster()
     cluster.connected = []
 
-    async def connect(servers, *, namespace="default", timeout_s=5.0):
+    async def connect(servers, *, namespace="default", timeout_s=5.0, access=None):
         cluster.connected.append((servers, namespace))
         client = Client(FakeTransport(cluster), namespace=namespace, timeout_s=timeout_s)
         await client.learn()

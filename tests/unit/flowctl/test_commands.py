@@ -436,7 +436,7 @@ def test_a_broken_configuration_is_named(flowctl, cluster, tmp_path):
 
 
 def test_nobody_there_is_exit_5_with_the_address(flowctl, monkeypatch):
-    async def connect(servers, *, namespace, timeout_s):
+    async def connect(servers, *, namespace, timeout_s, access):
         assert timeout_s < 5
         raise Unreachable("no broker")
 
