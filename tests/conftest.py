@@ -14,15 +14,18 @@ import pytest
 from support import skips
 
 SERVERS = {
-    "harmed": (
+    "commands": (
+        "tests/integration/dev/",
+        "tests/integration/examples/",
+        "tests/integration/local/",
+        "tests/integration/system/",
+    ),
+    "servers": (
         "tests/chaos/",
         "tests/conformance/archive/",
         "tests/conformance/shardlog/",
-        "tests/integration/bus/",
-        "tests/integration/control/",
-        "tests/integration/runtime/",
+        "tests/integration/",
     ),
-    "used": ("tests/integration/",),
 }
 """Folders of tests that start servers, in two groups of about the same length: one after the other
 within a group, so that a small machine is not asked for more than two clusters. Ports are free

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import msgspec
 
-from headrace.client import _follow, _pages, _rerun
+from headrace.client import _follow, _rerun
 from headrace.client._calls import Calls, result_of
 from headrace.client._definitions import Definitions
 from headrace.client._events import Events
@@ -48,7 +48,6 @@ from headrace.messages import (
 )
 from headrace.plan import Plan, decode_plan
 
-OPEN_STATES = frozenset(("PENDING", "RUNNING", "PAUSED", "WAITING", "BLOCKED"))
 GATHER_S = 1.5
 """A coordinator waits so long for the others when it is asked about the whole cluster."""
 NAMED_MAX = 10
@@ -97,12 +96,10 @@ class Client:
     ) -> Self:
         """Connect to the broker and learn the cluster's slot table.
 
-        *access*: how to log in and whom to trust, as keys of section `broker` of the configuration
-        (`user`, `password`, `token`, `creds_file`, `nkey_file`, `tls_ca_file`, …); raises
-        `InvalidConfig` for a file that cannot be used.
-
         *servers* are NATS addresses, as a list or separated by commas. Raises `Unreachable`,
-        which names them, within *timeout_s* if no broker or no coordinator answers.
+        which names them, within *timeout_s* if no broker or no coordinator answers. *access*: how
+        to log in and whom to trust, as keys of section `broker` of the configuration (`token`,
+        `creds_file`, `tls_ca_file`, …). Raises `InvalidConfig` for a file that cannot be used.
         """
         from headrace.client._nats import NatsTransport
 
@@ -328,17 +325,7 @@ class Client:
             since_ms=since_ms,
             limit=limit,
         )
-
-        async def fetch(source: str, page: str) -> RunPage:
-            request = msgspec.structs.replace(query, cursor=page)
-            return result_of(RunPage, await self._calls.ask(lambda: source, request))
-
-        shards = [
-            subjects.command(self.namespace, shard) for shard in self._calls.routes.all_shards()
-        ]
-        closed = not states or not OPEN_STATES.issuperset(states)
-        archives = [subjects.ARCHIVE] if closed else []
-        return await _pages.merge_pages(shards, archives, fetch, limit=limit, cursor=cursor)
+        return await self._lookup.page(query, cursor=cursor)
 
     async def history(self, run: str, *, after: int = 0) -> Sequence[HistoryEntry]:
         """Return the events of a run behind number *after*, in order. Raises `NotFound`."""

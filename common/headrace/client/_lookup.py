@@ -10,12 +10,14 @@ from typing import TypeVar
 import msgspec
 
 from headrace.client._calls import Calls, result_of
+from headrace.client._pages import merge_pages
 from headrace.errors import Conflict, InvalidRequest, NotFound
-from headrace.messages import ClientRequest, GetRun, RunView, subjects
+from headrace.messages import ClientRequest, GetRun, ListRuns, RunPage, RunView, subjects
 
 T = TypeVar("T")
 
 HOMES_MAX = 10_000
+OPEN_STATES = frozenset(("PENDING", "RUNNING", "PAUSED", "WAITING", "BLOCKED"))
 
 
 class Lookup:
@@ -43,6 +45,19 @@ class Lookup:
         if raw is None:
             raw = await self.in_archive(run, request)
         return result_of(kind, raw)
+
+    async def page(self, query: ListRuns, *, cursor: str) -> RunPage:
+        """Return a page of what all shards and the archive have; fails if one does not answer."""
+
+        async def fetch(source: str, place: str) -> RunPage:
+            request = msgspec.structs.replace(query, cursor=place)
+            return result_of(RunPage, await self._calls.ask(lambda: source, request))
+
+        namespace = self._calls.namespace
+        shards = [subjects.command(namespace, n) for n in self._calls.routes.all_shards()]
+        closed = not query.states or not OPEN_STATES.issuperset(query.states)
+        archives = [subjects.ARCHIVE] if closed else []
+        return await merge_pages(shards, archives, fetch, limit=query.limit, cursor=cursor)
 
     async def change(self, run: str, request: ClientRequest, *, within_s: float) -> msgspec.Raw:
         """Send a mutation to the run's owner.

@@ -260,7 +260,8 @@ async def test_running_and_ended(user, tmp_path):
     await user.end(run)
     explained = await user.json("explain", run)
     assert explained["reasons"] == []
-    assert "COMPLETED" in explained["summary"]
+    assert explained["state"] == "COMPLETED"
+    assert explained["summary"] == "it has ended, and waits for nothing"
 
 
 async def test_concurrency_key_names_its_holder(user, tmp_path):
