@@ -109,7 +109,7 @@ def test_an_old_state_goes_on(folder: Path, source: object) -> None:
         for step in list(run.tokens):
             kit.tick(
                 lambda m, r=run, s=step: m.lose(
-                    r.key, s, r.attempt[s], worker="w.1", reason="from another age"
+                    r.key, r.wire(s), r.attempt[s], worker="w.1", reason="from another age"
                 )
             )
     assert kit.statuses("one")["p"] == "UNKNOWN"

@@ -48,6 +48,7 @@ from headrace.events import (
     NodeRestarted,
     NodeStarted,
     OutboxCleared,
+    PlanPatched,
     PlansForgotten,
     PlanStored,
     RequestSeen,
@@ -171,6 +172,9 @@ RUN_EVENTS: list[Any] = [
     CompensationScheduled(4, 1),
     NodeRestarted(2, MS),
     KeyLost(2, "lock:default/db", "expired"),
+    PlanPatched(
+        "e" * 32, "d" * 32, [(0, 3, 0), (4, 2, 5)], "q12", MS, "ann", ["new"], ["old"], ["b"]
+    ),
 ]
 SHARD_EVENTS: list[Any] = [
     PlanStored("d" * 32, b"\x80"),
@@ -296,6 +300,8 @@ def scenario() -> Kit:
     four = kit.run("four")
     evicted = RunEvicted(four.key, four.fingerprint, four.state, four.not_after_ms)
     kit.tick(lambda m: m.emit_shard(evicted))
+    kit.patch(kit.run("one").program.digest, "one")
+    kit.patch(plan(task("n"), task("a"), concurrency=key("k")), "three")
     spec = ScheduleSpec(cron="0 * * * *", overlap="queue")
     nightly = ScheduleCreated("default/nightly", spec, four.program.digest, MS + 9_000, MS + 9_000)
     kit.tick(lambda m: m.emit_shard(nightly))

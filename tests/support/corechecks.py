@@ -18,10 +18,12 @@ from headrace.coordinator.core import (
 from headrace.coordinator.core.gate import Gate
 from headrace.coordinator.core.incoming import Incoming, TriggerFacts
 from headrace.coordinator.core.key_record import KeyRecord
+from headrace.coordinator.core.renumbering import Move, Patches
 from headrace.coordinator.core.saga import Saga
-from headrace.coordinator.core.state import Counts, Family, Job, Scope
+from headrace.coordinator.core.scopes import Counts, Scope
+from headrace.coordinator.core.state import Family, Job
 from headrace.coordinator.core.triggers import Schedule
-from headrace.events import JobRestarted, NodeRestarted
+from headrace.events import JobRestarted, NodeRestarted, PlanPatched
 
 BUILTIN = frozenset({"noop"})
 
@@ -39,7 +41,7 @@ def legal_only() -> Iterator[None]:
     def watched(state: ShardState, run: Run, event: Any) -> None:
         before = bytes(run.status)
         evolve(state, run, event)
-        if isinstance(event, JobRestarted | NodeRestarted):
+        if isinstance(event, JobRestarted | NodeRestarted | PlanPatched):
             return
         for instance, (old, new) in enumerate(zip(before, run.status, strict=False)):
             if old != new:
@@ -85,6 +87,8 @@ _RECORDS = (
     | Schedule
     | Incoming
     | TriggerFacts
+    | Patches
+    | Move
 )  # fmt: skip
 
 

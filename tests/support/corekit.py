@@ -36,6 +36,7 @@ from headrace.messages import (
     ClaimReply,
     Explanation,
     HistoryEntry,
+    PatchRun,
     PauseRun,
     ResolveStep,
     ResultBatch,
@@ -165,7 +166,7 @@ class Kit:
         assert state_hash(state) == state_hash(self.folder.state), "the follower differs"
         for key, step in list(self.tasks):
             run = state.runs.get(key)
-            if run is None or run.tokens.get(step) != self.tasks[key, step].token:
+            if run is None or run.tokens.get(run.instance(step)) != self.tasks[key, step].token:
                 del self.tasks[key, step]
         for run in state.runs.values():
             self._check_run(run)
@@ -236,6 +237,10 @@ class Kit:
 
     def resume(self, run: str = "r", **options: Any) -> Any:
         return self._mutate(ResumeRun, run, options)
+
+    def patch(self, plan: Plan | str, run: str = "r", **options: Any) -> Any:
+        digest = plan if isinstance(plan, str) else self.store(plan)
+        return self._mutate(PatchRun, run, {"plan": digest, **options})
 
     def resolve(self, step: str, resolution: str, run: str = "r", **options: Any) -> Any:
         return self._mutate(ResolveStep, run, {"step": step, "resolution": resolution, **options})
@@ -459,7 +464,7 @@ def finish(kit: Kit, run: str = "r", *, rounds: int = 300) -> str:
         paths = kit.dispatched(run)
         if paths:
             task = kit.task(paths[0], run)
-            doomed = task.step in kit.run(run).doomed
+            doomed = kit.run(run).instance(task.step) in kit.run(run).doomed
             outcome = ResultStatus.CANCELLED if doomed else ResultStatus.COMPLETED
             assert kit.report(kit.result(task, outcome)) == []
         elif not kit.next_timer():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from functools import partial
@@ -13,19 +12,20 @@ import msgspec
 from headrace.client import _follow, _rerun
 from headrace.client._calls import Calls, result_of
 from headrace.client._definitions import Definitions
+from headrace.client._drain import drain
 from headrace.client._events import Events
 from headrace.client._ids import RequestIds, user_name
 from headrace.client._large import LargeValues
 from headrace.client._locks import Locks
 from headrace.client._lookup import Lookup
 from headrace.client._namespaces import NamespaceSettings
+from headrace.client._patch import patch_run
 from headrace.client._schedules import Schedules
 from headrace.client._submit import MUTATION_S, Compiled, Submission, Submitter
 from headrace.client._transport import Transport
-from headrace.errors import Conflict, HeadraceError, InvalidRequest, NotFound, Unreachable
+from headrace.errors import Conflict, HeadraceError, InvalidRequest, Unreachable
 from headrace.messages import (
     CancelRun,
-    DrainWorker,
     Explanation,
     GetExplanation,
     GetHistory,
@@ -35,6 +35,8 @@ from headrace.messages import (
     HistoryEntry,
     ListRuns,
     LogLines,
+    PatchRun,
+    PatchView,
     PauseRun,
     ResolveStep,
     ResumeRun,
@@ -43,15 +45,12 @@ from headrace.messages import (
     ServerInfo,
     SignalRun,
     WorkerView,
-    encode,
     subjects,
 )
-from headrace.plan import Plan, decode_plan
+from headrace.plan import Plan, decode_plan, plan_digest
 
 GATHER_S = 1.5
 """A coordinator waits so long for the others when it is asked about the whole cluster."""
-NAMED_MAX = 10
-"""Of the workers that there are, in a message."""
 HISTORY_PAGE = 10_000
 RESET_S = 60.0
 """So long a reset waits for the steps of the old run to be dead."""
@@ -414,6 +413,16 @@ class Client:
         """Go on after a pause."""
         await self._change(run, ResumeRun(run=run, **self._stamp()))
 
+    async def patch(self, run: str, plan: Plan | Compiled, *, dry_run: bool = False) -> PatchView:
+        """Let a live run go on with another plan: nodes that have not begun are replaced.
+
+        With *dry_run* only say what would change. Raises `Conflict` with every node that has
+        begun and is not as it was, and for a run that has ended; `NotFound`.
+        """
+        new = plan if isinstance(plan, Plan) else plan.plan
+        request = PatchRun(run=run, plan=plan_digest(new), dry_run=dry_run, **self._stamp())
+        return await patch_run(self._calls, self._lookup, request, new)
+
     async def resolve(
         self, run: str, step: str, resolution: str, output: dict[str, Any] | None = None
     ) -> None:
@@ -454,35 +463,8 @@ class Client:
         The order is not kept by the cluster, so it is sent until its effect is seen. Raises
         `NotFound` for an unknown worker, `Unreachable` when it does not obey in time.
         """
-        until = time.monotonic() + MUTATION_S
-        # On the wire 0 stands for the worker's own grace.
-        order = encode(DrainWorker(0 if grace_ms is None else max(grace_ms, 1)))
-        name, _, incarnation = worker.partition(".")
-        last: WorkerView | None = None
-        while True:
-            info = await self.info(workers=True)
-            found = [
-                view
-                for view in info.workers
-                if view.id == name and incarnation in ("", view.incarnation)
-            ]
-            alive = [view for view in found if view.state != "Offline"]
-            if not alive and last is None:
-                others = sorted(view.id for view in info.workers if view.state != "Offline")
-                known = ", ".join(others[:NAMED_MAX]) or "none"
-                raise NotFound(f"no worker {worker} is online (online: {known})")
-            if not alive:
-                assert last is not None
-                return msgspec.structs.replace(last, state="Offline")
-            last = alive[0]
-            if last.state == "Draining":
-                return last
-            # What is started in its place is not meant.
-            incarnation = last.incarnation
-            if time.monotonic() >= until:
-                raise Unreachable(f"worker {worker} did not begin to drain in {MUTATION_S:g} s")
-            await self._transport.publish(subjects.worker_orders(name, last.incarnation), order)
-            await asyncio.sleep(0.25)
+        look = partial(self.info, workers=True)
+        return await drain(self._transport, look, worker, grace_ms)
 
     async def _change(
         self, run: str, request: CancelRun | PauseRun | ResumeRun | SignalRun | ResolveStep

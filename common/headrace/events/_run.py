@@ -415,6 +415,28 @@ class NodeRestarted(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=
     due_ms: int = 0
 
 
+class PlanPatched(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=38):
+    """The run goes on with another plan (`flowctl patch`): its instances have new numbers.
+
+    Events before this one name steps by the numbers of the plan before, later ones by the new.
+    """
+
+    plan: str
+    """Digest of the plan from here on."""
+    previous: str
+    """Digest of the plan until here."""
+    nodes: list[tuple[int, int, int]]
+    """``(first, count, new first)``: nodes of the old plan that are in the new one, by path; in
+    order. What is in none of them is gone."""
+    request_id: str
+    not_after_ms: int
+    actor: str = ""
+    added: list[str] = []
+    """Paths of nodes, at most so many as a patch tells; here and below."""
+    removed: list[str] = []
+    changed: list[str] = []
+
+
 RunEvent: TypeAlias = (
     RunCreated
     | RunStarted
@@ -454,4 +476,5 @@ RunEvent: TypeAlias = (
     | CompensationStarted
     | CompensationScheduled
     | NodeRestarted
+    | PlanPatched
 )

@@ -39,6 +39,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "signal": ("_cmd_control:signal", "Send a signal to a run."),
         "resolve": ("_cmd_control:resolve", "Say what became of a step that is UNKNOWN."),
         "event": ("_cmd_event:event", "Publish events, which start runs too."),
+        "patch": ("_cmd_patch:patch", "Let a live run go on with another definition."),
         "schedule": ("_cmd_schedule:schedule", "Start runs at their times."),
         "lock": ("_cmd_lock:lock", "Let one at a time do something."),
         "rerun": ("_cmd_submit:rerun", "Start a run again."),

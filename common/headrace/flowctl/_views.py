@@ -60,6 +60,7 @@ def run_json(run: RunView) -> dict[str, Any]:
         "output": run.output,
         "plan": run.plan,
         "rerun_of": run.rerun_of or None,
+        "patched": run.patched,
         "parent": run.parent or None,
         "shard": run.shard,
         "archived": run.archived,
@@ -215,6 +216,7 @@ def run_lines(run: RunView, now_ms: int, *, wide: bool, colour: bool) -> list[st
         ("Duration", span(run.started_ms, run.finished_ms, now_ms)),
         ("Labels", labels_text(run.labels)),
         ("Rerun of", run.rerun_of),
+        ("Patched", f"at event {', '.join(map(str, run.patched))}" if run.patched else ""),
         ("Child of", run.parent),
     ]
     if wide:

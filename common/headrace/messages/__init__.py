@@ -54,6 +54,7 @@ from headrace.messages._locks import (
     RenewLock,
 )
 from headrace.messages._namespaces import GetNamespace, NamespaceView, SetNamespace
+from headrace.messages._patch import PATHS_MAX, PatchRun, PatchView
 from headrace.messages._schedules import (
     CreateSchedule,
     DeleteSchedule,
@@ -89,6 +90,7 @@ from headrace.messages._steps import (
 from headrace.messages._triggers import Arrival, ListTriggers, TriggerView
 
 __all__ = [
+    "PATHS_MAX",
     "UNREADABLE",
     "AcquireLock",
     "Arrival",
@@ -131,6 +133,8 @@ __all__ = [
     "LogLines",
     "NamespaceView",
     "Parts",
+    "PatchRun",
+    "PatchView",
     "PauseRun",
     "PauseSchedule",
     "RegisterDefinition",

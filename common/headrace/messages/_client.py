@@ -14,6 +14,7 @@ import msgspec
 from headrace.messages._definitions import DefinitionRequest
 from headrace.messages._locks import LockRequest
 from headrace.messages._namespaces import NamespaceRequest
+from headrace.messages._patch import PatchRun
 from headrace.messages._schedules import ScheduleRequest
 from headrace.messages._triggers import ListTriggers
 
@@ -156,6 +157,7 @@ ClientRequest: TypeAlias = (
     | PauseRun
     | ResumeRun
     | ResolveStep
+    | PatchRun
     | GetRun
     | GetHistory
     | GetExplanation
@@ -273,6 +275,8 @@ class RunView(msgspec.Struct, kw_only=True, omit_defaults=True):
     fairness_key: str = ""
     """Of an open run: by which key its steps take turns; empty: by none."""
     fairness_weight: float = 1.0
+    patched: list[int] = []
+    """Numbers of the events that gave it another plan (`flowctl patch`)."""
 
 
 class HistoryEntry(msgspec.Struct, kw_only=True, omit_defaults=True):

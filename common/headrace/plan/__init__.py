@@ -38,7 +38,7 @@ from headrace.plan._graph import (
 )
 from headrace.plan._inputs import check_inputs, fit_inputs
 from headrace.plan._items import ITEMS_MAX, expand_items
-from headrace.plan._outline import node_facts, node_paths, plan_facts
+from headrace.plan._outline import match_nodes, node_facts, node_paths, plan_facts, same_node
 from headrace.plan._validate import validate_plan
 
 __all__ = [
@@ -74,9 +74,11 @@ __all__ = [
     "expand_items",
     "fit_inputs",
     "is_expression",
+    "match_nodes",
     "node_facts",
     "node_paths",
     "plan_digest",
     "plan_facts",
+    "same_node",
     "validate_plan",
 ]

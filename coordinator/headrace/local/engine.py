@@ -39,6 +39,7 @@ from headrace.local.transport import SHARD, LocalTransport
 from headrace.messages import (
     Explanation,
     HistoryEntry,
+    PatchView,
     RunPage,
     RunView,
     subjects,
@@ -441,6 +442,12 @@ class LocalEngine:
     async def resume(self, run: str) -> None:
         """Go on with a paused run."""
         await self._client.resume(run)
+
+    async def patch(
+        self, run: str, workflow: Plan | Path | str, *, dry_run: bool = False
+    ) -> PatchView:
+        """Let a live run go on with another workflow; see `Client.patch`."""
+        return await self._client.patch(run, self.compile(workflow), dry_run=dry_run)
 
     async def rerun(self, run: str, *, failed: bool = False) -> str:
         """Start an ended run again (*failed*: keeping what was recorded); return the new id."""

@@ -260,7 +260,8 @@ class Workflows(RuleBasedStateMachine):
         if kit.tasks:
             task = min(kit.tasks.values(), key=lambda found: found.token)
             run = kit.machine.state.runs[task.run]
-            kit.report(self._result(task, "cancelled" if task.step in run.doomed else "ok"))
+            doomed = run.instance(task.step) in run.doomed
+            kit.report(self._result(task, "cancelled" if doomed else "ok"))
             return
         for name in self.names:
             run = kit.machine.state.runs[f"{NAMESPACE}/{name}"]

@@ -48,7 +48,7 @@ def seen_then() -> tuple[Kit, list[tuple[int, RunView]]]:
 def past(kit: Kit, **asked: int) -> RunView:
     run = kit.run()
     request = GetRun(run="r", **asked)  # type: ignore[arg-type]
-    return past_view(run.key, run.program, run.history, request, shard=kit.shard)
+    return past_view(run.key, run.programs(), run.history, request, shard=kit.shard)
 
 
 def test_each_event_and_each_time_gives_what_was_seen_then() -> None:
@@ -99,12 +99,12 @@ def test_a_history_that_overlaps_counts_once_and_one_with_a_hole_is_refused() ->
     run = kit.run()
     request = GetRun(run="r", at_event=run.events)
     twice = [*run.history[:2], *run.history]
-    found = past_view(run.key, run.program, twice, request, shard=kit.shard)
+    found = past_view(run.key, run.programs(), twice, request, shard=kit.shard)
     assert found.steps == seen[-1][1].steps
     with pytest.raises(Unavailable, match="has no event"):
-        past_view(run.key, run.program, run.history[1:], request, shard=kit.shard)
+        past_view(run.key, run.programs(), run.history[1:], request, shard=kit.shard)
     with pytest.raises(Unavailable, match="cannot be read"):
-        past_view(run.key, run.program, [b"\xc1"], request, shard=kit.shard)
+        past_view(run.key, run.programs(), [b"\xc1"], request, shard=kit.shard)
 
 
 def test_times_of_steps_outlive_a_segment_that_went_to_the_archive() -> None:
@@ -113,5 +113,5 @@ def test_times_of_steps_outlive_a_segment_that_went_to_the_archive() -> None:
     number, following = run.events + 1, decode_chunk(run.history[-1]).first
     moved = encode_chunk(run.key, number, kit.now_ms, [SegmentArchived(following)])
     request = GetRun(run="r", at_event=number)
-    found = past_view(run.key, run.program, [*run.history, moved], request, shard=kit.shard)
+    found = past_view(run.key, run.programs(), [*run.history, moved], request, shard=kit.shard)
     assert found.steps == seen[-1][1].steps

@@ -78,7 +78,7 @@ def test_requests(observer, metrics):
 
 
 def test_why_a_result_was_refused():
-    run = SimpleNamespace(attempt=[0, 2])
+    run = SimpleNamespace(attempt=[0, 2], instance=lambda wire: wire if wire < 2 else -1)
     assert refusal_reason(None, 1, 1) == "run_ended"
     assert refusal_reason(run, 7, 1) == "run_ended"
     assert refusal_reason(run, 1, 1) == "stale_attempt"

@@ -92,9 +92,9 @@ def ended(tick: Tick, child: str, holder: str, state: int, output: bytes, reason
     clear(tick, [f"start-child:{child}:{holder}"])
     name, _, rest = holder.partition("#")
     run = tick.state.runs.get(name)
-    instance = int(rest.partition(".")[0])
     if run is None or run.quarantined or run.family is None:
         return
+    instance = run.instance(int(rest.partition(".")[0]))
     if holder in run.family.stopping:
         tick.emit(run, ChildStopped(instance, int(rest.partition(".")[2])))
         return

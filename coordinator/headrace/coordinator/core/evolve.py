@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from headrace.coordinator.core import evolve_children as children
 from headrace.coordinator.core import evolve_nodes as nodes
+from headrace.coordinator.core import evolve_patch as patch
 from headrace.coordinator.core import evolve_runs as runs
 from headrace.coordinator.core import evolve_steps as steps
 from headrace.coordinator.core.state import Run, ShardState
@@ -30,6 +31,7 @@ from headrace.events import (
     NodeEnded,
     NodeRestarted,
     NodeStarted,
+    PlanPatched,
     RunCreated,
     RunEnded,
     RunEvent,
@@ -102,4 +104,5 @@ EVOLVE: Final[dict[type, Callable[[ShardState, Run, Any], None]]] = {
     CompensationStarted: nodes.compensation_started,
     CompensationScheduled: nodes.compensation_scheduled,
     NodeRestarted: nodes.node_restarted,
+    PlanPatched: patch.plan_patched,
 }

@@ -20,6 +20,8 @@ def child_started(state: ShardState, run: Run, event: ChildStarted) -> None:
         run.family = Family()
     run.status[instance] = status.WAITING
     run.attempt[instance] = event.attempt
+    if run.patches is not None:
+        run.patches.wired.pop(instance, None)
     run.family.children[instance] = event.child
     if not event.detached:
         run.family.awaited.add(instance)
@@ -57,6 +59,10 @@ def child_ended(state: ShardState, run: Run, event: ChildEnded) -> None:
 def child_stopped(state: ShardState, run: Run, event: ChildStopped) -> None:
     """Fold `ChildStopped`: whoever undoes what has completed may have waited for it."""
     assert run.family is not None
-    run.family.stopping.pop(f"{run.key}#{event.node}.{event.attempt}", None)
+    attempt = f".{event.attempt}"
+    for holder, node in list(run.family.stopping.items()):
+        # By what it stands for: the number in its name may be one of before a patch.
+        if node == event.node and holder.endswith(attempt):
+            del run.family.stopping[holder]
     if state.leading:
         state.agenda.extend((run, ~saga) for saga in run.sagas)

@@ -9,7 +9,8 @@ from headrace.coordinator.core import status
 from headrace.coordinator.core.gate import KINDS as gate_kinds
 from headrace.coordinator.core.gate import LOCK, Gate
 from headrace.coordinator.core.saga import Saga
-from headrace.coordinator.core.state import EMPTY_MAP, Counts, Run, Scope, ShardState
+from headrace.coordinator.core.scopes import Counts, Scope
+from headrace.coordinator.core.state import EMPTY_MAP, Run, ShardState
 from headrace.coordinator.core.surroundings import (
     begun,
     call_for,
@@ -206,7 +207,7 @@ def job_moved(state: ShardState, run: Run, event: JobMoved) -> None:
 def key_requested(state: ShardState, run: Run, event: KeyRequested) -> None:
     """Fold `KeyRequested`."""
     instance = event.node
-    holder = f"{run.key}#{instance}.{run.events}"
+    holder = f"{run.key}#{run.wire(instance)}.{run.events}"
     if instance >= 0:
         run.status[instance] = status.WAITING
         run.due.pop(instance, None)

@@ -42,6 +42,8 @@ def scheduled(state: ShardState, run: Run, event: StepScheduled) -> None:
     run.attempt[step] = event.attempt
     run.tokens[step] = event.token
     run.active += 1
+    if run.patches is not None:
+        run.patches.wired.pop(step, None)
     if event.token > state.token_last:
         state.token_last = event.token
     if run.due:

@@ -76,4 +76,8 @@ def explain(state: ShardState, run: Run, facts: Facts | None = None) -> Explanat
         )
     first = reasons[0]
     where = f"{first.path}: " if first.path else ""
-    return Explanation(run=name, state=shown, summary=f"{where}{first.reason}", reasons=reasons)
+    summary = f"{where}{first.reason}"
+    if run.patches is not None:
+        event = run.patches.moves[-1].event
+        summary += f" (its definition was patched at event {event})"
+    return Explanation(run=name, state=shown, summary=summary, reasons=reasons)

@@ -133,9 +133,17 @@ def release(tick: Tick, key: str, holder: str) -> None:
 
 
 def _holder(tick: Tick, holder: str) -> tuple[Run | None, int]:
-    """Return (run, instance of its job or -1) of a holder id ``<run key>[#<instance>.<n>]``."""
+    """Return (run, instance of its job or -1) of a holder id ``<run key>[#<number>.<n>]``.
+
+    The number is the job's wire number; of a job that is not there any more it stays as it is.
+    """
     name, _, rest = holder.partition("#")
-    return tick.state.runs.get(name), int(rest.partition(".")[0]) if rest else -1
+    run = tick.state.runs.get(name)
+    if not rest:
+        return run, -1
+    wire = int(rest.partition(".")[0])
+    instance = wire if run is None else run.instance(wire)
+    return run, wire if instance < 0 else instance
 
 
 def granted(tick: Tick, key: str, holder: str, token: int = 0, until_ms: int = 0) -> None:

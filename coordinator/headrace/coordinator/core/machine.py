@@ -118,8 +118,10 @@ class Machine(Tick):
         return results.claim(self, claim, start_by_ms)
 
     def lose(self, run: str, step: int, attempt: int, *, worker: str, reason: str) -> None:
-        """The holder of a dispatched attempt is lost."""
-        losses.lose(self, run, step, attempt, worker, reason)
+        """The holder of a dispatched attempt is lost; *step* is its wire number."""
+        found = self.state.runs.get(run)
+        if found is not None:
+            losses.lose(self, run, found.instance(step), attempt, worker, reason)
 
     def lose_worker(self, worker: str, reason: str) -> None:
         """A worker (by id, all its lives) will not come back: what becomes of its jobs."""

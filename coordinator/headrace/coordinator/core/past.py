@@ -38,13 +38,19 @@ def refold(state: ShardState, key: str, history: Iterable[tuple[Chunk, bytes]]) 
 
 
 def past_view(
-    key: str, program: Program, chunks: Sequence[bytes], request: GetRun, *, shard: int
+    key: str,
+    programs: Iterable[Program],
+    chunks: Sequence[bytes],
+    request: GetRun,
+    *,
+    shard: int,
 ) -> RunView:
     """Return the view of run *key* right behind the event, or at the time, that *request* names.
 
-    *chunks*: its whole history, encoded, in order; what comes twice counts once. What ran then is
-    shown as dispatched: who ran it is no event. Raises `InvalidRequest` for an event or a time
-    that the history does not reach, `Unavailable` for one that this release cannot read.
+    *programs*: all that it went by (`Run.programs`). *chunks*: its whole history, encoded, in
+    order; what comes twice counts once. What ran then is shown as dispatched: who ran it is no
+    event. Raises `InvalidRequest` for an event or a time that the history does not reach,
+    `Unavailable` for one that this release cannot read.
     """
     try:
         history = _in_order([(decode_chunk(data), data) for data in chunks])
@@ -52,7 +58,8 @@ def past_view(
         raise Unavailable(f"the history of run {request.run} cannot be read: {error}") from error
     wanted = _up_to(_last_event([chunk for chunk, _ in history], request), history)
     state = ShardState(shard)
-    state.programs[program.digest, subjects.split_key(key)[0]] = program
+    for program in programs:
+        state.programs[program.digest, subjects.split_key(key)[0]] = program
     run = refold(state, key, wanted)
     view = run_view(run, steps=request.steps, shard=shard)
     view.as_of_ms = request.at_ms or wanted[-1][0].time_ms

@@ -60,7 +60,7 @@ class Lane:
 
     def charge(self, run: Run, priority: int) -> None:
         """The step that was popped last, of *run*, is dispatched: its key has had its turn."""
-        queue = self._queues[priority]
+        queue = self._queues.get(priority)
         if isinstance(queue, FairQueue):
             queue.charge(run)
 

@@ -47,6 +47,9 @@ def record(tick: Tick, batch: ResultBatch) -> list[int]:
     for index, result in enumerate(batch.results):
         run = runs.get(result.run)
         step = result.step
+        if run is not None and run.patches is not None:
+            step = run.instance(step)
+            result = msgspec.structs.replace(result, step=step)
         if run is None or not 0 <= step < len(run.status) or run.quarantined:
             refused.append(index)
             continue
@@ -163,7 +166,7 @@ def _out_of_time(run: Run, step: int, node: Task, retry_ms: int) -> bool:
 def claim(tick: Tick, request: Claim, start_by_ms: int) -> ClaimReply:
     """Log a claim of an at-most-once attempt, once; the same life of a worker may ask again."""
     run = tick.state.runs.get(request.run)
-    step = request.step
+    step = request.step if run is None else run.instance(request.step)
     worker = f"{request.worker}.{request.incarnation}"
     if run is None or not 0 <= step < len(run.status) or step in run.doomed or run.quarantined:
         return ClaimReply(False)

@@ -19,7 +19,7 @@ from headrace.coordinator.core.deferral import (
 )
 from headrace.coordinator.core.nodes import fail_node, is_open, lane_of, lock_around, timeout_ms
 from headrace.coordinator.core.outcomes import outputs
-from headrace.coordinator.core.program import STATUS_FUNCTIONS
+from headrace.coordinator.core.program import STATUS_FUNCTIONS, TASK
 from headrace.coordinator.core.ready import Lane
 from headrace.coordinator.core.settling import settle
 from headrace.coordinator.core.state import Run
@@ -36,23 +36,25 @@ _encode = msgspec.msgpack.Encoder().encode
 
 def schedule(tick: Tick, lane_name: str, credit: int, wire_lane: str) -> list[WireTask]:
     """Take at most *credit* ready steps of a lane, log them as scheduled, return their tasks."""
-    lane = tick.ready.lanes.get(lane_name)
+    lane, now_ms = tick.ready.lanes.get(lane_name), tick.state.now_ms
     tasks: list[WireTask] = []
     if lane is None:
         return tasks
-    now_ms = tick.state.now_ms
     while len(tasks) < credit:
         entry = lane.pop()
         if entry is None:
             tick.ready.filled.discard(lane_name)
             break
-        run, step, _ = entry
-        if not run.is_ready(step, now_ms):
+        run, queued, _ = entry
+        step = queued if run.patches is None else _after_patches(run, queued)
+        if step < 0 or not run.is_ready(step, now_ms):
             continue
         program = run.program
         index = step if step < program.size else run.locate(step)[0]
         node: Any = program.nodes[index]
-        if (run.jobs or program.gates) and not _may_go(tick, run, step, lane):
+        if (run.jobs or program.gates or run.patches is not None) and not _may_go(
+            tick, run, step, lane
+        ):
             continue
         if run.attempt[step] >= tick.limits.attempts:
             fail_node(tick, run, step, "attempts", "the limit of attempts is reached")
@@ -74,7 +76,9 @@ def schedule(tick: Tick, lane_name: str, credit: int, wire_lane: str) -> list[Wi
         if lane.fair:
             lane.charge(run, run.priority + node.priority)
         tasks.append(
-            WireTask(run.key, step, run.path(step), attempt, token, node.uses, inputs, options)
+            WireTask(
+                run.key, run.wire(step), run.path(step), attempt, token, node.uses, inputs, options
+            )
         )
     if tick.state.outbox_news:
         # What has begun is counted by its rate limit from now on.
@@ -85,18 +89,25 @@ def schedule(tick: Tick, lane_name: str, credit: int, wire_lane: str) -> list[Wi
 def _may_go(tick: Tick, run: Run, step: int, lane: Lane) -> bool:
     """What the step needs beside a worker may have been lost since it was queued."""
     fits = is_open(run, step, tick.state.now_ms)
-    return fits and (not run.jobs or _lane_still_fits(tick, run, step, lane))
+    moved = run.jobs or run.patches is not None
+    return fits and (not moved or _lane_still_fits(tick, run, step, lane))
+
+
+def _after_patches(run: Run, wire: int) -> int:
+    """Return the step that was queued; -1: a patch has made something else of it."""
+    step = run.instance(wire)
+    return step if step >= 0 and run.program.kind[run.locate(step)[0]] == TASK else -1
 
 
 def _lane_still_fits(tick: Tick, run: Run, step: int, lane: Lane) -> bool:
-    """A job's worker may have been decided (or lost) since the step was queued."""
+    """A job's worker may have been decided (or lost), or a patch come, since it was queued."""
     right = lane_of(tick, run, step, run.locate(step)[0])
     if right is lane:
         return True
     if right is not None:
         own = run.program.nodes[run.locate(step)[0]]
         assert isinstance(own, Task)
-        right.push(run, step, tick.state.now_ms, run.priority + own.priority)
+        right.push(run, run.wire(step), tick.state.now_ms, run.priority + own.priority)
         tick.ready.filled.add(right.name)
     return False
 

@@ -109,7 +109,8 @@ def _plan_stored(state: ShardState, event: PlanStored) -> None:
 def _run_evicted(state: ShardState, event: RunEvicted) -> None:
     run = state.runs.pop(event.run, None)
     if run is not None:
-        state.plan_uses[run.program.digest] -= 1
+        for program in run.programs():
+            state.plan_uses[program.digest] -= 1
     if event.not_after_ms >= state.now_ms - FORGET_MARGIN_MS:
         state.tombstones[event.run] = Tombstone(event.fingerprint, event.state, event.not_after_ms)
         heappush(state.expiries, (event.not_after_ms, event.run, True))

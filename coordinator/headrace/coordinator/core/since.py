@@ -17,6 +17,7 @@ from headrace.events import (
     Expanded,
     NodeEnded,
     NodeStarted,
+    PlanPatched,
     RunPaused,
     SleepStarted,
     StepCancelled,
@@ -54,7 +55,7 @@ def times_of(run: Run, segments: Iterable[bytes]) -> dict[int, Times]:
     for data in (*segments, *run.history):
         chunk = decode_chunk(data)
         now_ms = chunk.time_ms
-        for event in chunk.events:
+        for number, event in enumerate(chunk.events, chunk.first):
             if isinstance(event, StepCompleted | StepFailed):
                 worker, extra = event.worker, event.extra
                 found[event.step] = Times(event.started_ms, event.ended_ms, worker, "", extra)
@@ -79,7 +80,18 @@ def times_of(run: Run, segments: Iterable[bytes]) -> dict[int, Times]:
                 started = found.get(event.step, Times(now_ms, 0)).started_ms
                 reason = "" if isinstance(event, StepUnknown) else event.reason
                 found[event.step] = Times(started, now_ms, event.worker, reason)
+            elif isinstance(event, PlanPatched):
+                found = _renumbered(run, number, found)
     return found
+
+
+def _renumbered(run: Run, event: int, found: dict[int, Times]) -> dict[int, Times]:
+    moves = run.patches.moves if run.patches is not None else ()
+    move = next((move for move in moves if move.event == event), None)
+    if move is None:
+        # Told of a moment before it: there is nothing to renumber for.
+        return found
+    return {at: times for old, times in found.items() if (at := move.of(old)) >= 0}
 
 
 def step_times(run: Run) -> Mapping[int, Times]:

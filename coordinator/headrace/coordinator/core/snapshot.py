@@ -11,15 +11,15 @@ import msgspec
 from headrace.coordinator.core import status
 from headrace.coordinator.core.gate import Gate
 from headrace.coordinator.core.key_record import KeyRecord
+from headrace.coordinator.core.renumbering import Move, Patches
 from headrace.coordinator.core.saga import Saga
+from headrace.coordinator.core.scopes import Counts, Scope
 from headrace.coordinator.core.state import (
     UNREADABLE,
-    Counts,
     Family,
     Job,
     OutMessage,
     Run,
-    Scope,
     ShardState,
     Signal,
     Tombstone,
@@ -86,6 +86,8 @@ class RunImage(msgspec.Struct, array_like=True, gc=False):
     fairness: list[Any] = []
     """key, weight; none without a key."""
     gates: list[tuple[int, list[Any]]] = []
+    patches: list[Any] = []
+    """[event, plan before, spans, gone] of each, and the wire numbers; none of a run without."""
 
 
 class KeyImage(msgspec.Struct, array_like=True, gc=False):
@@ -190,6 +192,7 @@ def encode_run(run: Run) -> bytes:
             names=[run.title, run.actor] if run.title or run.actor else [],
             fairness=[run.fair_key, run.fair_weight] if run.fair_key else [],
             gates=[(node, run.gates[node].image()) for node in sorted(run.gates)],
+            patches=_patches_image(run.patches),
         )
     )
 
@@ -209,6 +212,26 @@ def _family(image: list[Any] | None) -> Family | None:
     family.children, family.awaited = {node: child for node, child in image[2]}, set(image[3])
     family.stopping = {holder: node for more in image[4:] for holder, node in more}
     return family
+
+
+def _patches_image(patches: Patches | None) -> list[Any]:
+    if patches is None:
+        return []
+    moves = [
+        [move.event, move.program.digest, move.spans, sorted(move.gone.items())]
+        for move in patches.moves
+    ]
+    return [moves, _pairs(patches.wired)]
+
+
+def _patches(state: ShardState, namespace: str, image: list[Any]) -> Patches | None:
+    if not image:
+        return None
+    moves = [
+        Move(event, state.program(plan, namespace), spans, dict(gone))
+        for event, plan, spans, gone in image[0]
+    ]
+    return Patches(moves, _figures(image[1]))
 
 
 def _faults(run: Run) -> list[Any]:
@@ -268,7 +291,10 @@ def decode_run(state: ShardState, data: bytes | msgspec.Raw) -> Run:
     run.pause_reason, run.cancel_reason, run.ended_reason, run.quarantined = image.texts
     run.key_name, (run.key_limit, run.key_mode) = image.key_name, image.key_facts
     run.node_keys = {node: (key, holder) for node, key, holder in image.node_keys}
-    run.gates = {node: Gate.of(facts) for node, facts in image.gates}
+    run.gates, run.patches = (
+        {node: Gate.of(facts) for node, facts in image.gates},
+        _patches(state, run.program.namespace, image.patches),
+    )
     _restore_faults(run, image.faults)
     run.family, run.active = _family(image.family), len(run.tokens)
     run.events, run.history_first, run.history = image.events, image.history_first, image.history
@@ -359,8 +385,8 @@ def decode_state(data: bytes, builtin: frozenset[str]) -> ShardState:
     for raw in image.runs:
         run = decode_run(state, raw)
         state.runs[run.key] = run
-        digest = run.program.digest
-        state.plan_uses[digest] = state.plan_uses.get(digest, 0) + 1
+        for program in run.programs():
+            state.plan_uses[program.digest] = state.plan_uses.get(program.digest, 0) + 1
     for key, fingerprint, outcome, expires_ms in image.tombstones:
         state.tombstones[key] = Tombstone(fingerprint, outcome, expires_ms)
         state.expiries.append((expires_ms, key, True))

@@ -19,7 +19,9 @@ from headrace.coordinator.core.gate import Gate
 from headrace.coordinator.core.incoming import Incoming
 from headrace.coordinator.core.key_record import KeyRecord
 from headrace.coordinator.core.program import Program
+from headrace.coordinator.core.renumbering import Patches
 from headrace.coordinator.core.saga import Saga
+from headrace.coordinator.core.scopes import Counts, Scope
 from headrace.coordinator.core.triggers import Definition, Schedule
 from headrace.messages import StepError
 from headrace.plan import decode_plan
@@ -30,45 +32,6 @@ UNREADABLE = (msgspec.MsgspecError, UnicodeError, RecursionError)
 """What msgspec raises for bytes that it cannot decode."""
 IDLE_PLANS_MAX = 256
 """Plans kept although no live run names them."""
-
-
-class Scope:
-    """One iteration of a loop: instances from `base` on stand for the nodes from `body` on."""
-
-    __slots__ = ("base", "body", "index", "item", "label", "loop")
-
-    def __init__(self, base: int, body: int, loop: int, index: int, item: Any, label: str) -> None:
-        self.base, self.body, self.loop = base, body, loop
-        self.index, self.item, self.label = index, item, label
-
-
-class Counts:
-    """Children of a running container."""
-
-    __slots__ = ("bad", "cancelled", "ended", "needed", "ok", "total", "window")
-
-    def __init__(self, total: int, needed: int = -1, window: int = 0) -> None:
-        self.total, self.needed, self.window = total, needed, window
-        self.ended = self.ok = self.bad = self.cancelled = 0
-
-    def image(self) -> list[int]:
-        """Return the figures as plain data."""
-        return [
-            self.total,
-            self.needed,
-            self.window,
-            self.ended,
-            self.ok,
-            self.bad,
-            self.cancelled,
-        ]
-
-    @classmethod
-    def of(cls, image: list[int]) -> Counts:
-        """Return what `image` was made of."""
-        counts = cls(image[0], image[1], image[2])
-        counts.ended, counts.ok, counts.bad, counts.cancelled = image[3:7]
-        return counts
 
 
 class Job:
@@ -159,6 +122,7 @@ class Run:
         "not_after_ms",
         "output",
         "outputs",
+        "patches",
         "pause_reason",
         "paused",
         "priority",
@@ -201,6 +165,7 @@ class Run:
         self.explicit = False
         self.carried: dict[str, bytes] | None = None
         self.family: Family | None = None
+        self.patches: Patches | None = None
         # Instances, by index.
         self.status = bytearray(program.status_template)
         self.attempt = array("H", bytes(2 * program.size))
@@ -269,6 +234,20 @@ class Run:
         """Groups that were begun anew (`compensate-and-retry`) -> how often."""
         self.uncompensated: list[int] = []
         """Steps that should have been undone, and were not."""
+
+    def wire(self, instance: int) -> int:
+        """Return the number by which workers and other shards know *instance*."""
+        return instance if self.patches is None else self.patches.wire(instance)
+
+    def instance(self, wire: int) -> int:
+        """Return the instance with this wire number; -1: none."""
+        found = wire if self.patches is None else self.patches.instance(wire)
+        return found if 0 <= found < len(self.status) else -1
+
+    def programs(self) -> list[Program]:
+        """Return what the run went by, one behind the other, as often as it was patched."""
+        moves = self.patches.moves if self.patches is not None else ()
+        return [*(move.program for move in moves), self.program]
 
     def locate(self, instance: int) -> tuple[int, int, Scope | None]:
         """Return (node, shift, scope) of *instance*; node + shift == instance."""

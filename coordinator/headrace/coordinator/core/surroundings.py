@@ -9,7 +9,8 @@ from typing import Any
 
 from headrace.coordinator.core import program as kinds
 from headrace.coordinator.core import status
-from headrace.coordinator.core.state import Counts, Job, Run, ShardState
+from headrace.coordinator.core.scopes import Counts
+from headrace.coordinator.core.state import Job, Run, ShardState
 from headrace.messages import ResultExtra, subjects
 from headrace.plan import Group
 
@@ -41,8 +42,8 @@ def ended(state: ShardState, run: Run, instance: int, *, ok: bool, failed: bool 
         if state.leading:
             state.agenda.append((run, ~0))
         return
-    if program.dependents[node]:
-        _free_dependents(state, run, node, shift, ok=ok, failed=failed)
+    if dependents := program.dependents[node]:
+        _free_dependents(state, run, node, shift, dependents, ok=ok, failed=failed)
     counts = run.counts[above]
     counts.ended += 1
     if ok:
@@ -87,7 +88,14 @@ def call_for(state: ShardState, run: Run, handler: int, step: int) -> None:
 
 
 def _free_dependents(
-    state: ShardState, run: Run, node: int, shift: int, *, ok: bool, failed: bool
+    state: ShardState,
+    run: Run,
+    node: int,
+    shift: int,
+    dependents: tuple[int, ...],
+    *,
+    ok: bool,
+    failed: bool,
 ) -> None:
     """Count one need less for each dependent; tell it what went wrong before it."""
     instance = node + shift
@@ -104,7 +112,7 @@ def _free_dependents(
     waiting, rules = run.waiting, run.program.rule
     # Skipped because of a failure is failed, to a trigger rule.
     blamed = failed or (not ok and bool(run.taint[instance] & _FAILED_BEFORE))
-    for dependent in run.program.dependents[node]:
+    for dependent in dependents:
         other = dependent + shift
         left = waiting[other]
         if not left:
@@ -118,6 +126,24 @@ def _free_dependents(
         waiting[other] = left
         if left == 0 and state.leading:
             state.agenda.append((run, other))
+
+
+def recount(state: ShardState, run: Run, node: int, instance: int) -> None:
+    """Count what *instance* still waits for, from what has become of its needs."""
+    shift = instance - node
+    needs = run.program.nodes[node].needs
+    run.waiting[instance], run.taint[instance] = len(needs), 0
+    for need in needs:
+        other = need + shift
+        value = run.status[other]
+        if not status.is_final(value) or other in run.held:
+            continue
+        tolerated = other in run.tolerated
+        # Skipped because it failed (`on-failure: skip`) is as good as done; by a condition is not.
+        ok = value == status.COMPLETED or tolerated
+        ok = ok or (value == status.SKIPPED and other in run.errors)
+        failed = value in (status.FAILED, status.UNKNOWN) and not tolerated
+        _free_dependents(state, run, need, shift, (node,), ok=ok, failed=failed)
 
 
 def _triggered(run: Run, node: int, instance: int, left: int, *, ok: bool, failed: bool) -> int:
@@ -286,4 +312,4 @@ def drop_key(state: ShardState, run: Run, instance: int) -> None:
 
 def child_holder(run: Run, instance: int) -> str:
     """Return how the child of *instance* names what waits for it."""
-    return f"{run.key}#{instance}.{run.attempt[instance]}"
+    return f"{run.key}#{run.wire(instance)}.{run.attempt[instance]}"

@@ -143,6 +143,6 @@ class Tick:
                 Order(
                     run.program.namespace,
                     "",
-                    CancelStep(run.key, step, run.attempt[step], run.cancel_reason),
+                    CancelStep(run.key, run.wire(step), run.attempt[step], run.cancel_reason),
                 )
             )

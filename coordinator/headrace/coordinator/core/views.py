@@ -110,6 +110,8 @@ def run_view(
     )
     if run.family is not None and run.family.parent:
         view.parent = run.family.parent.partition("#")[0].partition("/")[2]
+    if run.patches is not None:
+        view.patched = [move.event for move in run.patches.moves]
     if steps:
         view.steps = step_views(run, holders or {}, segments)
     return view
@@ -146,7 +148,7 @@ def step_views(
         )
         told = times.get(instance, Times(0, 0))
         view.started_ms, view.finished_ms = told.started_ms, told.ended_ms
-        view.worker = holders.get((run.key, instance), told.worker)
+        view.worker = holders.get((run.key, run.wire(instance)), told.worker)
         view.reason = told.reason
         view.outcome, view.conclusion = outcome(run, instance), conclusion(run, instance)
         if told.extra is not None:
@@ -187,7 +189,7 @@ def _plan_order(run: Run) -> list[int]:
 
 def _shown_state(run: Run, instance: int, holders: Mapping[tuple[str, int], str]) -> str:
     value = run.status[instance]
-    if value == status.DISPATCHED and (run.key, instance) in holders:
+    if value == status.DISPATCHED and (run.key, run.wire(instance)) in holders:
         return "RUNNING"
     if value == status.PENDING:
         above = run.parent(instance)
@@ -313,13 +315,22 @@ def history_entries(
     return entries
 
 
+def _path_then(run: Run, number: int, instance: int) -> str:
+    """Return the path of what event *number* names."""
+    if run.patches is not None and instance >= 0:
+        instance, gone = run.patches.since(number, instance)
+        if gone:
+            return gone
+    return run.path(instance) if 0 <= instance < len(run.status) else ""
+
+
 def _entry(run: Run, number: int, time_ms: int, event: Any) -> HistoryEntry:
     data: dict[str, Any] = {}
     path = ""
     for field in msgspec.structs.fields(event):
         name, value = field.name, getattr(event, field.name)
         if name in ("step", "node"):
-            path = run.path(value) if 0 <= value < len(run.status) else ""
+            path = _path_then(run, number, value)
             continue
         if value is None or value == "" or value == field.default:
             continue

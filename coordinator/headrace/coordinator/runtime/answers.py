@@ -78,7 +78,7 @@ class Answers:
     def _past(self, batch: PendingBatch, index: int, request: GetRun, run: Run) -> None:
         def answer(chunks: Sequence[bytes]) -> None:
             try:
-                view = past_view(run.key, run.program, chunks, request, shard=self._shard)
+                view = past_view(run.key, run.programs(), chunks, request, shard=self._shard)
             except HeadraceError as error:
                 batch.answer(index, reply_of(Refusal.of(error)))
             else:

@@ -135,12 +135,13 @@ class Archiver:
         post(evict)
 
     async def _store_plan(self, run: Run) -> None:
-        digest = run.program.digest
-        if digest not in self._plans:
-            from headrace.plan import encode_plan
+        # Those before a patch, too: the history before it is told by them.
+        for program in run.programs():
+            if program.digest not in self._plans:
+                from headrace.plan import encode_plan
 
-            await self._archive.put_plan(digest, encode_plan(run.program.plan))
-            self._plans.add(digest)
+                await self._archive.put_plan(program.digest, encode_plan(program.plan))
+                self._plans.add(program.digest)
 
     async def _store_segment(self, run: Run, first: int, count: int, post: Post) -> None:
         """Archive all but the newest chunk of a long history, and nothing that is not logged."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from headrace.coordinator.archive.store import Archive, RunSummary
@@ -12,7 +12,7 @@ from headrace.coordinator.core.past import asks_past, past_view, refold
 from headrace.coordinator.core.views import history_entries, run_view
 from headrace.coordinator.runtime.archiver import unpack
 from headrace.errors import HeadraceError
-from headrace.events import decode_chunk
+from headrace.events import Chunk, PlanPatched, decode_chunk
 from headrace.messages import (
     ClientRequest,
     GetExplanation,
@@ -48,7 +48,7 @@ async def answer(
         if isinstance(request, GetExplanation):
             return explain(ShardState(summary.shard, builtin), run)
         if asks_past(request):
-            view = past_view(run.key, run.program, chunks, request, shard=summary.shard)
+            view = past_view(run.key, run.programs(), chunks, request, shard=summary.shard)
         else:
             view = run_view(run, steps=request.steps, shard=summary.shard)
         view.archived = True
@@ -65,12 +65,22 @@ async def _restore(
     archive: Archive, builtin: frozenset[str], summary: RunSummary
 ) -> tuple[Run, Sequence[bytes]]:
     """Fold a closed run's history into the run that it was."""
-    plan = await archive.plan(summary.plan)
-    if plan is None:
-        raise HeadraceError(f"the archive has no plan {summary.plan} of run {summary.run}")
     segments = await archive.history(summary.namespace, summary.run)
     chunks = [chunk for segment in segments for chunk in unpack(segment.data)]
+    history = [(decode_chunk(data), data) for data in chunks]
     state = ShardState(summary.shard, builtin)
-    state.plans[summary.plan] = plan
+    for digest in {summary.plan, *_plans_of(chunk for chunk, _ in history)}:
+        plan = await archive.plan(digest)
+        if plan is None:
+            raise HeadraceError(f"the archive has no plan {digest} of run {summary.run}")
+        state.plans[digest] = plan
     key = subjects.run_key(summary.namespace, summary.run)
-    return refold(state, key, ((decode_chunk(data), data) for data in chunks)), chunks
+    return refold(state, key, history), chunks
+
+
+def _plans_of(history: Iterable[Chunk]) -> Iterator[str]:
+    """Yield the digests of the plans that a patched run went by."""
+    for chunk in history:
+        for event in chunk.events:
+            if isinstance(event, PlanPatched):
+                yield from (event.previous, event.plan)

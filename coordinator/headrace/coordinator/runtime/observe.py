@@ -26,6 +26,7 @@ from headrace.events import (
 from headrace.messages import (
     CancelRun,
     Claim,
+    PatchRun,
     PauseRun,
     ResolveStep,
     ResultBatch,
@@ -50,6 +51,7 @@ _COMMANDS: Final[dict[type, str]] = {
     CancelRun: "cancel",
     PauseRun: "pause",
     ResolveStep: "resolve",
+    PatchRun: "patch",
     ResumeRun: "resume",
     StorePlan: "plan",
     ResultBatch: "result",

@@ -482,7 +482,10 @@ def _first(group: BaseExceptionGroup[Any]) -> BaseException:
 
 
 def dispatched(state: ShardState) -> list[tuple[str, int, int, str]]:
-    """Return (run, step, attempt, lane) of every dispatched step; the lane is known by workers."""
+    """Return (run, step as the wire knows it, attempt, lane) of every dispatched step; the lane is
+    known by workers."""
     return [
-        (run.key, step, run.attempt[step], "") for run in state.runs.values() for step in run.tokens
+        (run.key, run.wire(step), run.attempt[step], "")
+        for run in state.runs.values()
+        for step in run.tokens
     ]

@@ -75,6 +75,7 @@ class Watch:
 
 def refusal_reason(run: Run | None, step: int, attempt: int) -> str:
     """Return why a result was refused."""
-    if run is None or not 0 <= step < len(run.attempt):
+    step = -1 if run is None else run.instance(step)
+    if run is None or step < 0:
         return "run_ended"
     return "stale_attempt" if run.attempt[step] != attempt else "stale_token"

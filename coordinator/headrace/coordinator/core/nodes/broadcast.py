@@ -18,7 +18,8 @@ from headrace.coordinator.core.nodes.failing import fail_node
 from headrace.coordinator.core.nodes.offers import able, evaluated_labels, needed_labels, nobody
 from headrace.coordinator.core.nodes.sagas import is_compensating
 from headrace.coordinator.core.program import TASK
-from headrace.coordinator.core.state import Run, Scope
+from headrace.coordinator.core.scopes import Scope
+from headrace.coordinator.core.state import Run
 from headrace.coordinator.core.tick import Tick
 from headrace.errors import HeadraceError
 from headrace.events import NodeEnded, StepQueued, StepSkipped

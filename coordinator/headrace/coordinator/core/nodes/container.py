@@ -8,7 +8,8 @@ from headrace.coordinator.core import status
 from headrace.coordinator.core.nodes import sagas
 from headrace.coordinator.core.nodes.fields import deadline_ms, is_tolerated
 from headrace.coordinator.core.nodes.kind import NodeKind
-from headrace.coordinator.core.state import EMPTY_MAP, Counts, Run
+from headrace.coordinator.core.scopes import Counts
+from headrace.coordinator.core.state import EMPTY_MAP, Run
 from headrace.coordinator.core.tick import Tick
 from headrace.errors import HeadraceError
 from headrace.events import NodeEnded, NodeStarted

@@ -79,7 +79,7 @@ def push_ready(tick: Tick, run: Run, instance: int, node: int) -> None:
     if lane is None:
         return
     now_ms = tick.state.now_ms
-    lane.push(run, instance, now_ms, run.priority + found.priority)
+    lane.push(run, run.wire(instance), now_ms, run.priority + found.priority)
     tick.ready.filled.add(lane.name)
     limit_ms = found.schedule_timeout_ms
     if limit_ms and not (run.status[instance] == status.PENDING and instance in run.due):
@@ -113,7 +113,7 @@ def lane_of(tick: Tick, run: Run, instance: int, node: int) -> Lane | None:
 
 def _dispatched(run: Run, instance: int, facts: Facts) -> WaitReason:
     path, attempt = run.path(instance), run.attempt[instance]
-    holder = facts.holders.get((run.key, instance), "")
+    holder = facts.holders.get((run.key, run.wire(instance)), "")
     doomed = instance in run.doomed
     if holder:
         verb = "is being stopped on" if doomed else "runs on"

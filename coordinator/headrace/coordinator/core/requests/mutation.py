@@ -16,6 +16,7 @@ from headrace.messages import (
     CreateSchedule,
     DeleteDefinition,
     DeleteSchedule,
+    PatchRun,
     PauseRun,
     PauseSchedule,
     RegisterDefinition,
@@ -41,6 +42,7 @@ Mutation = (
     | PauseRun
     | ResumeRun
     | ResolveStep
+    | PatchRun
     | RegisterDefinition
     | DeleteDefinition
     | CreateSchedule
@@ -79,12 +81,15 @@ def live_run(tick: Tick, namespace: str, name: str) -> Run | Refusal:
 def mutate(
     tick: Tick,
     namespace: str,
-    request: SignalRun | CancelRun | PauseRun | ResumeRun | ResolveStep,
-    apply: Callable[[Run], Refusal | None],
+    request: SignalRun | CancelRun | PauseRun | ResumeRun | ResolveStep | PatchRun,
+    apply: Callable[[Run], Reply],
     *,
     verb: str,
 ) -> Reply:
-    """Run *apply* once for a request id on a run that has not ended."""
+    """Run *apply* once for a request id on a run that has not ended.
+
+    Returns what *apply* does (a refusal, a result), or the view of the run if that is None.
+    """
     found = live_run(tick, namespace, request.run)
     if isinstance(found, Refusal):
         return found
@@ -100,8 +105,8 @@ def mutate(
             "conflict",
             f"run {request.run} is {status.NAMES[found.state]}; it cannot be {verb} any more",
         )
-    refused = apply(found)
-    return refused if refused is not None else views.Later(found)
+    answer = apply(found)
+    return answer if answer is not None else views.Later(found)
 
 
 def seen(tick: Tick, request: Mutation) -> None:

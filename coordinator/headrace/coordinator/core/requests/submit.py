@@ -110,9 +110,10 @@ def _resubmit(run: Run | None, known: str, request: SubmitRun) -> Reply:
 
 def _is_same(run: Run, request: SubmitRun) -> bool:
     """Tell whether a submit asks for the very run that has its id (one that the client made)."""
-    if run.program.digest != request.plan:
+    program = run.programs()[0]
+    if program.digest != request.plan:
         return False
-    plan = run.program.plan
+    plan = program.plan
     given = check_inputs(plan, request.input) if plan.inputs or request.input else {}
     return _ordered(_decode(run.input)) == _ordered(given)
 
