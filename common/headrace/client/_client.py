@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Self
-
-import msgspec
 
 from headrace.client import _follow, _rerun
 from headrace.client._calls import Calls, result_of
