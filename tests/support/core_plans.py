@@ -122,6 +122,7 @@ def nodes(draw: st.DrawFn, name: str, depth: int) -> Spec:
     if form in ("job", "workspace"):
         options["affinity"] = True
         options["on_worker_loss"] = draw(st.sampled_from(["restart-job", "continue", "fail"]))
+        options["cancel_timeout_ms"] = draw(st.sampled_from([None, None, 2_000]))
     options["kind"] = "graph" if form == "workspace" else form
     children = draw(siblings(name, depth - 1, graph=options["kind"] not in plans.SEQUENCES))
     if draw(st.integers(0, 4)) == 0:

@@ -166,8 +166,10 @@ def _with_dormant(children: tuple[Spec, ...]) -> list[Spec]:
 
 
 def _named(spec: Spec, indexes: dict[str, int]) -> dict[str, Any]:
-    """Return the options of *spec*, handlers by their index."""
+    """Return the options of *spec*, handlers and what it cancels by their index."""
     options = dict(spec.options)
+    if "cancels" in options:
+        options["cancels"] = tuple(indexes[name] for name in options["cancels"])
     for option in _HANDLERS:
         if not isinstance(options.get(option), Spec):
             continue

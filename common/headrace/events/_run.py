@@ -234,6 +234,13 @@ class SignalReceived(msgspec.Struct, frozen=True, array_like=True, gc=False, tag
     actor: str = ""
 
 
+class StepsStopped(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=36):
+    """A step of the workflow (`cancel`) stops background steps; it ends when these have ended."""
+
+    node: int
+    steps: list[int]
+
+
 class CancelRequested(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=21):
     """Somebody (or a timeout) wants the run to end."""
 
@@ -247,6 +254,8 @@ class CancelRequested(msgspec.Struct, frozen=True, array_like=True, gc=False, ta
     """Dispatched steps whose condition asks for them even now: they are not stopped."""
     gives_up: bool = False
     """Compensations are stopped, too: it was asked a second time."""
+    limits: list[tuple[int, int]] | None = None
+    """(job, when what still runs in it is stopped) of jobs with a time for that."""
 
 
 class RunPaused(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=22):
@@ -458,6 +467,7 @@ RunEvent: TypeAlias = (
     | WaitStarted
     | WaitEnded
     | SignalReceived
+    | StepsStopped
     | CancelRequested
     | RunPaused
     | RunResumed

@@ -38,7 +38,8 @@ class Draft:
     """A node with its children; `needs` are names of siblings, with where they stand."""
 
     __slots__ = (
-        "children", "fields", "handlers", "name", "needs", "place", "struct", "waits_for_all",
+        "cancels", "children", "fields", "handlers", "name", "needs", "place", "struct",
+        "waits_for_all",
     )  # fmt: skip
 
     def __init__(self, struct: Struct, name: str, place: Place, **fields: Any) -> None:
@@ -47,10 +48,17 @@ class Draft:
         self.children: list[Draft] = []
         self.needs: list[tuple[str, Place]] = []
         """In a sequence: of background steps before it."""
+        self.cancels: list[tuple[str, Place]] = []
+        """Background steps before it that it stops."""
         self.waits_for_all = False
         """It needs all background steps before it."""
         self.handlers: dict[str, Draft] = {}
         """Dormant siblings that it names: `compensate`, `on_failure`, `unknown_handler`."""
+
+    @property
+    def asks_for_background(self) -> bool:
+        """Whether it is about background steps beside it."""
+        return bool(self.needs or self.cancels or self.waits_for_all)
 
     @property
     def awake(self) -> list[Draft]:
@@ -130,18 +138,27 @@ def _in_order(
     for child in children:
         index = indexes[id(child)]
         found = before + (list(background.values()) if child.waits_for_all else [])
-        for name, place in child.needs:
-            need = background.get(name.lower())
-            if need is None:
-                hint = did_you_mean(name, background) or "a step before it with 'background: true'"
-                report.add(f"'{name}' is no background step before this one", place, hint)
-            elif need not in found:
-                found.append(need)
+        found += [need for need in _known(child.needs, background, report) if need not in found]
         needs[index] = tuple(found)
+        if child.cancels:
+            child.fields["cancels"] = tuple(_known(child.cancels, background, report))
         if child.fields.get("background"):
             background[child.name.lower()] = index
         else:
             before = [index]
+
+
+def _known(names: list[tuple[str, Place]], background: dict[str, int], report: Report) -> list[int]:
+    """Return the background steps that are named, each once; notes names that are none."""
+    found: dict[int, None] = {}
+    for name, place in names:
+        step = background.get(name.lower())
+        if step is None:
+            hint = did_you_mean(name, background) or "a step before it with 'background: true'"
+            report.add(f"'{name}' is no background step before this one", place, hint)
+        else:
+            found[step] = None
+    return list(found)
 
 
 def _resolve_needs(

@@ -146,6 +146,8 @@ def _detail(node: Node) -> str:
     if isinstance(node, Group | Loop) and node.join.kind != "all":
         needed = {"any": "any", "count": str(node.join.value), "percent": f"{node.join.value}%"}
         found.append(f"join {needed[node.join.kind]}, losers {node.join.losers}")
+    if isinstance(node, Group) and node.cancels:
+        found.append("cancels background steps")
     if isinstance(node, Wait):
         found.append(f"signal {node.signal}")
     if isinstance(node, Sleep):

@@ -48,14 +48,13 @@ ACTIONS: Mapping[str, frozenset[str]] = {
     "subworkflow": _STARTED | {"subworkflow"},
     "wait": _WAITING | {"wait"},
     "wait-all": _WAITING | {"wait-all"},
+    "cancel": _WAITING | {"cancel"},
 }
 _STEP_KEYS = frozenset().union(*ACTIONS.values())
-STEP_UNSUPPORTED = {
-    "cancel": "use 'parallel:' with 'losers: cancel'",
-}
+STEP_UNSUPPORTED: Mapping[str, str] = {}
 _NAMED = (
     "parallel", "pipeline", "loop", "choose", "wait-for", "approval", "sleep", "subworkflow",
-    "wait", "wait-all",
+    "wait", "wait-all", "cancel",
 )  # fmt: skip
 """Actions that name their step, if nothing else does."""
 _PRIORITY_MAX = 1_000_000
@@ -228,7 +227,7 @@ class Steps:
             return self._uses(node, entries, segment, what, scope)
         if action == "run":
             return self._run(node, entries, segment, what, scope)
-        if action in ("wait", "wait-all"):
+        if action in ("wait", "wait-all", "cancel"):
             return self._wait(action, entries[action], segment, what)
         if action in ("parallel", "pipeline"):
             fields = read_gates(self._reader, entries, what, scope.at(STEP))
@@ -249,13 +248,17 @@ class Steps:
         )
 
     def _wait(self, action: str, node: Tree, segment: str, what: str) -> Draft:
-        """Return an empty group: it needs what it waits for, and has nothing to do itself."""
+        """Return an empty group: it needs what it waits for, or names what it stops."""
         reader = self._reader
         draft = Draft(Group, segment, node, kind="graph")
-        if action == "wait":
-            draft.needs = reader.placed_texts(node, f"{what}.wait")
-            if not draft.needs:
-                reader.report.add(f"{what}.wait needs the id of a background step", node)
+        if action in ("wait", "cancel"):
+            named = reader.placed_texts(node, f"{what}.{action}")
+            if not named:
+                reader.report.add(f"{what}.{action} needs the id of a background step", node)
+            if action == "wait":
+                draft.needs = named
+            else:
+                draft.cancels = named
         elif isinstance(node, Scalar) and node.value is False:
             reader.report.add(f"{what}.wait-all is 'true', or nothing", node)
         else:
@@ -265,11 +268,11 @@ class Steps:
 
     def _refuse_background(self, children: list[Draft]) -> None:
         for child in children:
-            if child.fields.get("background") or child.needs or child.waits_for_all:
+            if child.fields.get("background") or child.asks_for_background:
                 hint = "steps in 'parallel' run side by side already; put it around them"
                 text = "background steps and waits for them stand in a job or a pipeline"
                 self._reader.report.add(text, child.place, hint)
-                child.needs = []
+                child.needs, child.cancels = [], []
 
     def _uses(
         self,

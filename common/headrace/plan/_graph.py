@@ -254,11 +254,14 @@ class Group(_Base, frozen=True, kw_only=True, omit_defaults=True, tag="group"):
     concurrency: Concurrency | None = None
     call: Call | None = None
     cancel_timeout_ms: int | str | None = None
-    """How long steps of a job may still run after a cancel; None: the default."""
+    """How long what is in a job may still run after a cancel: steps that are being stopped, and
+    those that run in spite of it (`always()`); None: as long as it takes."""
     on_cancel: Literal["", "compensate"] = ""
     """Of the root: what has completed is undone when the run is cancelled."""
     lock: Lock | None = None
     rate_limit: RateLimit | None = None
+    cancels: tuple[int, ...] = ()
+    """Background siblings that it stops when it begins; it ends when they have ended."""
 
 
 class Loop(_Base, frozen=True, kw_only=True, omit_defaults=True, tag="loop"):

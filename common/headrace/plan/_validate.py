@@ -118,6 +118,8 @@ def _node(index: int, node: Node) -> Iterable[str]:
             yield f"node {index}: join of {join.value} percent"
         if join.kind == "count" and join.value < 1:
             yield f"node {index}: join of {join.value}"
+    if isinstance(node, Group) and node.cancels and node.size > 1:
+        yield f"node {index}: what cancels others has no children"
     if node.trigger_rule is not None and not node.needs:
         yield f"node {index}: a trigger rule is about needs, and it has none"
     if isinstance(node, Loop):
@@ -236,6 +238,12 @@ def _children(nodes: tuple[Node, ...], index: int, children: list[int]) -> Itera
     if len(names) != len(children):
         yield f"node {index}: two of its children have the same name"
     siblings = set(children)
+    for child in children:
+        other = nodes[child]
+        for target in other.cancels if isinstance(other, Group) else ():
+            if target not in siblings or target >= child or not nodes[target].background:
+                yield f"node {child}: it can only cancel background steps before it"
+                return
     for child in children:
         needs = nodes[child].needs
         if not needs:

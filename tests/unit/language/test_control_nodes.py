@@ -6,7 +6,7 @@ import pytest
 
 from headrace.errors import InvalidDefinition
 from headrace.language import compile_workflow, node_paths
-from headrace.plan import Choice, Loop, Plan, Subworkflow, decode_plan, validate_plan
+from headrace.plan import Choice, Group, Loop, Plan, Subworkflow, decode_plan, validate_plan
 
 STEPS = "jobs:\n  j:\n    steps:\n"
 TASKS = "name: w\ntasks:\n"
@@ -242,3 +242,36 @@ def test_nothing_in_the_background_is_first() -> None:
 def test_problems_of_background_steps(steps: str, said: str) -> None:
     found = problems(S + steps)
     assert any(said in text for text in found), found
+
+
+def test_cancel_names_background_steps_before_it() -> None:
+    plan = compiled(
+        STEPS
+        + "      - {id: a, background: true, run: x}\n      - {id: b, background: true, run: x}\n"
+        "      - cancel: [a, B, a]\n"
+    )
+    found = node(plan, "j/cancel")
+    assert isinstance(found, Group)
+    assert [plan.nodes[index].name for index in found.cancels] == ["a", "b"]
+    assert found.size == 1
+
+
+@pytest.mark.parametrize(
+    ("steps", "message"),
+    [
+        ("      - cancel: a\n", "4:17 'a' is no background step before this one"),
+        ("      - {id: a, run: x}\n      - cancel: a\n", "5:17 'a' is no background step"),
+        ("      - cancel:\n", "4:9 j.steps[0].cancel needs the id of a background step"),
+        (
+            "      - parallel:\n          - {id: a, run: x}\n          - cancel: a\n",
+            "background steps and waits for them stand in a job or a pipeline",
+        ),
+        ("      - {cancel: a, run: x}\n", "needs one action, and has 'run' and 'cancel'"),
+        (
+            "      - {cancel: a, timeout-minutes: 1}\n",
+            "'timeout-minutes' does not go with 'cancel'",
+        ),
+    ],
+)
+def test_what_cancel_refuses(steps: str, message: str) -> None:
+    assert any(message.partition(" ")[2] in found for found in problems(STEPS + steps))

@@ -142,7 +142,7 @@ VALUES = {
     "loop": {"for-each": [1], "steps": [{"run": "x"}]},
     "choose": [{"if": "true", "steps": [{"run": "x"}]}], "wait-for": "s", "approval": None,
     "sleep": "1s", "subworkflow": "./b.yaml",
-    "wait": "b", "wait-all": True, "then": [{"run": "x"}], "id": "i", "name": "n",
+    "wait": "b", "cancel": "b", "wait-all": True, "then": [{"run": "x"}], "id": "i", "name": "n",
 }  # fmt: skip
 
 

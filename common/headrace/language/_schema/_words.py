@@ -194,7 +194,8 @@ JOB: Words = _NODE | _GATES | {
     "env": Word("Environment of the job's steps.", ENVIRONMENT),
     "defaults": Word("Defaults of the job's `run:` steps.", ref("defaults")),
     "outputs": Word("Outputs by name, read as `needs.JOB.outputs.NAME`.", ENVIRONMENT),
-    "cancel-timeout-minutes": Word("How long steps may still run after a cancel.", MINUTES),
+    "cancel-timeout-minutes": Word("How long steps may still run after a cancel: those that are "
+                                   "being stopped, and `always()` ones.", MINUTES),
     "concurrency": Word("Jobs of one group, one after the other.", _CONCURRENCY),
     "on-worker-loss": Word("What happens when the job's worker is lost, and its folder with it; "
                            "with `all: true` only `fail` and `skip`.",
@@ -254,6 +255,7 @@ STEP: Words = _NODE | _GATES | TASK_FIELDS | {
     "background": Word("Steps behind it do not wait for it.", BOOLEAN),
     "wait": Word("Wait for background steps, by their ids.", TEXTS),
     "wait-all": Word("Wait for all background steps before it.", BOOLEAN),
+    "cancel": Word("Stop background steps, by their ids, and wait until they are dead.", TEXTS),
     "subworkflow": Word("Another workflow, as a run of its own.",
                         either(TEXT, ref("subworkflow"))),
 }  # fmt: skip

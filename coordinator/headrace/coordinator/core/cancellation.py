@@ -8,10 +8,11 @@ from __future__ import annotations
 from headrace.coordinator.core import status
 from headrace.coordinator.core.commands import Order
 from headrace.coordinator.core.contexts import Contexts, functions
+from headrace.coordinator.core.nodes import cancel_due_ms, is_compensating
 from headrace.coordinator.core.state import Run
 from headrace.coordinator.core.tick import Tick
 from headrace.errors import HeadraceError
-from headrace.events import CancelRequested, RunEnded, StepCancelled, StepResolved
+from headrace.events import CancelRequested, NodeEnded, RunEnded, StepCancelled, StepResolved
 from headrace.expressions import truthy
 from headrace.messages import CancelRun, CancelStep
 
@@ -37,8 +38,10 @@ def cancel_run(tick: Tick, run: Run, reason: str, request: CancelRun | None = No
             request.actor if request else "",
             spared=spared or None,
             gives_up=run.cancelling and bool(run.sagas),
+            limits=_limits(tick, run),
         ),
     )
+    _arm(tick, run)
     if run.state == status.PENDING:
         # It waits for its key and has not begun: nothing is to be stopped.
         tick.emit(run, RunEnded(status.CANCELLED, reason))
@@ -58,10 +61,43 @@ def _end_quarantined(tick: Tick, run: Run, reason: str) -> None:
 
 def fail_run(tick: Tick, run: Run, reason: str) -> None:
     """End a running run as FAILED, as its own timeout does."""
-    if run.state != status.RUNNING or run.cancelling or run.quarantined:
-        return
-    tick.emit(run, CancelRequested(reason, failed=True))
+    if run.state == status.RUNNING and not run.cancelling and not run.quarantined:
+        _fail(tick, run, reason)
+
+
+def time_out(tick: Tick, run: Run) -> None:
+    """The run's own timeout has passed: it fails, even if it is being cancelled already."""
+    _fail(tick, run, "the run's timeout passed")
+
+
+def _fail(tick: Tick, run: Run, reason: str) -> None:
+    tick.emit(run, CancelRequested(reason, failed=True, limits=_limits(tick, run)))
+    _arm(tick, run)
     cancel_waiting(tick, run)
+
+
+def _limits(tick: Tick, run: Run) -> list[tuple[int, int]] | None:
+    """Return (job, when what still runs in it is stopped) by `cancel-timeout-minutes`."""
+    now_ms = tick.state.now_ms
+    live = [job for job in sorted(run.jobs) if run.status[job] == status.RUNNING]
+    found = [(job, cancel_due_ms(run, job, now_ms)) for job in live]
+    return [(job, due_ms) for job, due_ms in found if due_ms] or None
+
+
+def _arm(tick: Tick, run: Run) -> None:
+    for job in run.jobs:
+        if job in run.due:
+            tick.timers.push(run.due[job], run.key, job)
+
+
+def stop_job(tick: Tick, run: Run, job: int) -> None:
+    """The time of a job in a cancelled run is over: whatever still runs in it is stopped."""
+    if is_compensating(run, job):
+        # What has completed is being undone: that is not cut short.
+        return
+    reason = "cancelled: its cancel-timeout-minutes are over"
+    tick.emit(run, NodeEnded(job, status.CANCELLED, reason=reason))
+    tick.stop_doomed(run)
 
 
 def cancel_waiting(tick: Tick, run: Run) -> None:

@@ -33,6 +33,7 @@ from headrace.events import (
     NodeEnded,
     NodeRestarted,
     NodeStarted,
+    StepsStopped,
 )
 from headrace.messages import StepError
 
@@ -44,6 +45,15 @@ def node_started(state: ShardState, run: Run, event: NodeStarted) -> None:
         run.due[event.node] = event.due_ms
     if run.gates:
         begun(state, run, event.node)
+
+
+def steps_stopped(state: ShardState, run: Run, event: StepsStopped) -> None:
+    """Fold `StepsStopped`. What is not dispatched has an event of its own for its end."""
+    start_container(state, run, event.node)
+    for step in event.steps:
+        run.stopped[step] = event.node
+        if run.status[step] == status.DISPATCHED:
+            run.doomed.add(step)
 
 
 def node_ended(state: ShardState, run: Run, event: NodeEnded) -> None:
@@ -149,6 +159,7 @@ def _begin_anew(state: ShardState, run: Run, instance: int) -> None:
         run.iterations.pop(inner, None)
         run.first_ms.pop(inner, None)
         run.held.pop(inner, None)
+        run.stopped.pop(inner, None)
         run.handlers.pop(inner, None)
         run.tolerated.discard(inner)
         run.detached.discard(inner)

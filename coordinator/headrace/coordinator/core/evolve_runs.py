@@ -73,6 +73,8 @@ def cancel(state: ShardState, run: Run, event: CancelRequested) -> None:
     run.cancel_reason = event.reason
     if event.failed:
         run.due.pop(0, None)
+    for job, due_ms in event.limits or ():
+        run.due[job] = min(run.due.get(job, due_ms), due_ms)
     if run.sagas and not event.gives_up:
         run.doomed.update(step for step in run.tokens if not run.undoes(step))
     else:

@@ -100,7 +100,7 @@ def _not_completed(tick: Tick, run: Run, worker: str, result: StepResult) -> Non
             tick.emit(run, StepCancelled(step, attempt, worker, run.cancel_reason))
         else:
             tick.emit(run, StepReturned(step, attempt, worker))
-    elif result.status == ResultStatus.CANCELLED and step in run.doomed:
+    elif step in run.doomed and (result.status == ResultStatus.CANCELLED or step in run.stopped):
         tick.emit(run, StepCancelled(step, attempt, worker, run.cancel_reason))
     elif result.status == ResultStatus.SKIPPED:
         tick.emit(run, StepSkipped(step, "condition", worker))

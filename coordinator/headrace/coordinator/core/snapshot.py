@@ -80,7 +80,7 @@ class RunImage(msgspec.Struct, array_like=True, gc=False):
     family: list[Any] | None = None
     """parent, its shard, children, awaited."""
     faults: list[Any] = []
-    """held, handlers, undo, sagas, rounds, uncompensated."""
+    """held, handlers, undo, sagas, rounds, uncompensated; stopped, if there are any."""
     names: list[str] = []
     """title, actor; none if both are empty."""
     fairness: list[Any] = []
@@ -235,7 +235,8 @@ def _patches(state: ShardState, namespace: str, image: list[Any]) -> Patches | N
 
 
 def _faults(run: Run) -> list[Any]:
-    if not (run.held or run.handlers or run.undo or run.sagas or run.rounds or run.uncompensated):
+    faults = (run.held, run.handlers, run.undo, run.sagas, run.rounds, run.uncompensated)
+    if not (any(faults) or run.stopped):
         return []
     return [
         _pairs(run.held),
@@ -244,13 +245,15 @@ def _faults(run: Run) -> list[Any]:
         [(group, run.sagas[group].image()) for group in sorted(run.sagas)],
         _pairs(run.rounds),
         run.uncompensated,
+        *([_pairs(run.stopped)] if run.stopped else []),
     ]
 
 
 def _restore_faults(run: Run, faults: list[Any]) -> None:
     if not faults:
         return
-    held, handlers, undo, sagas, rounds, run.uncompensated = faults
+    held, handlers, undo, sagas, rounds, run.uncompensated, *more = faults
+    run.stopped = _figures(more[0]) if more else {}
     run.held, run.handlers, run.rounds = map(_figures, (held, handlers, rounds))
     run.undo = dict.fromkeys(undo)
     run.sagas = {group: Saga.of(figures) for group, figures in sagas}

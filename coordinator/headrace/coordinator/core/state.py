@@ -138,6 +138,7 @@ class Run:
         "started_ms",
         "state",
         "status",
+        "stopped",
         "taint",
         "title",
         "tokens",
@@ -232,6 +233,8 @@ class Run:
         self.sagas: dict[int, Saga] = {}
         self.rounds: dict[int, int] = {}
         """Groups that were begun anew (`compensate-and-retry`) -> how often."""
+        self.stopped: dict[int, int] = {}
+        """Background steps that the workflow stopped -> the step that did."""
         self.uncompensated: list[int] = []
         """Steps that should have been undone, and were not."""
 

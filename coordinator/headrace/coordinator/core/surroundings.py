@@ -27,6 +27,10 @@ def ended(state: ShardState, run: Run, instance: int, *, ok: bool, failed: bool 
     *ok*: it counts as success for those that need it; *failed*: it failed and is not tolerated.
     """
     program = run.program
+    if run.stopped and state.leading:
+        # Who stops others waits for all that runs in them.
+        stoppers = dict.fromkeys(run.stopped.values())
+        state.agenda.extend((run, ~by) for by in stoppers if run.status[by] == status.RUNNING)
     if (run.handlers or run.sagas) and _is_called_for(state, run, instance):
         return
     if instance < program.size:
@@ -50,7 +54,7 @@ def ended(state: ShardState, run: Run, instance: int, *, ok: bool, failed: bool 
         counts.ok += 1
     elif failed:
         counts.bad += 1
-    elif run.status[instance] == status.CANCELLED:
+    elif run.status[instance] == status.CANCELLED and instance not in run.stopped:
         counts.cancelled += 1
     if above in run.detached and counts.ended >= counts.total:
         run.detached.discard(above)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from headrace.coordinator.core import arrivals, keys, schedules, status
 from headrace.coordinator.core.advance import advance
-from headrace.coordinator.core.cancellation import cancel_waiting
+from headrace.coordinator.core.cancellation import stop_job, time_out
 from headrace.coordinator.core.key_record import KEY_TIMER
 from headrace.coordinator.core.nodes import KINDS, fail_node
 from headrace.coordinator.core.ready import Audits
 from headrace.coordinator.core.state import Run
 from headrace.coordinator.core.tick import Tick
-from headrace.events import CancelRequested
 
 
 def fire_due(tick: Tick) -> int:
@@ -51,10 +50,12 @@ def _apply(tick: Tick, run: Run, instance: int) -> int:
     value = run.status[instance]
     if value == status.RUNNING:
         if instance == 0:
-            tick.emit(run, CancelRequested("the run's timeout passed", failed=True))
-            cancel_waiting(tick, run)
+            time_out(tick, run)
             return 1
-        fail_node(tick, run, instance, "timeout", "its timeout passed")
+        if run.cancelling and instance in run.jobs:
+            stop_job(tick, run, instance)
+        else:
+            fail_node(tick, run, instance, "timeout", "its timeout passed")
         return 1
     if value == status.PENDING and not run.paused:
         fail_node(tick, run, instance, "schedule-timeout", "no worker took it in time")

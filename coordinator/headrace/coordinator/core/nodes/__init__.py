@@ -20,6 +20,7 @@ from headrace.coordinator.core.nodes.consequences import (
 )
 from headrace.coordinator.core.nodes.failing import fail_node, fail_step
 from headrace.coordinator.core.nodes.fields import (
+    cancel_due_ms,
     concurrency,
     is_tolerated,
     is_wanted,
@@ -66,6 +67,7 @@ __all__ = [
     "Consequence",
     "NodeKind",
     "abort",
+    "cancel_due_ms",
     "concurrency",
     "consequence",
     "decide",

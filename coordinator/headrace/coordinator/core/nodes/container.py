@@ -6,7 +6,7 @@ import msgspec
 
 from headrace.coordinator.core import status
 from headrace.coordinator.core.nodes import sagas
-from headrace.coordinator.core.nodes.fields import deadline_ms, is_tolerated
+from headrace.coordinator.core.nodes.fields import cancel_due_ms, deadline_ms, is_tolerated
 from headrace.coordinator.core.nodes.kind import NodeKind
 from headrace.coordinator.core.scopes import Counts
 from headrace.coordinator.core.state import EMPTY_MAP, Run
@@ -65,6 +65,8 @@ class Container(NodeKind):
 def start_container(tick: Tick, run: Run, instance: int, node: Group | Choice) -> None:
     """Begin a group or a choice now, and its timeout with it."""
     due_ms = deadline_ms(run, instance, node.timeout_ms, tick.state.now_ms)
+    if run.cancelling and (limit_ms := cancel_due_ms(run, instance, tick.state.now_ms)):
+        due_ms = min(due_ms or limit_ms, limit_ms)
     tick.emit(run, NodeStarted(instance, due_ms))
     if due_ms:
         tick.timers.push(due_ms, run.key, instance)

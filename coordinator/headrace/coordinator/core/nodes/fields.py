@@ -12,7 +12,7 @@ from headrace.coordinator.core.state import Run
 from headrace.coordinator.core.surroundings import NEED_FAILED, NEED_SUCCEEDED
 from headrace.errors import HeadraceError, InvalidRequest
 from headrace.expressions import resolve, to_string, truthy
-from headrace.plan import Concurrency, TriggerRule
+from headrace.plan import Concurrency, Group, TriggerRule
 
 KEY_LENGTH_MAX = 512
 
@@ -35,6 +35,18 @@ def deadline_ms(run: Run, instance: int, value: int | str | None, now_ms: int) -
     """Return when the timeout of a node that begins at *now_ms* passes; 0: never."""
     limit_ms = timeout_ms(run, instance, value)
     return now_ms + limit_ms if limit_ms else 0
+
+
+def cancel_due_ms(run: Run, instance: int, now_ms: int) -> int:
+    """Return when what still runs in a job is stopped, in a run that is cancelled now; 0: never."""
+    group = run.program.nodes[run.locate(instance)[0]]
+    if not isinstance(group, Group) or group.cancel_timeout_ms is None:
+        return 0
+    try:
+        return deadline_ms(run, instance, group.cancel_timeout_ms, now_ms)
+    except HeadraceError:
+        # A broken expression must not keep the run from being cancelled.
+        return 0
 
 
 def is_tolerated(run: Run, instance: int) -> bool:

@@ -16,7 +16,7 @@ from headrace.coordinator.core.nodes.gates import gate_reason, passes, timed_out
 from headrace.coordinator.core.state import EMPTY_MAP, Run, ShardState
 from headrace.coordinator.core.tick import Tick
 from headrace.errors import HeadraceError, InvalidRequest
-from headrace.events import KeyRequested
+from headrace.events import KeyRequested, NodeEnded, StepCancelled, StepsStopped
 from headrace.expressions import resolve
 from headrace.messages import WaitReason
 from headrace.plan import Group
@@ -33,6 +33,9 @@ class GroupKind(Container):
         """Ask for the key that it needs, or begin."""
         group = run.program.nodes[node]
         assert isinstance(group, Group)
+        if group.cancels:
+            _stop_steps(tick, run, instance, [step + instance - node for step in group.cancels])
+            return
         wanted = group.concurrency
         if group.call is not None:
             _, problems = called_inputs(run, instance)
@@ -55,6 +58,12 @@ class GroupKind(Container):
     def due(self, tick: Tick, run: Run, instance: int) -> None:
         """Its wait for a lock is over."""
         timed_out(tick, run, instance)
+
+    def child_ended(self, tick: Tick, run: Run, instance: int) -> None:
+        """End it, once what it stops has ended, too."""
+        if run.stopped and _alive(run, instance):
+            return
+        super().child_ended(tick, run, instance)
 
     def output(self, tick: Tick, run: Run, instance: int) -> bytes:
         """Evaluate `outputs`."""
@@ -86,10 +95,38 @@ class GroupKind(Container):
         found = gate_reason(state, run, instance)
         if found is not None:
             return found
+        if run.stopped and run.status[instance] == status.RUNNING:
+            alive = sorted(map(run.path, _alive(run, instance)))
+            if alive:
+                text = f"waits until {', '.join(alive[:10])} is dead"
+                path = run.path(instance)
+                return WaitReason(path=path, state="WAITING", owner="worker", reason=text)
         held = run.node_keys.get(instance)
         if held is None or run.status[instance] != status.WAITING:
             return None
         return key_reason(state, run.path(instance), *held, 0)
+
+
+def _alive(run: Run, stopper: int) -> list[int]:
+    """Return what still lives of the steps that *stopper* stops, and of all that is in them."""
+    stopped = [step for step, by in run.stopped.items() if by == stopper]
+    found = [step for step in stopped if not status.is_final(run.status[step])]
+    below = (t for t in run.tokens if any(run.is_below(t, step) and t != step for step in stopped))
+    return [*found, *below]
+
+
+def _stop_steps(tick: Tick, run: Run, instance: int, steps: list[int]) -> None:
+    """Stop background steps, and all that is in them."""
+    open_steps = [step for step in steps if not status.is_final(run.status[step])]
+    tick.emit(run, StepsStopped(instance, open_steps))
+    reason = f"cancelled by {run.path(instance)}"
+    for step in open_steps:
+        value = run.status[step]
+        if value == status.RUNNING:
+            tick.emit(run, NodeEnded(step, status.CANCELLED, reason=f"cancelled: {reason}"))
+        elif value in (status.PENDING, status.WAITING):
+            tick.emit(run, StepCancelled(step, run.attempt[step], "", reason))
+    tick.stop_doomed(run)
 
 
 def key_granted(tick: Tick, run: Run, instance: int) -> None:
