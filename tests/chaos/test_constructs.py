@@ -26,8 +26,13 @@ jobs:
     steps:
       - {id: hotel, run: NOTE hotel, compensate: {run: HOLD undo-hotel}}
       - {id: flight, run: NOTE flight, compensate: {run: NOTE undo-flight}}
-  go:
+  pay:
     needs: book
+    steps:
+      - {id: pay, effect: at-most-once, on-unknown: wait, run: HOLD pay}
+      - {id: paid, run: 'NOTE "paid-${{ steps.pay.outputs.id }}"'}
+  go:
+    needs: pay
     steps:
       - id: each
         loop:
@@ -111,6 +116,18 @@ async def test_a_coordinator_dies_in_the_middle_of_everything(cluster, tmp_path)
     await flowctl("schedule", "create", "tick", "--workflow", tick, "--cron", "* * * * *")
     story.write("child", CHILD)
     await flowctl("submit", story.write("all", PARENT), "--id", "all")
+    await story.reached("pay", within_s=60)
+    cluster.workers[0].kill()
+    cluster.workers[0].start()
+
+    async def unknown():
+        view = (await flowctl("get", "all", "-o", "json")).json
+        return [s for s in view["steps"] if s["path"] == "pay/pay" and s["state"] == "UNKNOWN"]
+
+    await wait_for(unknown, within_s=60, what="the loss of the worker")
+    coordinator.kill()
+    coordinator.start()
+    await flowctl("resolve", "all", "pay/pay", "--completed", "--outputs", '{"id": "7"}')
     story.let_go("item-1")
     await dies_while("item-2")
     story.let_go("item-3")
@@ -147,7 +164,17 @@ async def test_a_coordinator_dies_in_the_middle_of_everything(cluster, tmp_path)
     ticks = [line for line in story.lines if line.startswith("tick-")]
     assert sorted(ticks) == sorted(f"tick-{run['id']}" for run in runs)
     assert [line for line in story.lines if line not in ticks] == [
-        *("hotel", "flight", "item-1", "item-2", "item-3", "child", "charge-hello-ada"),
+        *(
+            "hotel",
+            "flight",
+            "pay",
+            "paid-7",
+            "item-1",
+            "item-2",
+            "item-3",
+            "child",
+            "charge-hello-ada",
+        ),
         *("undo-flight", "undo-hotel"),
     ]
     check = await cluster.flowctl("cluster", "check")
