@@ -60,7 +60,8 @@ class Instance:
         self.dormant: list[Instance] = []
         """Beside its children: what they may call for."""
         self.needs: list[Instance] = []
-        self.state = DORMANT if node.dormant else PENDING
+        asleep = node.dormant or (parent is not None and parent.state == DORMANT)
+        self.state = DORMANT if asleep else PENDING
         self.attempt = self.token = 0
         self.due_ms = self.retry_ms = 0
         self.licences = 1

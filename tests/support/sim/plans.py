@@ -300,6 +300,8 @@ def _add_handlers(rng: random.Random, spec: Spec) -> None:
     """What undoes a task, decides about its failure, finds out what became of it."""
     if rng.random() < 0.6:
         spec.handlers["compensate"] = _handler(rng)
+        if rng.random() < 0.2:
+            spec.handlers["compensate"] = _several(rng)
     if rng.random() < 0.12:
         spec.handlers["on_failure"] = _handler(rng, "decides")
     if spec.fields.get("effect") == "at-most-once":
@@ -307,6 +309,15 @@ def _add_handlers(rng: random.Random, spec: Spec) -> None:
         spec.fields["on_unknown"] = found
         if found == "run":
             spec.handlers["unknown_handler"] = _handler(rng, "decides")
+
+
+def _several(rng: random.Random) -> Spec:
+    """A compensation of more than one step."""
+    steps = [_handler(rng) for _ in range(rng.randint(1, 3))]
+    for at, step in enumerate(steps):
+        del step.fields["dormant"]
+        step.needs = [at - 1] if at else []
+    return Spec(Group, steps, kind="pipeline", dormant=True)
 
 
 def _handler(rng: random.Random, kind: str = "instant") -> Spec:

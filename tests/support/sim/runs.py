@@ -160,9 +160,12 @@ class RunModel(Undoing, Families):
         step.due_ms = due_ms
 
     def _undoes(self, step: Instance) -> bool:
-        """It is a compensation."""
-        node = step.step.node if step.step is not None else None
-        return isinstance(node, Task) and self.plan.nodes[node.compensate] is step.node
+        """It is part of a compensation."""
+        found: Instance | None = step
+        while found is not None and found.step is None:
+            found = found.parent
+        node = found.step.node if found is not None and found.step is not None else None
+        return isinstance(node, Task) and self.plan.nodes[node.compensate] is found.node
 
     def may_begin(self, found: Instance) -> None:
         """Check that what is before and around it lets it begin."""
@@ -292,6 +295,8 @@ class RunModel(Undoing, Families):
     def close(self, container: Instance) -> None:
         """Nothing below begins any more; what is dispatched may still end."""
         for child in (*container.children, *container.dormant):
+            if child.state == DORMANT:
+                continue
             if child.state in (PENDING, WAITING, RUNNING, HELD):
                 self.finish(child, CANCELLED)
             if child.state != DISPATCHED:

@@ -64,8 +64,13 @@ class Undoing(Model):
         """What is dormant is to run now."""
         if handler.state != DORMANT:
             self.fault(f"{handler.index} is called for {step.index}, and is {handler.state}")
-        handler.state, handler.step = PENDING, step
-        handler.called = True
+        handler.step, handler.called = step, True
+        self._wake(handler)
+
+    def _wake(self, found: Instance) -> None:
+        found.state = PENDING
+        for child in found.children:
+            self._wake(child)
 
     def resolved(self, event: list[Any]) -> None:
         """Somebody has decided."""
@@ -128,6 +133,7 @@ class Undoing(Model):
         if node.state in FINAL:
             # Of an earlier round, or of a job that has begun anew.
             node.state = DORMANT
+            self.begin_anew(node)
         self.call(node, step)
         saga.current = node
 
@@ -164,7 +170,8 @@ class Undoing(Model):
         """Forget what has happened below a group."""
         found.children = [child for child in found.children if not child.grown]
         for child in (*found.children, *found.dormant):
-            child.state = DORMANT if child.node.dormant else PENDING
+            asleep = child.node.dormant or found.state == DORMANT
+            child.state = DORMANT if asleep else PENDING
             child.retry_ms = child.due_ms = 0
             child.claimed = child.tolerated = child.detached = child.called = False
             child.key, child.step = self.drop_key(child), None
