@@ -46,7 +46,7 @@ def register(settings: Settings, file: str, name: str, version: str, allow_unkno
     """
     from headrace.errors import InvalidRequest
     from headrace.flowctl._cmd_submit import check_handlers
-    from headrace.flowctl._definitions import load_definition
+    from headrace.flowctl._definitions import load_definition, looked_up
     from headrace.messages import subjects
 
     plan = load_definition(file, allow_unknown=True)
@@ -59,9 +59,10 @@ def register(settings: Settings, file: str, name: str, version: str, allow_unkno
         )
 
     async def action(client: Client) -> DefinitionView:
+        whole = await looked_up(client, file, plan)
         if not allow_unknown:
-            await check_handlers(client, file, plan)
-        return await client.definitions.register(plan, name=chosen, version=version)
+            await check_handlers(client, file, whole)
+        return await client.definitions.register(whole, name=chosen, version=version)
 
     _emit_one(settings, run_client(settings, action))
 

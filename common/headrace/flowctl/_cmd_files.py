@@ -39,13 +39,15 @@ def validate(
       flowctl validate workflow.yaml -o json
     """
     from headrace.errors import HeadraceError, InvalidDefinition
-    from headrace.flowctl._definitions import load_definition
+    from headrace.flowctl._definitions import load_definition, open_names
 
     results: list[dict[str, Any]] = []
     for file in files:
         problems: list[dict[str, Any]] = []
         try:
-            load_definition(file, handlers=handlers, allow_unknown=allow_unknown)
+            plan = load_definition(file, handlers=handlers, allow_unknown=allow_unknown)
+            if names := sorted(open_names(plan)):
+                note(f"{file}: {', '.join(names)}: looked up when it is submitted or registered")
         except InvalidDefinition as error:
             note(str(error))
             for problem in error.problems:

@@ -98,16 +98,17 @@ def create_schedule(
       flowctl schedule create nightly --workflow report --cron "30 2 * * *" --overlap skip
       flowctl schedule create poll --workflow poll.yaml --cron "*/5 * * * *" -i depth=3
     """
-    from headrace.flowctl._definitions import is_file, load_definition, registered_plan
+    from headrace.flowctl._definitions import is_file, load_definition, looked_up, registered_plan
     from headrace.messages import ScheduleSpec
 
     window_ms, jitter_ms = parse_duration(catch_up_window), parse_duration(jitter)
     written = load_definition(workflow, allow_unknown=True) if is_file(workflow) else None
 
     async def action(client: Client) -> ScheduleView:
-        plan, shown = written, ""
-        if plan is None:
+        if written is None:
             plan, shown = await registered_plan(client, workflow), workflow
+        else:
+            plan, shown = await looked_up(client, workflow, written), ""
         spec = ScheduleSpec(
             cron=cron,
             timezone=timezone,

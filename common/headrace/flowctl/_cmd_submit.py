@@ -135,7 +135,7 @@ def submit(
       flowctl submit order.yaml --input-file order.json --wait -o json
       RUN=$(flowctl submit order.yaml -o name)
     """
-    from headrace.flowctl._definitions import is_file, load_definition, registered_plan
+    from headrace.flowctl._definitions import is_file, load_definition, looked_up, registered_plan
 
     marks = parse_labels(labels)
     # A file with mistakes is refused before anything is asked.
@@ -147,7 +147,7 @@ def submit(
             plan = await registered_plan(client, target)
             values = collect_inputs(plan, inputs, input_file)
         else:
-            plan, values = written, given
+            plan, values = await looked_up(client, target, written), given
             if not allow_unknown:
                 await check_handlers(client, target, plan)
         run = await client.submit(

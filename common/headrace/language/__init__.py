@@ -4,6 +4,7 @@ and what may stand in a file, as JSON Schema.
 Pure: texts come in, plans and `headrace.errors.InvalidDefinition` go out.
 """
 
+from headrace.language._calls import FindRegistered
 from headrace.language._compile import compile_workflow
 from headrace.language._forecast import Forecast, PlannedNode, forecast
 from headrace.language._handlers import (
@@ -26,6 +27,7 @@ __all__ = [
     "NODE_TYPES",
     "TASK_TYPE_ALIASES",
     "Dialect",
+    "FindRegistered",
     "Forecast",
     "GraphNode",
     "HandlerSpec",

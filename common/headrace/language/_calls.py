@@ -1,4 +1,4 @@
-"""Called workflows: which file a call means, how deep and how often files are called."""
+"""Called workflows: which file or registered workflow a call means, how deep and how often."""
 
 from __future__ import annotations
 
@@ -14,13 +14,31 @@ from headrace.language._limits import CALL_DEPTH_MAX, CALLS_MAX, FILES_MAX
 from headrace.language._reader import shape
 from headrace.language._report import Place, Report
 from headrace.language._yaml import Mapping as MappingNode
+from headrace.plan import Plan
 from headrace.plan._validate import NODES_MAX
 
+FindRegistered = Callable[[str], tuple[Plan, str]]
+"""Returns the plan that ``NAME`` or ``NAME@VERSION`` means, and its name with its version; raises
+an error of ours if there is none."""
 Load = Callable[[str], str]
-"""Returns the text of a workflow by its path (relative to the working folder) or by its registered
-name; raises an error of ours if there is none."""
+"""Returns the text of a workflow by its path, relative to the working folder; raises an error of
+ours if there is none."""
 
+_REGISTERED = re.compile(r"[A-Za-z0-9_-]{1,100}(?:@[A-Za-z0-9_][A-Za-z0-9_.+-]{0,63})?")
 _REMOTE = re.compile(r"[\w.-]+/[\w.-]+/.*@.+")
+
+
+class FoundPlan(NamedTuple):
+    """Another workflow, compiled; without a plan it is looked up when this one is sent."""
+
+    plan: Plan | None
+    source: str
+    """What it is: a file, or a name with its version."""
+
+
+def is_registered(uses: str) -> bool:
+    """Tell whether `uses` means a registered workflow, ``NAME`` or ``NAME@VERSION``, not a file."""
+    return _REGISTERED.fullmatch(uses) is not None
 
 
 class Source(NamedTuple):
@@ -34,9 +52,9 @@ class Source(NamedTuple):
 class Sources:
     """The files of one plan, each loaded once."""
 
-    def __init__(self, main: Source, load: Load | None) -> None:
+    def __init__(self, main: Source, load: Load | None, find: FindRegistered | None = None) -> None:
         self._main = main
-        self._load = load
+        self._load, self._find = load, find
         self._found: dict[str, Source | None] = {_normal(main.file): main}
         self._calls = 0
         self._nodes = 0
@@ -67,6 +85,16 @@ class Sources:
                 return None
             self._found[_normal(name)] = self._read(name, uses, at, report)
         return self._found[_normal(name)]
+
+    def registered(self, uses: str, at: Place, report: Report) -> FoundPlan | None:
+        """Return the registered workflow that `uses` names; None: what is wrong is noted."""
+        if self._find is None:
+            return FoundPlan(None, uses)
+        try:
+            return FoundPlan(*self._find(uses))
+        except HeadraceError as error:
+            report.add(f"cannot use '{uses}': {error}", at)
+            return None
 
     def grew(self, draft: Draft, at: Place, report: Report) -> None:
         """Count the nodes of a call; raises `InvalidDefinition` past `NODES_MAX`."""

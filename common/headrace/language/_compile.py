@@ -8,7 +8,14 @@ from typing import Any
 
 from headrace.errors import InvalidDefinition
 from headrace.language import _limits, _yaml
-from headrace.language._calls import Load, Source, Sources
+from headrace.language._calls import (
+    FindRegistered,
+    FoundPlan,
+    Load,
+    Source,
+    Sources,
+    is_registered,
+)
 from headrace.language._contexts import CALL_OUTPUTS, RUN, RUN_DEFAULTS, RUN_ENV, STEP_WORK
 from headrace.language._draft import Draft, number
 from headrace.language._faults import (
@@ -64,14 +71,17 @@ def compile_workflow(
     handlers: Mapping[str, HandlerSpec] | None = None,
     allow_unknown: bool = False,
     load: Load | None = None,
+    find: FindRegistered | None = None,
 ) -> Plan:
     """Return the plan of the workflow in *text*, of either dialect.
 
     *file* is for messages, names a workflow that does not name itself, and is what the paths of
-    called workflows are relative to; *load* returns their texts. *handlers* are known beside the
-    built-in ones and replace those of the same name. With *allow_unknown* a step may use any
-    other name too: whoever knows the workers checks it again. Raises `InvalidDefinition` with all
-    problems at once, each with its file, line, column and, where there is one, a suggestion.
+    called workflows are relative to; *load* returns their texts. *find* returns registered
+    workflows that are named; without it they stay open: the plan cannot run before they were
+    looked up. *handlers* are known beside the built-in ones and replace those of the same name.
+    With *allow_unknown* a step may use any other name too: whoever knows the workers checks it
+    again. Raises `InvalidDefinition` with all problems at once, each with its file, line, column
+    and, where there is one, a suggestion.
     """
     report = Report(text, file)
     root = _yaml.load(text, report)
@@ -81,7 +91,7 @@ def compile_workflow(
     source = Source(file, root, report)
     known = Handlers(specs, allow_unknown=allow_unknown)
     try:
-        return _Workflow(source, known, Sources(source, load), (file,)).plan()
+        return _Workflow(source, known, Sources(source, load, find), (file,)).plan()
     except RecursionError:
         # The caller's own stack was nearly full: the depth of files is bounded well below.
         report.fatal(f"nested too deeply: YAML_DEPTH_MAX = {_limits.YAML_DEPTH_MAX}")
@@ -214,14 +224,17 @@ class _Workflow:
             self._sources.grew(found.body, at, self._report)
         return found
 
-    def _subplan(self, uses: str, at: Any) -> Plan | None:
-        """Compile the workflow that a subworkflow of this one runs."""
+    def _subplan(self, uses: str, at: Any) -> FoundPlan | None:
+        """Compile or find the workflow that a subworkflow of this one runs."""
+        if is_registered(uses):
+            return self._sources.registered(uses, at, self._report)
         source = self._sources.called(uses, at, self._source, self._chain)
         if source is None:
             return None
         chain = (*self._chain, source.file)
         try:
-            return _Workflow(source, self._handlers, self._sources, chain).plan()
+            plan = _Workflow(source, self._handlers, self._sources, chain).plan()
+            return FoundPlan(plan, uses)
         except InvalidDefinition:
             # Noted; what is wrong elsewhere is to be found, too.
             return None

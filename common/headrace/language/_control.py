@@ -11,7 +11,7 @@ from headrace.language._draft import Draft
 from headrace.language._parts import read_join
 from headrace.language._reader import Reader, shape
 from headrace.language._scope import Scope
-from headrace.language._uses import check_given
+from headrace.language._uses import FindPlan, check_given, embedded
 from headrace.language._values import is_identifier
 from headrace.language._yaml import Mapping as MappingNode
 from headrace.language._yaml import Scalar, Sequence, Tree
@@ -20,16 +20,12 @@ from headrace.plan import (
     Group,
     Join,
     Loop,
-    Plan,
     Sleep,
     Subworkflow,
     Wait,
-    encode_plan,
 )
-from headrace.plan._validate import ITERATIONS_MAX, SUBPLAN_BYTES_MAX
+from headrace.plan._validate import ITERATIONS_MAX
 
-FindPlan = Callable[[str, Tree], Plan | None]
-"""Returns the plan of the workflow that a name or a path means; None: what is wrong is noted."""
 Body = Callable[[Tree, Mapping[str, Tree], str, Scope], list[Draft]]
 
 _FORMS = ("for-each", "while", "until", "repeat")
@@ -308,15 +304,11 @@ class Control:
             hint = "uses: ./file.yaml, or a registered name"
             reader.report.add(f"{what} needs 'uses'", node, hint)
             return draft
-        plan = self._find(source, place)
-        if plan is not None:
-            data = encode_plan(plan)
-            if len(data) > SUBPLAN_BYTES_MAX:
-                limit = f"SUBPLAN_BYTES_MAX = {SUBPLAN_BYTES_MAX}"
-                reader.report.add(f"'{source}' is too large, {len(data)} bytes: {limit}", place)
-            draft.fields["plan"] = data
-            if plan.inputs:
-                check_given(reader, source, plan.inputs, given, place, f"{what}.with")
+        found = self._find(source, place)
+        if found is not None:
+            draft.fields |= embedded(reader, found, place)
+            if found.plan is not None and found.plan.inputs:
+                check_given(reader, source, found.plan.inputs, given, place, f"{what}.with")
         return draft
 
     def _sleep(self, node: Tree, name: str, what: str, scope: Scope) -> Draft:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from headrace.language._calls import is_registered
 from headrace.language._contexts import (
     JOB,
     JOB_DEFAULTS,
@@ -18,7 +19,6 @@ from headrace.language._contexts import (
     JOB_OUTPUTS,
     STEP_WORK,
 )
-from headrace.language._control import FindPlan
 from headrace.language._draft import Draft
 from headrace.language._faults import read_on_failure
 from headrace.language._gates import GATE_KEYS, read_gates
@@ -41,7 +41,7 @@ from headrace.language._reader import Reader, shape
 from headrace.language._report import Place, did_you_mean
 from headrace.language._scope import Known, Scope
 from headrace.language._steps import StepDefaults, Steps
-from headrace.language._uses import FindCalled, new_call, read_call
+from headrace.language._uses import FindCalled, FindPlan, new_call, read_call, read_child
 from headrace.language._values import is_identifier
 from headrace.language._yaml import Mapping as MappingNode
 from headrace.language._yaml import Scalar, Sequence, Tree
@@ -198,6 +198,12 @@ class Jobs:
     ) -> Draft:
         """Return a job that calls a workflow."""
         job = new_call(name, key, **self._common(entries, what, scope))
+        uses = entries["uses"]
+        if isinstance(uses, Scalar) and is_registered(uses.text):
+            outputs = read_child(self._reader, self._find_plan, entries, job, what, scope)
+            if outputs is not None:
+                self._reader.names.job_outputs[name.lower()] = outputs
+            return job
         called = read_call(self._reader, self._find, entries, job, what, scope)
         if called is not None:
             declared = {output.lower(): output for output in called.outputs}

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from headrace.language._contexts import STEP, STEP_IF, STEP_NAME, STEP_WORK
-from headrace.language._control import Control, FindPlan
+from headrace.language._control import Control
 from headrace.language._draft import Draft
 from headrace.language._faults import STEP_FAULT_KEYS, Faults, Inherited
 from headrace.language._gates import GATE_KEYS, read_gates
@@ -20,6 +20,7 @@ from headrace.language._placement import (
 )
 from headrace.language._reader import Reader, shape
 from headrace.language._scope import Known, Scope
+from headrace.language._uses import FindPlan
 from headrace.language._values import Names, is_identifier, slug
 from headrace.language._yaml import Mapping as MappingNode
 from headrace.language._yaml import Scalar, Tree

@@ -14,7 +14,6 @@ from headrace.language._control import (
     SUBWORKFLOW_KEYS,
     WAIT_KEYS,
     Control,
-    FindPlan,
 )
 from headrace.language._draft import Draft
 from headrace.language._faults import STEP_FAULT_KEYS, Faults, Inherited
@@ -26,6 +25,7 @@ from headrace.language._reader import Reader, shape
 from headrace.language._report import Place, did_you_mean
 from headrace.language._scope import Known, Scope
 from headrace.language._steps import task_fields
+from headrace.language._uses import FindPlan
 from headrace.language._values import Names, is_identifier, slug
 from headrace.language._yaml import Mapping as MappingNode
 from headrace.language._yaml import Scalar, Sequence, Tree

@@ -1,19 +1,24 @@
-"""Jobs that call a workflow: `uses`, `with` and `secrets` against what the file declares."""
+"""Jobs that call a workflow: `uses`, `with` and `secrets` against what it declares.
+
+A called file becomes part of the caller's run. A registered workflow is a run of its own.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from headrace.language._calls import FoundPlan
 from headrace.language._contexts import JOB, JOB_ENV
 from headrace.language._draft import Draft
 from headrace.language._reader import Reader, shape
 from headrace.language._report import Place, did_you_mean
-from headrace.language._scope import Scope
+from headrace.language._scope import Known, Scope
 from headrace.language._yaml import Mapping as MappingNode
 from headrace.language._yaml import Scalar, Tree, to_json
-from headrace.plan import Call, Group, InputSpec, SecretSpec
+from headrace.plan import Call, Group, InputSpec, SecretSpec, Subworkflow, encode_plan
 from headrace.plan._inputs import Unfit, coerce_input
+from headrace.plan._validate import SUBPLAN_BYTES_MAX
 
 
 class Called(NamedTuple):
@@ -30,6 +35,59 @@ class Called(NamedTuple):
 
 FindCalled = Callable[[str, Tree], Called | None]
 """Reads the workflow that `uses:` names; None: what is wrong is noted."""
+
+
+FindPlan = Callable[[str, Tree], FoundPlan | None]
+"""Returns the workflow that a name or a path means, compiled; None: what is wrong is noted."""
+_CHILD = "run"
+"""Name of the node that runs a registered workflow, in its job."""
+
+
+def embedded(reader: Reader, found: FoundPlan, at: Tree) -> dict[str, Any]:
+    """Return the fields of a subworkflow that runs *found*."""
+    data = b"" if found.plan is None else encode_plan(found.plan)
+    if len(data) > SUBPLAN_BYTES_MAX:
+        limit = f"SUBPLAN_BYTES_MAX = {SUBPLAN_BYTES_MAX}"
+        reader.report.add(f"'{found.source}' is too large, {len(data)} bytes: {limit}", at)
+    return {"plan": data, "source": found.source}
+
+
+def read_child(
+    reader: Reader,
+    find: FindPlan,
+    entries: Mapping[str, Tree],
+    draft: Draft,
+    what: str,
+    scope: Scope,
+) -> Known | None:
+    """Make *draft*, the group of a job, run a registered workflow as a run of its own.
+
+    Return the outputs that it has; None: they are not known yet.
+    """
+    uses = entries["uses"]
+    name = reader.text(uses, f"{what}.uses")
+    given = entries.get("with")
+    child = Draft(Subworkflow, _CHILD, uses, plan=b"", source=name)
+    child.fields["inputs"] = _given(reader, given, f"{what}.with", scope.at(JOB))
+    draft.children = [child]
+    secrets = entries.get("secrets")
+    if secrets is not None and not (isinstance(secrets, Scalar) and secrets.text == "inherit"):
+        hint = "it takes the secrets of the workers that it runs on"
+        reader.report.add(f"'{name}' is a run of its own, and is given no 'secrets'", secrets, hint)
+    found = find(name, uses)
+    if found is None:
+        return None
+    child.fields |= embedded(reader, found, uses)
+    if found.plan is None:
+        return None
+    if found.plan.inputs:
+        check_given(reader, found.source, found.plan.inputs, given, uses, f"{what}.with")
+    root = found.plan.nodes[0]
+    outputs = root.outputs if isinstance(root, Group) else {}
+    draft.fields["outputs"] = {
+        output: f"${{{{ steps.{_CHILD}.outputs.{output} }}}}" for output in outputs
+    }
+    return {output.lower(): output for output in outputs}
 
 
 def read_call(

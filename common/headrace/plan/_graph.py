@@ -320,13 +320,14 @@ class Subworkflow(_Base, frozen=True, kw_only=True, omit_defaults=True, tag="sub
     """Runs another workflow as a run of its own, and waits for its end unless `detached`."""
 
     plan: bytes
-    """The other workflow, encoded: compiled in, so that a live run never sees a newer one."""
+    """The other workflow, encoded: compiled in, so that a live run never sees a newer one. Empty: a
+    registered one that was not looked up yet; such a plan cannot run."""
     inputs: dict[str, Any] = {}
     """JSON that may hold expressions."""
     detached: bool = False
     """It has succeeded as soon as it is sure that the other run begins."""
     source: str = ""
-    """The file or registered name, as written."""
+    """The file as written, or the registered name with its version."""
 
 
 Node: TypeAlias = Task | Group | Loop | Choice | Wait | Sleep | Subworkflow

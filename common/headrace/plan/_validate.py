@@ -148,6 +148,12 @@ def rate_limit_problems(what: str, limit: RateLimit | None) -> Iterable[str]:
 
 
 def _subworkflow(index: int, node: Subworkflow, depth: int) -> Iterable[str]:
+    if not node.plan:
+        yield (
+            f"'{node.source}' was not looked up yet: `flowctl submit FILE` and `flowctl register "
+            "FILE` do so"
+        )
+        return
     if depth >= SUBPLAN_DEPTH_MAX:
         yield f"node {index}: plans inside each other: SUBPLAN_DEPTH_MAX = {SUBPLAN_DEPTH_MAX}"
         return

@@ -12,7 +12,7 @@ import logging
 import random
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, NoReturn, Self
 
 from headrace.client import ENDED, Client
 from headrace.coordinator.core import Limits, Run, TickEffects
@@ -271,7 +271,8 @@ class LocalEngine:
         """
         if isinstance(workflow, Plan):
             return workflow
-        return load_definition(str(workflow), handlers=self.registry.describe())
+        handlers = self.registry.describe()
+        return load_definition(str(workflow), handlers=handlers, find=_not_registered)
 
     async def run(
         self,
@@ -487,3 +488,7 @@ def run(
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(work())
+
+
+def _not_registered(_: str) -> NoReturn:
+    raise InvalidRequest("nothing is registered without a cluster; write the path of a file")

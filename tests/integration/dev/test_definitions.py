@@ -26,3 +26,32 @@ async def test_a_registered_workflow_runs_by_its_name(user):
     await user("definitions", "delete", "kept")
     gone = await user("submit", "kept", code=4)
     assert "no file kept, and no definition kept" in gone.err
+
+
+async def test_a_registered_workflow_is_called_by_its_name(user):
+    called = (
+        "name: called\nrun-name: says ${{ inputs.word }}\n"
+        "on:\n  workflow_call:\n    inputs: {word: {required: true}}\n"
+        "    outputs: {said: {value: '${{ jobs.say.outputs.text }}'}}\n"
+        "jobs:\n  say:\n    outputs: {text: '${{ steps.a.outputs.text }}'}\n"
+        "    steps:\n"
+        "      - {id: a, run: 'echo \"text=%s ${{ inputs.word }}\" >> $GITHUB_OUTPUT'}\n"
+    )
+    caller = (
+        "name: caller\njobs:\n  ask: {uses: called, with: {word: hello}}\n"
+        "  told:\n    needs: ask\n    steps:\n"
+        "      - {id: sub, subworkflow: {uses: called@1, with: {word: again}}}\n"
+        "      - run: test \"${{ needs.ask.outputs.said }}\" = 'one hello'\n"
+        "      - run: test \"${{ steps.sub.outputs.said }}\" = 'one again'\n"
+    )
+    await user("register", user.file(called % "one"))
+    await user("register", user.file(caller))
+    # What was registered before never sees what comes later.
+    await user("register", user.file(called % "two"))
+    run = await user.json("submit", "caller", "--wait")
+    steps = {step["path"]: step for step in run["steps"]}
+    assert run["state"] == "COMPLETED"
+    child = await user.json("get", steps["ask/run"]["child"])
+    assert (child["name"], child["state"]) == ("says hello", "COMPLETED")
+    refused = await user("submit", user.file(caller.replace("called@1", "caled")), code=3)
+    assert "cannot use 'caled': no definition caled" in refused.err

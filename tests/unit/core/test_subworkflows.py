@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from headrace.coordinator.core import Limits
 from headrace.coordinator.core.nodes.subworkflow import child_name
 from headrace.errors import InvalidDefinition
 from headrace.events import ChildStarted, RunCreated, RunEvicted
-from headrace.plan import InputSpec, Plan
+from headrace.plan import InputSpec, Plan, validate_plan
 from support.core_pair import Pair
 from support.corekit import NAMESPACE, Kit, finish
 from support.plans import child, group, job, join, key, loop, plan, task
@@ -49,6 +50,30 @@ def test_the_child_runs_and_its_output_is_the_nodes() -> None:
     assert kit.inputs("after") == {"got": 8}
     assert finish(kit) == "COMPLETED"
     assert not kit.machine.state.outbox
+
+
+def test_the_child_has_its_own_title() -> None:
+    kit = Kit()
+    named = plan(
+        task("x"), run_name="greets ${{ inputs.n }}", inputs={"n": InputSpec(type="number")}
+    )
+    kit.start(plan(child("c", named, inputs={"n": 3}), run_name="outer"))
+    name = child_of(kit)
+    assert (kit.view(name).name, kit.view().name) == ("greets 3", "outer")
+    kit.kill(snapshot=True)
+    assert kit.view(name).name == "greets 3"
+    # One that cannot be evaluated is the child's fault, and its parent hears of it.
+    broken = plan(task("x"), run_name="${{ fromJSON('{') }}")
+    kit.start(plan(child("c", broken)), "two")
+    assert kit.state("two") == "FAILED"
+
+
+def test_a_plan_that_names_what_was_not_looked_up_is_refused() -> None:
+    found = parent()
+    opened = msgspec.structs.replace(found.nodes[1], plan=b"", source="order@1")
+    open_plan = msgspec.structs.replace(found, nodes=(found.nodes[0], opened, *found.nodes[2:]))
+    with pytest.raises(InvalidDefinition, match="'order@1' was not looked up yet"):
+        validate_plan(open_plan)
 
 
 def test_parent_and_child_are_linked_in_what_people_see() -> None:

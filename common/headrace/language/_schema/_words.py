@@ -203,7 +203,8 @@ JOB: Words = _NODE | _GATES | {
     "retry": Word("Retries of every step that has no `retry` of its own.", _RETRY),
     "steps": Word("The steps, one after the other, on one worker and in one folder.",
                   ref("steps")),
-    "uses": Word("A workflow to call: the path of a file, relative to this one.", TEXT),
+    "uses": Word("A workflow to call: `./file.yaml`, relative to this one, or a registered `NAME` "
+                 "or `NAME@VERSION`.", TEXT),
     "with": Word("Inputs of the called workflow.", VALUES),
     "secrets": Word("Secrets of the called workflow by name, or `inherit`.",
                     either({"const": "inherit"}, ENVIRONMENT)),
@@ -271,7 +272,7 @@ RUNS_ON: Words = {
                            "back: it fails, or is skipped.", one_of("fail", "skip")),
 }  # fmt: skip
 SUBWORKFLOW: Words = {
-    "uses": Word("The workflow: `./file.yaml`.", TEXT),
+    "uses": Word("The workflow: `./file.yaml`, or a registered `NAME` or `NAME@VERSION`.", TEXT),
     "with": Word("Its inputs.", VALUES),
     "detached": Word("Nobody waits for its end.", BOOLEAN),
 }

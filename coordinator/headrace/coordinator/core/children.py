@@ -11,7 +11,7 @@ import msgspec
 
 from headrace.coordinator.core import status
 from headrace.coordinator.core.cancellation import cancel_run
-from headrace.coordinator.core.creation import enter, fairness_of, key_of
+from headrace.coordinator.core.creation import enter, fairness_of, key_of, title_of
 from headrace.coordinator.core.intents import KEPT_MS, clear, end_of_child
 from headrace.coordinator.core.nodes import is_tolerated
 from headrace.coordinator.core.state import Run
@@ -44,6 +44,7 @@ def start(
     run = Run(child, state.program(plan, subjects.split_key(child)[0]))
     run.input = given
     try:
+        run.title = title_of(run)
         key, limit, mode = key_of(run)
         fairness = fairness_of(run) or ((fair_key, fair_weight) if fair_key else None)
     except HeadraceError as error:
@@ -66,6 +67,7 @@ def start(
         parent=holder,
         parent_shard=shard,
         fairness=fairness,
+        title=run.title,
     )
     enter(tick, run, created)
 

@@ -69,7 +69,7 @@ def create_run(
 ) -> None:
     """State that the run exists; unless it waits for a key, it has begun with that."""
     run.input, run.actor, run.labels = data, request.actor, labels
-    run.title = _title(run)
+    run.title = title_of(run)
     name, limit, mode = key_of(run)
     rate = run_rate(tick, run)
     enter(
@@ -146,8 +146,8 @@ def enter(tick: Tick, run: Run, created: RunCreated) -> None:
         tick.timers.push(run.due[0], run.key, 0)
 
 
-def _title(run: Run) -> str:
-    """Evaluate `run-name`; '' if there is none."""
+def title_of(run: Run) -> str:
+    """Evaluate `run-name`; '' if there is none. Raises `HeadraceError`."""
     written = run.program.plan.run_name
     if not written:
         return ""
