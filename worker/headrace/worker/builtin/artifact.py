@@ -7,7 +7,6 @@ import hashlib
 import os
 import re
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Final, Literal
 
@@ -17,6 +16,7 @@ from headrace.errors import Conflict, NotFound
 from headrace.worker.builtin.archives import Packed, matching, pack, unpack
 from headrace.worker.builtin.paths import trouble, workspace_path
 from headrace.worker.handlers import Context, HandlerError, handler
+from headrace.worker.scratch import scratch_folder
 
 NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 PACKED_BYTES_MAX: Final = 128 * 1024 * 1024
@@ -65,7 +65,7 @@ async def upload(ctx: Context, inputs: UploadInputs) -> UploadOutputs:
     patterns = [line.strip() for line in text.splitlines() if line.strip()]
     store = ctx.artifacts
     limit = min(inputs.max_bytes, store.bytes_max)
-    folder = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="headrace-artifact-"))
+    folder = await asyncio.to_thread(scratch_folder, "artifact")
     packing = asyncio.to_thread(_packed, ctx, patterns, folder / "artifact.tar.gz", limit)
     try:
         packed, digest = await packing
@@ -93,7 +93,7 @@ async def download(ctx: Context, inputs: DownloadInputs) -> DownloadOutputs:
     """Fetch and unpack an artifact of this run."""
     _check_name(inputs.name)
     target = workspace_path(ctx, inputs.path)
-    folder = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="headrace-artifact-"))
+    folder = await asyncio.to_thread(scratch_folder, "artifact")
     archive = folder / f"{inputs.name}.tar.gz"
     try:
         await ctx.artifacts.get(ctx.run, inputs.name, archive)

@@ -6,7 +6,6 @@ import asyncio
 import shlex
 import shutil
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -26,6 +25,7 @@ from headrace.worker.builtin.commands import (
 from headrace.worker.builtin.environment import StepFiles, step_environment
 from headrace.worker.builtin.process import CAPTURE_WHOLE_BYTES, Finished, run_process
 from headrace.worker.handlers import Context, HandlerError, handler
+from headrace.worker.scratch import scratch_folder
 
 _SHELLS: Final = {
     "": "bash -e {0}",
@@ -115,7 +115,7 @@ async def run_command(
     Returns outputs and raises as `run_script` does.
     """
     workspace = ctx.workspace
-    folder = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="headrace-step-"))
+    folder = await asyncio.to_thread(scratch_folder, "step")
     try:
         files = StepFiles(folder)
         variables = step_environment(ctx, workspace) | (env or {}) | files.variables()
