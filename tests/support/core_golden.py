@@ -17,6 +17,9 @@ from headrace.events import (
     BATCH_VERSION,
     Batch,
     BegunByEvent,
+    CacheAsked,
+    CacheCleared,
+    CacheStored,
     CancelRequested,
     ChildEnded,
     ChildRefused,
@@ -71,6 +74,7 @@ from headrace.events import (
     SleepStarted,
     SnapshotRegistered,
     StartDeclined,
+    StepCached,
     StepCancelled,
     StepCarried,
     StepClaimed,
@@ -177,6 +181,7 @@ RUN_EVENTS: list[Any] = [
     PlanPatched(
         "e" * 32, "d" * 32, [(0, 3, 0), (4, 2, 5)], "q12", MS, "ann", ["new"], ["old"], ["b"]
     ),
+    StepCached(1, _map, "earlier", "build/deps", MS, ResultExtra(env={"A": "1"}, path=["/bin"])),
 ]
 SHARD_EVENTS: list[Any] = [
     PlanStored("d" * 32, b"\x80"),
@@ -238,6 +243,18 @@ SHARD_EVENTS: list[Any] = [
     TriggerFailed("default/order", "default/order-e42-a1b2c3", "it is another one"),
     KeysCooled(["rate:default/api"]),
     LockRenewed("lock:default/db", "@q12", MS + 30_000, "q13", MS),
+    CacheAsked("cache:default/d/k", "default/r#1.2", 2),
+    CacheStored(
+        "cache:default/d/k",
+        b"\x80",
+        "default/r",
+        "build/deps",
+        MS,
+        MS + 60_000,
+        ResultExtra(env={"A": "1"}),
+        ["cache:default/d/j"],
+    ),
+    CacheCleared(["cache:default/d/k"], "q14", MS, "ann"),
 ]
 
 

@@ -44,6 +44,8 @@ def tasks(draw: st.DrawFn, name: str) -> Spec:
         chosen = draw(st.sampled_from(["", "ttl_ms", "timeout_ms"]))
         limits = {chosen: limits[chosen]} if chosen else {}
         options["lock"] = plans.lock(draw(st.sampled_from(["l1", "l2"])), **limits)
+    elif feature == 10:
+        options["cache"] = plans.cached(draw(st.sampled_from(["c1", "c2"])))
     if feature in (8, 9):
         options["rate_limit"] = plans.rate("x", draw(st.integers(1, 2)), 3_000)
     return plans.task(name, **options)

@@ -17,6 +17,7 @@ from headrace.coordinator.core import (
 )
 from headrace.coordinator.core.gate import Gate
 from headrace.coordinator.core.incoming import Incoming, TriggerFacts
+from headrace.coordinator.core.kept_results import KeptResults
 from headrace.coordinator.core.key_record import KeyRecord
 from headrace.coordinator.core.renumbering import Move, Patches
 from headrace.coordinator.core.saga import Saga
@@ -80,6 +81,7 @@ _RECORDS = (
     | Counts
     | Family
     | Gate
+    | KeptResults
     | Job
     | Saga
     | Scope

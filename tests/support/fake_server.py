@@ -19,6 +19,7 @@ from headrace.coordinator.core import Machine, Refusal, ShardState
 from headrace.errors import NotFound, Unreachable
 from headrace.messages import (
     CancelRun,
+    ClearCached,
     ClientBatch,
     ClientReply,
     ClientRequest,
@@ -29,6 +30,7 @@ from headrace.messages import (
     GetPlan,
     GetRun,
     HistoryEntry,
+    ListCached,
     ListLocks,
     ListRuns,
     ListSchedules,
@@ -49,6 +51,7 @@ from headrace.messages import (
     encode,
     subjects,
 )
+from headrace.messages._cache import CacheRequest
 from headrace.messages._definitions import DefinitionRequest
 from headrace.messages._locks import LockRequest
 from headrace.messages._schedules import ScheduleRequest
@@ -169,8 +172,11 @@ class FakeCluster:
             self.system.begin(int(time.time() * 1000))
             found = self.system.request("default", request)
             return tuple(found) if isinstance(found, Refusal) else found
-        if isinstance(request, LockRequest):
-            return [] if isinstance(request, ListLocks) and shard != 1 else self._lock(request)
+        if isinstance(request, LockRequest | CacheRequest):
+            # All live in the one machine, which shard 1 speaks for.
+            if isinstance(request, ListLocks | ListCached | ClearCached) and shard != 1:
+                return 0 if isinstance(request, ClearCached) else []
+            return self._lock(request)
         if isinstance(request, SubmitRun):
             return self._submit(shard, request)
         if isinstance(request, ListRuns):
@@ -190,7 +196,7 @@ class FakeCluster:
         return self._change(run, request)
 
     def _lock(self, request: ClientRequest) -> Any:
-        """All locks live in the one machine, whose time goes on."""
+        """Ask the one machine, whose time goes on."""
         self.system.begin(int(time.time() * 1000))
         self.system.fire_timers()
         found = self.system.request("default", request)

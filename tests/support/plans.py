@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from headrace.plan import (
+    Cache,
     Choice,
     Concurrency,
     Group,
@@ -142,6 +143,11 @@ def lock(name: str, **options: Any) -> Lock:
 def rate(key: str, limit: int, per_ms: int, **options: Any) -> RateLimit:
     """A rate limit."""
     return RateLimit(key=key, limit=limit, per_ms=per_ms, **options)
+
+
+def cached(key: str, **options: Any) -> Cache:
+    """A cached result."""
+    return Cache(key=key, **options)
 
 
 def policy(action: str, **options: Any) -> OnFailure:

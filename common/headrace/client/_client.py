@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any, Self
 
 from headrace.client import _follow, _rerun
+from headrace.client._cached import CachedResults
 from headrace.client._calls import Calls, result_of
 from headrace.client._definitions import Definitions
 from headrace.client._drain import drain
@@ -68,12 +69,10 @@ class Client:
     def __init__(self, transport: Transport, *, namespace: str, timeout_s: float = 5.0) -> None:
         if not subjects.valid_name(namespace):
             raise InvalidRequest(f"not a namespace: {namespace!r} (letters, digits, - and _)")
-        self.namespace = namespace
-        self._transport = transport
+        self.namespace, self._transport = namespace, transport
         self._calls = Calls(transport, namespace, timeout_s=timeout_s)
         self._lookup = Lookup(self._calls)
-        self._requests = RequestIds()
-        self._actor = user_name()
+        self._requests, self._actor = RequestIds(), user_name()
         self._large = LargeValues(self._calls)
         self.definitions = Definitions(self._calls, self._stamp)
         """What is registered, by name and version; `settings`: of the namespace."""
@@ -81,6 +80,7 @@ class Client:
         self.schedules = Schedules(self._calls, self._stamp, self.submit)
         """What begins runs at their times; `events`: and by what is published."""
         self.events, self.locks = Events(self._calls), Locks(self._calls, self._stamp)
+        self.cached = CachedResults(self._calls, self._stamp)
         self._submitter = Submitter(self._calls, self._requests, actor=self._actor)
 
     @classmethod

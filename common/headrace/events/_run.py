@@ -300,22 +300,19 @@ class JobMoved(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=26):
 
 
 class KeyGranted(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=27):
-    """The run, job or step (`node`; -1: the run) has what it asked for: its key, lock, place
-    within a rate limit, or the word that there is no cached result."""
+    """A node (-1: the run) has what it asked for, or the word that no result is cached."""
 
     node: int
     key: str
     gate: str = ""
     """`lock`, `rate` or `cache`; empty: a concurrency key."""
     token: int = 0
-    """Of a lock: its fencing token, higher than any before."""
+    """Of a lock: its fencing token, higher than any before; it expires at `until_ms` (0: never)."""
     until_ms: int = 0
-    """Of a lock: when it expires; 0: never."""
 
 
 class KeyRequested(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=30):
-    """A node needs a key before it begins: a job its concurrency key; a job or step its lock, its
-    place within a rate limit, or the result that may be cached (-1: the run)."""
+    """A node (-1: the run) asks for what it needs before it begins: see `gate`."""
 
     node: int
     key: str
@@ -324,15 +321,27 @@ class KeyRequested(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=3
     gate: str = ""
     """`lock`, `rate` or `cache`; empty: a concurrency key."""
     ttl_ms: int = 0
-    """Of a lock: how long it may be held, of a cached result: how long it is kept; 0: no limit."""
+    """How long a lock may be held, or a result is kept; 0: no limit."""
     due_ms: int = 0
     """When it gives up waiting; 0: never."""
     per_ms: int = 0
     """Of a rate limit: its period."""
 
 
+class StepCached(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=34):
+    """The step has the result of an earlier run's step, and does not run."""
+
+    step: int
+    output: msgspec.Raw
+    run: str
+    """Id of the run that the result is of; it was recorded there at `time_ms`."""
+    path: str
+    time_ms: int
+    extra: ResultExtra | None = None
+
+
 class KeyLost(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=35):
-    """A lock is not the node's any more: `expired`, or `forced` (a person took it)."""
+    """A lock is lost: it has `expired`, or a person took it (`forced`)."""
 
     node: int
     key: str
@@ -459,6 +468,7 @@ RunEvent: TypeAlias = (
     | StepSkipped
     | StepCancelled
     | StepCarried
+    | StepCached
     | StepQueued
     | NodeStarted
     | NodeEnded

@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from headrace.messages import ScheduleSpec
+from headrace.messages import ResultExtra, ScheduleSpec
 
 
 class PlanStored(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=101):
@@ -128,6 +128,40 @@ class LockRenewed(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=15
     until_ms: int
     request_id: str
     not_after_ms: int
+
+
+class CacheAsked(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=152):
+    """A step of `shard` wants the result that this (its home) shard may keep; it is told through
+    the outbox."""
+
+    key: str
+    holder: str
+    shard: int
+
+
+class CacheStored(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=153):
+    """The result of a step is kept for others."""
+
+    key: str
+    output: bytes
+    run: str
+    """``<namespace>/<run id>``"""
+    path: str
+    time_ms: int
+    until_ms: int
+    """When it is forgotten; 0: when there is no room."""
+    extra: ResultExtra | None = None
+    evicted: list[str] = []
+    """Keys of results that make room for it."""
+
+
+class CacheCleared(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=154):
+    """A person has results forgotten."""
+
+    keys: list[str]
+    request_id: str
+    not_after_ms: int
+    actor: str = ""
 
 
 class OutboxCleared(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=113):
@@ -334,6 +368,9 @@ ShardEvent: TypeAlias = (
     | KeyAudited
     | KeysCooled
     | LockRenewed
+    | CacheAsked
+    | CacheStored
+    | CacheCleared
     | OutboxCleared
     | ChildRefused
     | NamespaceChanged

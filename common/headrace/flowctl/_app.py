@@ -41,6 +41,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "event": ("_cmd_event:event", "Publish events, which start runs too."),
         "patch": ("_cmd_patch:patch", "Let a live run go on with another definition."),
         "schedule": ("_cmd_schedule:schedule", "Start runs at their times."),
+        "cache": ("_cmd_cache:cache", "List and forget results that steps share."),
         "lock": ("_cmd_lock:lock", "Let one at a time do something."),
         "rerun": ("_cmd_submit:rerun", "Start a run again."),
         "reset": ("_cmd_submit:reset", "Start a run again from an event of it."),

@@ -1,4 +1,4 @@
-"""What stands before a node: `lock` and `rate-limit`."""
+"""What stands before a node: `lock`, `rate-limit` and `cache`."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from headrace.language._contexts import RUN
 from headrace.language._reader import Reader
 from headrace.language._scope import Scope
 from headrace.language._yaml import Scalar, Tree
-from headrace.plan import Lock, RateLimit
+from headrace.plan import Cache, Lock, RateLimit
 
 LOCK_KEYS = ("name", "ttl", "timeout")
 RATE_LIMIT_KEYS = ("key", "limit", "per", "timeout")
+CACHE_KEYS = ("key", "ttl")
 GATE_KEYS = ("lock", "rate-limit")
 LIMIT_MAX = 1_000_000
 PERIOD_MS_MAX = 366 * 86_400_000
@@ -30,6 +31,32 @@ def read_gates(
     if rate is not None:
         fields["rate_limit"] = rate
     return fields
+
+
+def read_cache(
+    reader: Reader, entries: Mapping[str, Tree], what: str, scope: Scope
+) -> dict[str, Any]:
+    """Return the field `cache` of a task, where it is given: a key alone, or a mapping."""
+    node, what = entries.get("cache"), f"{what}.cache"
+    if node is None or (isinstance(node, Scalar) and node.value is None):
+        return {}
+    found = {"key": node} if isinstance(node, Scalar) else reader.mapping(node, what, CACHE_KEYS)
+    if "effect" in entries:
+        hint = "what takes effect at most once is not to be taken from another run"
+        reader.report.add(f"{what} does not go with 'effect'", node, hint)
+    written = found.get("key")
+    if isinstance(written, Scalar) and "hashfiles" in written.text.lower():
+        hint = "let a step before it write the hash to $GITHUB_OUTPUT, and use that output"
+        reader.report.add(
+            f"'hashFiles' is not available in {what}: no worker has it yet", node, hint
+        )
+        return {}
+    key = reader.text(written, f"{what}.key", scope)
+    if not key:
+        reader.report.add(f"{what} needs a 'key'", node)
+        return {}
+    ttl_ms = reader.duration(found.get("ttl"), f"{what}.ttl")
+    return {"cache": Cache(key=key, ttl_ms=ttl_ms or 0)}
 
 
 def read_lock(reader: Reader, node: Tree | None, what: str, scope: Scope) -> Lock | None:

@@ -166,6 +166,8 @@ def _gates(node: Task | Group) -> list[str]:
     rate = node.rate_limit
     if rate is not None:
         found.append(f"{rate.limit} per {rate.per_ms / 1000:g} s ({rate.key})")
+    if isinstance(node, Task) and node.cache is not None:
+        found.append(f"cached by {node.cache.key}")
     return found
 
 

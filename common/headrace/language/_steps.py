@@ -9,7 +9,7 @@ from headrace.language._contexts import STEP, STEP_IF, STEP_NAME, STEP_WORK
 from headrace.language._control import Control
 from headrace.language._draft import Draft
 from headrace.language._faults import STEP_FAULT_KEYS, Faults, Inherited
-from headrace.language._gates import GATE_KEYS, read_gates
+from headrace.language._gates import GATE_KEYS, read_cache, read_gates
 from headrace.language._handlers import INPUT_ALIASES
 from headrace.language._parts import Handlers, read_retry, read_shell
 from headrace.language._placement import (
@@ -32,7 +32,7 @@ _STARTED = _COMMON | {"background"}
 _WAITING = _COMMON - {"timeout-minutes"}
 _TASK = _STARTED | {
     "env", "retry", "effect", "priority", "heartbeat-timeout", "schedule-timeout",
-    "attempt-timeout", "runs-on", *GATE_KEYS, *STEP_FAULT_KEYS,
+    "attempt-timeout", "runs-on", "cache", *GATE_KEYS, *STEP_FAULT_KEYS,
 }  # fmt: skip
 _GROUP = _STARTED | {"env", "join", "losers", "on-failure", "runs-on", *GATE_KEYS}
 ACTIONS: Mapping[str, frozenset[str]] = {
@@ -97,7 +97,9 @@ def task_fields(
     )
     if priority is not None:
         fields["priority"] = priority
-    return fields | read_gates(reader, entries, what, scope.at(STEP))
+    place = scope.at(STEP)
+    fields |= read_cache(reader, entries, what, place)
+    return fields | read_gates(reader, entries, what, place)
 
 
 class Steps:

@@ -38,7 +38,7 @@ _COMMON = frozenset(
 )  # fmt: skip
 TASK = _COMMON | {
     "with", "env", "retry", "effect", "priority", "heartbeat-timeout", "schedule-timeout",
-    "attempt-timeout", "runs-on", *GATE_KEYS, *STEP_FAULT_KEYS,
+    "attempt-timeout", "runs-on", "cache", *GATE_KEYS, *STEP_FAULT_KEYS,
 }  # fmt: skip
 _BODY = frozenset(("tasks", "steps"))
 _GROUP = _COMMON | _BODY | {"env", "join", "losers", "runs-on", "on-failure", *GATE_KEYS}

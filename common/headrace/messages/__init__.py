@@ -5,6 +5,7 @@ peer can say clearly what it does not speak. Fields are only ever added, with de
 """
 
 from headrace.messages import subjects
+from headrace.messages._cache import CachedView, ClearCached, ListCached
 from headrace.messages._client import (
     CancelRun,
     ClientBatch,
@@ -94,10 +95,12 @@ __all__ = [
     "UNREADABLE",
     "AcquireLock",
     "Arrival",
+    "CachedView",
     "CancelRun",
     "CancelStep",
     "Claim",
     "ClaimReply",
+    "ClearCached",
     "ClientBatch",
     "ClientReply",
     "ClientRequest",
@@ -123,6 +126,7 @@ __all__ = [
     "HistoryEntry",
     "KeyView",
     "LaneOffer",
+    "ListCached",
     "ListDefinitions",
     "ListLocks",
     "ListRuns",

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
+from headrace.messages._cache import CacheRequest
 from headrace.messages._definitions import DefinitionRequest
 from headrace.messages._locks import LockRequest
 from headrace.messages._namespaces import NamespaceRequest
@@ -170,6 +171,7 @@ ClientRequest: TypeAlias = (
     | ListTriggers
     | NamespaceRequest
     | LockRequest
+    | CacheRequest
 )
 
 

@@ -79,6 +79,11 @@ def rate_key(namespace: str, name: str) -> str:
     return f"rate:{namespace}/{name}"
 
 
+def cache_key(namespace: str, digest: str, name: str) -> str:
+    """Return the key of a cached result, likewise; *digest*: of what the step does."""
+    return f"cache:{namespace}/{digest}/{name}"
+
+
 def is_lock(key: str) -> bool:
     """Tell whether a key is a lock's."""
     return key.startswith("lock:")

@@ -68,6 +68,16 @@ class RateLimit(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The longest wait; then the node fails. 0: without an end."""
 
 
+class Cache(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The result of a step is that of an earlier one with this key, in this namespace, that says
+    and does the same (handler, inputs and `env` as they are written)."""
+
+    key: str
+    """May hold expressions."""
+    ttl_ms: int = 0
+    """So long the result is kept; 0: until there is no room."""
+
+
 class SecretSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One secret that a workflow wants of its caller (`on.workflow_call.secrets.<name>`)."""
 
@@ -234,6 +244,7 @@ class Task(_Base, frozen=True, kw_only=True, omit_defaults=True, tag="task"):
     """For `on_unknown: run`: the dormant sibling that finds out."""
     lock: Lock | None = None
     rate_limit: RateLimit | None = None
+    cache: Cache | None = None
 
 
 class Group(_Base, frozen=True, kw_only=True, omit_defaults=True, tag="group"):

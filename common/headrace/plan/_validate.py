@@ -133,6 +133,9 @@ def _gates(index: int, node: Task | Group) -> Iterable[str]:
     if lock is not None and (not lock.name or min(lock.ttl_ms, lock.timeout_ms) < 0):
         yield f"node {index}: a lock has a name, and times that are not negative"
     yield from rate_limit_problems(f"node {index}", node.rate_limit)
+    cache = node.cache if isinstance(node, Task) else None
+    if cache is not None and (not cache.key or cache.ttl_ms < 0):
+        yield f"node {index}: a cached result has a key, and a time that is not negative"
     if (lock is not None or node.rate_limit is not None) and not index:
         yield "node 0: a whole workflow has no lock, and its rate limit is the plan's"
 

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from headrace.events import CacheStored
 from headrace.messages import AcquireLock, RenewLock
 
 
@@ -93,3 +94,17 @@ def test_what_cannot_be_run(flowctl, cluster):
     assert flowctl("lock", "run", "db").code == 3
     assert flowctl("lock", "acquire", "db", "--ttl", "soon").code == 3
     assert flowctl("lock", "release", "db").code == 3
+
+
+def test_cached_results_are_listed_and_forgotten(flowctl, cluster):
+    result = CacheStored("cache:default/d1/deps", b"\x80", "default/r1", "build/deps", 1, 0)
+    cluster.system.emit_shard(result)
+    listed = json.loads(flowctl("cache", "list", "-o", "json").out)
+    assert [(found["key"], found["run"], found["until"]) for found in listed] == [
+        ("deps", "r1", None)
+    ]
+    assert "build/deps" in flowctl("cache", "list", "deps").out
+    assert flowctl("cache", "clear").code == 3
+    assert flowctl("cache", "clear", "deps", "--all").code == 3
+    assert "1 results forgotten" in flowctl("cache", "clear", "deps").err
+    assert "nothing is kept" in flowctl("cache", "list").err

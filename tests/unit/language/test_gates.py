@@ -6,7 +6,7 @@ import pytest
 
 from headrace.errors import InvalidDefinition
 from headrace.language import compile_workflow
-from headrace.plan import Group, Lock, RateLimit, Task
+from headrace.plan import Cache, Group, Lock, RateLimit, Task
 
 STEP = "jobs: {a: {steps: [{run: x, %s}]}}"
 
@@ -21,6 +21,13 @@ def test_a_lock_is_a_name_or_a_mapping():
     assert step("lock: db").lock == Lock(name="db")
     found = step("lock: {name: 'db-${{ github.run_id }}', ttl: 10m, timeout: 1h}").lock
     assert found == Lock(name="db-${{ github.run_id }}", ttl_ms=600_000, timeout_ms=3_600_000)
+
+
+def test_a_cached_result():
+    assert step("cache: 'deps-${{ github.run_id }}'").cache == Cache(
+        key="deps-${{ github.run_id }}"
+    )
+    assert step("cache: {key: v1, ttl: 1d}").cache == Cache(key="v1", ttl_ms=86_400_000)
 
 
 def test_a_rate_limit():
@@ -72,6 +79,10 @@ vars: {x: 1}
             "lock: \"x-${{ hashFiles('a') }}\"",
             "'hashFiles' is not available in jobs.a.steps[0].lock",
         ),
+        ("cache: {ttl: 1d}", "cache needs a 'key'"),
+        ("cache: {key: v1, ttl: x}", "cache.ttl must be a duration"),
+        ("cache: \"${{ hashFiles('a') }}-v1\"", "let a step before it write the hash"),
+        ("cache: v1, effect: at-most-once", "cache does not go with 'effect'"),
         ("rate-limit: 10", "rate-limit must be a mapping"),
         ("rate-limit: {key: a, limit: 1}", "rate-limit needs 'per'"),
         ("rate-limit: {key: a, limit: 0, per: 1s}", "limit must be from 1 to 1000000, not 0"),
@@ -93,6 +104,7 @@ def test_what_is_wrong_is_said(written, said):
             "rate-limit of a workflow has no 'timeout'",
         ),
         ("lock: db\njobs: {a: {steps: [{run: x}]}}", "unknown key 'lock' in the workflow"),
+        ("jobs: {a: {cache: v1, steps: [{run: x}]}}", "unknown key 'cache'"),
         ("jobs: {a: {steps: [{sleep: 1s, lock: db}]}}", "'lock' does not go with 'sleep'"),
         (
             "tasks: [{name: a, type: sleep, duration: 1s, lock: db}]",

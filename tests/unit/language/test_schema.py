@@ -62,6 +62,7 @@ PLANTED = {
     "debounce": "on: {event: {subject: a, debounce: {period: 1s, qqzzqq: 1}}}\n" + JOB,
     "input": "on: {workflow_dispatch: {inputs: {i: {qqzzqq: 1}}}}\n" + JOB,
     "concurrency": "concurrency: {group: g, qqzzqq: 1}\n" + JOB,
+    "cache": STEP % "{run: x, cache: {key: a, qqzzqq: 1}}",
     "lock": STEP % "{run: x, lock: {name: db, qqzzqq: 1}}",
     "rate-limit": STEP % "{run: x, rate-limit: {key: x, limit: 1, per: 1s, qqzzqq: 1}}",
     "on-failure": STEP % "{run: x, on-failure: {action: skip, qqzzqq: 1}}",

@@ -73,6 +73,7 @@ SHAPES: Mapping[str, Shape] = {
     "debounce": Shape(_triggers.DEBOUNCE_KEYS, _words.DEBOUNCE, ("period",)),
     "input": Shape(_parts.INPUT_KEYS, _words.INPUT, null=True),
     "concurrency": Shape(_parts.CONCURRENCY_KEYS, _words.CONCURRENCY, ("group",)),
+    "cache": Shape(_gates.CACHE_KEYS, _words.CACHE, ("key",)),
     "lock": Shape(_gates.LOCK_KEYS, _words.LOCK, ("name",)),
     "rate-limit": Shape(_gates.RATE_LIMIT_KEYS, _words.RATE_LIMIT, ("key", "limit", "per")),
     "on-failure": Shape(_faults.ON_FAILURE_KEYS, _words.ON_FAILURE, ("action",)),

@@ -142,6 +142,10 @@ CONCURRENCY: Words = {
     "limit": Word("How many may hold the group at a time; without it, one.",
                   integer(1, 1_000_000)),
 }  # fmt: skip
+CACHE: Words = {
+    "key": Word("What the result depends on; may hold expressions, but no `hashFiles`.", TEXT),
+    "ttl": Word("How long a result is kept; without it, until there is no room.", DURATION),
+}
 LOCK: Words = {
     "name": Word("Name of the lock; may hold expressions.", TEXT),
     "ttl": Word("It is lost after this time, and its holder stopped; without it, never.", DURATION),
@@ -224,6 +228,8 @@ TASK_FIELDS: Words = {
                        either(VALUES, items(VALUES))),
     "on-unknown": Word("When nobody knows what became of an `at-most-once` step: `fail`, `wait` "
                        "for a person, or `run NAME`.", TEXT),
+    "cache": Word("Its result is that of an earlier step with this key that does the same.",
+                  either(TEXT, ref("cache"))),
     "priority": Word("Higher ones start first.", integer(-1_000_000, 1_000_000)),
     "heartbeat-timeout": Word("The attempt fails when its code is silent for so long.", DURATION),
     "schedule-timeout": Word("The longest wait for a worker.", DURATION),

@@ -37,6 +37,8 @@ PIECE_RUNS = 100
 """Runs of one piece: a few milliseconds."""
 PIECE_BYTES = 1024 * 1024
 """And their bytes, about."""
+PIECE_KEPT = 20
+"""Kept results of one piece, each of some 64 KiB at most."""
 PIECE_ITEMS = 4_000
 """Small records of one piece."""
 
@@ -60,6 +62,7 @@ class Capture:
         self._outbox = list(state.outbox.items())
         self._snapshots, self._settings = list(state.snapshots), dict(state.settings)
         self._triggers, self._namespaces = image_of(state), namespace_images(state)
+        self._kept = state.kept.image()
         self._now_ms = state.now_ms
         self._last = ""
         """Runs up to this key are encoded."""
@@ -107,7 +110,10 @@ class Capture:
         yield from self._encode_records([(key, *tomb) for key, tomb in self._tombstones])
         yield from self._encode_records(self._requests)
         self._write(_fields(self._keys, sorted(self._outbox), self._snapshots, self._settings))
-        self._write(_fields(self._triggers, self._namespaces))
+        self._write(_fields(self._triggers, self._namespaces) + _array(len(self._kept)))
+        for begin in range(0, len(self._kept), PIECE_KEPT):
+            self._write(b"".join(map(_encode, self._kept[begin : begin + PIECE_KEPT])))
+            yield
 
     def _encode_runs(self, runs: Iterator[Run]) -> Iterator[None]:
         parts: list[bytes] = []
@@ -177,7 +183,7 @@ def verify(data: bytes, builtin: frozenset[str], cuts: Sequence[int]) -> Generat
             digest.update(b"".join([_encode(record) for record in piece]))
             yield
     digest.update(_fields(image.keys, image.outbox, image.snapshots, image.settings))
-    digest.update(_fields(image.triggers, image.namespaces))
+    digest.update(_fields(image.triggers, image.namespaces, image.kept))
     return digest.hexdigest()
 
 

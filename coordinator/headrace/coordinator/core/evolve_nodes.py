@@ -6,8 +6,8 @@ from array import array
 from typing import Any
 
 from headrace.coordinator.core import status
+from headrace.coordinator.core.gate import CACHE, LOCK, Gate
 from headrace.coordinator.core.gate import KINDS as gate_kinds
-from headrace.coordinator.core.gate import LOCK, Gate
 from headrace.coordinator.core.saga import Saga
 from headrace.coordinator.core.scopes import Counts, Scope
 from headrace.coordinator.core.state import EMPTY_MAP, Run, ShardState
@@ -218,13 +218,20 @@ def job_moved(state: ShardState, run: Run, event: JobMoved) -> None:
 def key_requested(state: ShardState, run: Run, event: KeyRequested) -> None:
     """Fold `KeyRequested`."""
     instance = event.node
-    holder = f"{run.key}#{run.wire(instance)}.{run.events}"
+    wire = run.wire(instance) if instance >= 0 else -1
+    holder = f"{run.key}#{wire}.{run.events}"
     if instance >= 0:
         run.status[instance] = status.WAITING
         run.due.pop(instance, None)
         if event.due_ms:
             run.due[instance] = event.due_ms
     more: tuple[Any, ...] = (event.limit, event.mode, state.shard)
+    if event.gate == "cache":
+        gate = run.gates.setdefault(instance, Gate())
+        gate.wants, gate.key, gate.holder = CACHE, event.key, holder
+        gate.ttl_ms = event.ttl_ms
+        state.post(event.key, "cache-get", event.key, holder, state.shard)
+        return
     if event.gate:
         gate = run.gates.setdefault(instance, Gate())
         gate.wants, gate.key, gate.holder = gate_kinds[event.gate], event.key, holder
@@ -246,6 +253,8 @@ def key_granted(state: ShardState, run: Run, event: KeyGranted) -> None:
     if gate.wants == LOCK:
         gate.lock, gate.lock_holder = gate.key, gate.holder
         gate.token, gate.until_ms = event.token, event.until_ms
+    elif gate.wants == CACHE:
+        gate.cache = gate.key
     else:
         gate.rate, gate.rate_holder = gate.key, gate.holder
     gate.passed |= gate.wants

@@ -10,6 +10,7 @@ from headrace.coordinator.core.surroundings import (
     drop_gate,
     drop_key,
     ended,
+    keep_result,
     leave,
     note_completed,
     pin,
@@ -17,6 +18,7 @@ from headrace.coordinator.core.surroundings import (
 )
 from headrace.events import (
     SleepStarted,
+    StepCached,
     StepCancelled,
     StepCarried,
     StepClaimed,
@@ -76,6 +78,7 @@ def completed(state: ShardState, run: Run, event: StepCompleted) -> None:
     if run.program.compensation:
         note_completed(run, step)
     if run.gates:
+        keep_result(state, run, step, output, event.extra)
         drop_gate(state, run, step)
     ended(state, run, step, ok=True)
 
@@ -208,6 +211,26 @@ def carried(state: ShardState, run: Run, event: StepCarried) -> None:
     if run.program.compensation:
         note_completed(run, event.step)
     ended(state, run, event.step, ok=True)
+
+
+def cached(state: ShardState, run: Run, event: StepCached) -> None:
+    """Fold `StepCached`."""
+    step = event.step
+    drop_gate(state, run, step)
+    run.status[step] = status.COMPLETED
+    run.due.pop(step, None)
+    run.errors.pop(step, None)
+    output = bytes(event.output)
+    if output != EMPTY_MAP:
+        run.outputs[step] = output
+    else:
+        run.outputs.pop(step, None)
+    if run.jobs:
+        # No worker has done it: what it said counts, and the job is bound to none.
+        pin(state, run, step, "", event.extra)
+    if run.program.compensation:
+        note_completed(run, step)
+    ended(state, run, step, ok=True)
 
 
 def resolved(state: ShardState, run: Run, event: StepResolved) -> None:

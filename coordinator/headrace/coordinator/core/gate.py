@@ -10,7 +10,8 @@ from typing import Any, Final
 
 LOCK: Final = 1
 RATE: Final = 2
-KINDS: Final = {"lock": LOCK, "rate": RATE}
+CACHE: Final = 4
+KINDS: Final = {"lock": LOCK, "rate": RATE, "cache": CACHE}
 """By the name in events."""
 
 
@@ -18,8 +19,8 @@ class Gate:
     """How far one node is."""
 
     __slots__ = (
-        "holder", "key", "lock", "lock_holder", "passed", "rate", "rate_holder", "token",
-        "until_ms", "wants",
+        "cache", "holder", "key", "lock", "lock_holder", "passed", "rate", "rate_holder", "token",
+        "ttl_ms", "until_ms", "wants",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -35,6 +36,10 @@ class Gate:
         """Of the lock; `until_ms` 0: it does not expire."""
         self.rate = self.rate_holder = ""
         """Its place within a rate limit, until it begins."""
+        self.cache = ""
+        """Under what key its result is to be kept; there was none."""
+        self.ttl_ms = 0
+        """For how long."""
 
     def holds(self, holder: str) -> bool:
         """Tell whether it has what it asked for under this name."""
@@ -55,6 +60,6 @@ class Gate:
 
 _FIELDS: Final = (
     "passed", "wants", "key", "holder", "lock", "lock_holder", "token", "until_ms", "rate",
-    "rate_holder",
+    "rate_holder", "cache", "ttl_ms",
 )  # fmt: skip
 """The order is the format."""

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from headrace.coordinator.core import arrivals, children, keys, schedules
+from headrace.coordinator.core import arrivals, caching, children, keys, schedules
 from headrace.coordinator.core.commands import Outgoing
 from headrace.coordinator.core.intents import clear, is_held_back
 from headrace.coordinator.core.state import OutMessage
@@ -70,6 +70,9 @@ _APPLY: Final[dict[str, Callable[..., object]]] = {
     "started": keys.started,
     "granted": keys.granted,
     "expired": keys.lost,
+    "cache-get": caching.asked,
+    "cache-put": caching.offered,
+    "cached": caching.answered,
     "audit": keys.audited,
     "preempt": partial(keys.preempted, reason="preempt"),
     "replaced": partial(keys.preempted, reason="replaced"),

@@ -7,6 +7,7 @@ Rules here: read-only after construction; no state of any run.
 
 from __future__ import annotations
 
+import hashlib
 from array import array
 from collections.abc import Sequence
 from typing import Final
@@ -15,7 +16,7 @@ import msgspec
 
 from headrace.coordinator.core import status
 from headrace.coordinator.core.deferral import is_always_the_workers
-from headrace.coordinator.core.gate import LOCK, RATE
+from headrace.coordinator.core.gate import CACHE, LOCK, RATE
 from headrace.expressions import Expression, parse
 from headrace.messages import TaskOptions, subjects
 from headrace.plan import (
@@ -55,6 +56,8 @@ _KINDS: dict[type, int] = {
 STATUS_FUNCTIONS: Final = frozenset({"success", "failure", "cancelled", "always"})
 
 _encode = msgspec.msgpack.Encoder().encode
+_ordered = msgspec.msgpack.Encoder(order="deterministic").encode
+"""For comparing: the order of keys says nothing."""
 
 
 class Program:
@@ -254,10 +257,19 @@ class Program:
         found = {
             index: (LOCK if node.lock is not None else 0)
             | (RATE if node.rate_limit is not None else 0)
+            | (CACHE if isinstance(node, Task) and node.cache is not None else 0)
             for index, node in enumerate(self.nodes)
             if isinstance(node, Task | Group)
         }
         return {index: wanted for index, wanted in found.items() if wanted}
+
+    def content_digest(self, index: int) -> str:
+        """Return a digest of what the task at *index* does, as it is written: its handler, inputs
+        and `env`."""
+        task = self.nodes[index]
+        assert isinstance(task, Task)
+        content = _ordered([task.uses, task.inputs, task.env])
+        return hashlib.blake2b(content, digest_size=12).hexdigest()
 
     def _policies(self) -> dict[int, tuple[OnFailure, int]]:
         """Each node's own policy, else that of what is around it; none in what handles failures."""

@@ -7,6 +7,7 @@ from heapq import heappop, heappush
 from typing import Any
 
 from headrace.coordinator.core import status
+from headrace.coordinator.core.kept_results import KeptResult
 from headrace.coordinator.core.key_record import KeyRecord, Terms
 from headrace.coordinator.core.schedule_events import FOLD
 from headrace.coordinator.core.state import (
@@ -19,6 +20,9 @@ from headrace.coordinator.core.trigger_events import FOLD as TRIGGER_FOLD
 from headrace.coordinator.core.trigger_events import definition_changed
 from headrace.coordinator.core.triggers import Definition
 from headrace.events import (
+    CacheAsked,
+    CacheCleared,
+    CacheStored,
     ChildRefused,
     DefinitionRegistered,
     DefinitionsDeleted,
@@ -192,6 +196,29 @@ def _lock_renewed(state: ShardState, event: LockRenewed) -> None:
     terms[event.holder] = terms[event.holder]._replace(until_ms=event.until_ms)
 
 
+def _cache_asked(state: ShardState, event: CacheAsked) -> None:
+    found = state.kept.get(event.key, state.now_ms)
+    told: tuple[Any, ...] = ()
+    if found is not None:
+        said = found.extra
+        told = (found.output, found.run, found.path, found.time_ms)
+        told += (said.env, said.path) if said is not None else ({}, [])
+    state.post(f"#{event.shard}", "cached", event.key, event.holder, *told)
+
+
+def _cache_stored(state: ShardState, event: CacheStored) -> None:
+    for key in event.evicted:
+        state.kept.drop(key)
+    facts = (event.output, event.run, event.path, event.time_ms, event.until_ms, event.extra)
+    state.kept.put(event.key, KeptResult(*facts))
+
+
+def _cache_cleared(state: ShardState, event: CacheCleared) -> None:
+    state.remember(event.request_id, event.not_after_ms)
+    for key in event.keys:
+        state.kept.drop(key)
+
+
 def released_id(key: str, holder: str) -> str:
     """Return under what name a released holder is remembered: a late `acquire` gets nothing."""
     return f"released:{key}:{holder}"
@@ -283,6 +310,9 @@ _EVOLVE: dict[type, Callable[[ShardState, Any], None]] = {
     KeyAudited: _key_audited,
     KeysCooled: _keys_cooled,
     LockRenewed: _lock_renewed,
+    CacheAsked: _cache_asked,
+    CacheStored: _cache_stored,
+    CacheCleared: _cache_cleared,
     OutboxCleared: _outbox_cleared,
     ChildRefused: _child_refused,
     SettingsChanged: _settings,

@@ -20,6 +20,7 @@ from headrace.events import (
     PlanPatched,
     RunPaused,
     SleepStarted,
+    StepCached,
     StepCancelled,
     StepCarried,
     StepCompleted,
@@ -76,6 +77,9 @@ def times_of(run: Run, segments: Iterable[bytes]) -> dict[int, Times]:
                 found[event.step] = before._replace(ended_ms=now_ms, reason=reason)
             elif isinstance(event, StepCarried):
                 found[event.step] = Times(now_ms, now_ms, "", "carried over")
+            elif isinstance(event, StepCached):
+                reason = f"cached: the result of {event.path} in run {event.run}"
+                found[event.step] = Times(now_ms, now_ms, "", reason, event.extra)
             elif isinstance(event, StepCancelled | StepUnknown | StepLost):
                 started = found.get(event.step, Times(now_ms, 0)).started_ms
                 reason = "" if isinstance(event, StepUnknown) else event.reason

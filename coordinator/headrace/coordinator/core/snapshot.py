@@ -121,6 +121,8 @@ class StateImage(msgspec.Struct, array_like=True, gc=False):
     settings: dict[str, Any]
     triggers: TriggerImage = msgspec.field(default_factory=TriggerImage)
     namespaces: list[tuple[str, float, int]] = []
+    kept: list[tuple[str, list[Any]]] = []
+    """Results of steps that are kept for others, the oldest first."""
 
 
 # Maps keep the order that they have in the log: it is the same on all replicas, and it shows
@@ -325,6 +327,7 @@ def _image(state: ShardState) -> StateImage:
         settings=state.settings,
         triggers=image_of(state),
         namespaces=namespace_images(state),
+        kept=state.kept.image(),
     )
 
 
@@ -401,6 +404,7 @@ def decode_state(data: bytes, builtin: frozenset[str]) -> ShardState:
         record.holders, record.waiters = dict(found.holders), dict(found.waiters)
         record.audit_ms = found.audit_ms
         record.restore(found.rest)
+    state.kept.restore(image.kept)
     state.outbox = dict(image.outbox)
     state.snapshots = image.snapshots
     state.settings = image.settings

@@ -17,6 +17,7 @@ import msgspec
 from headrace.coordinator.core import status
 from headrace.coordinator.core.gate import Gate
 from headrace.coordinator.core.incoming import Incoming
+from headrace.coordinator.core.kept_results import KeptResults
 from headrace.coordinator.core.key_record import KeyRecord
 from headrace.coordinator.core.program import Program
 from headrace.coordinator.core.renumbering import Patches
@@ -417,6 +418,8 @@ class ShardState:
         """A heap of (when, id, is a tombstone)."""
         self.token_last = 0
         self.keys: dict[str, KeyRecord] = {}
+        self.kept = KeptResults()
+        """Results of steps, for others."""
         self.outbox: dict[str, OutMessage] = {}
         self.snapshots: list[tuple[int, str, str]] = []
         """(position, name, state hash) of the registered ones, oldest first; two are kept."""
@@ -434,16 +437,13 @@ class ShardState:
         self.incoming = Incoming()
         """System shard: events from outside."""
         # The chain of batches.
-        self.now_ms = 0
-        """A leader's may be ahead of the log."""
-        self.logged_ms = 0
-        """Time of the last batch."""
+        self.now_ms = self.logged_ms = 0
+        """Now: a leader's may be ahead of the log; and the time of the last batch."""
         self.batch_index = self.batch_position = 0
         self.batch_hash = b""
         # Not state: caches and the agenda of things to decide (filled only while leading).
         self.programs: dict[tuple[str, str], Program] = {}
-        self.leading = False
-        self.outbox_news = False
+        self.leading = self.outbox_news = False
         """The outbox may hold what nobody has looked at yet."""
         self.agenda: deque[tuple[Run, int]] = deque()
         """(run, instance) that became enabled; (run, ~instance) of a container to look at."""

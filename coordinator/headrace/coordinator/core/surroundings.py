@@ -9,6 +9,7 @@ from typing import Any
 
 from headrace.coordinator.core import program as kinds
 from headrace.coordinator.core import status
+from headrace.coordinator.core.gate import CACHE
 from headrace.coordinator.core.scopes import Counts
 from headrace.coordinator.core.state import Job, Run, ShardState
 from headrace.messages import ResultExtra, subjects
@@ -279,12 +280,25 @@ def drop_gate(state: ShardState, run: Run, instance: int) -> None:
     if gate is None:
         return
     for key, holder in (
-        (gate.key, gate.holder),
+        (gate.key, gate.holder if gate.wants != CACHE else ""),
         (gate.lock, gate.lock_holder),
         (gate.rate, gate.rate_holder),
     ):
         if holder:
             state.post(key, "release", key, holder)
+
+
+def keep_result(
+    state: ShardState, run: Run, step: int, output: bytes, extra: ResultExtra | None
+) -> None:
+    """The result of a step that looked for one and found none is offered to those that follow."""
+    gate = run.gates.get(step)
+    if gate is None or not gate.cache:
+        return
+    source = f"{run.key}#{run.wire(step)}.{run.events}"
+    said = [extra.env, extra.path] if extra is not None else [{}, []]
+    facts = (output, run.path(step), state.now_ms, gate.ttl_ms, *said)
+    state.post(gate.cache, "cache-put", gate.cache, source, *facts)
 
 
 def begun(state: ShardState, run: Run, instance: int) -> None:

@@ -32,6 +32,7 @@ from headrace.messages import (
     GetRun,
     GetSchedule,
     HasRuns,
+    ListCached,
     ListDefinitions,
     ListLocks,
     ListRuns,
@@ -61,6 +62,7 @@ _ASSERTED = (
     ListTriggers,
     GetLock,
     ListLocks,
+    ListCached,
 )
 """Questions whose answer says what is not there: true only if the shard is still ours."""
 _SURE = (*_ASSERTED, AcquireLock)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from headrace.coordinator.core.gate import LOCK, RATE, Gate
+from headrace.coordinator.core.gate import CACHE, LOCK, RATE, Gate
 from headrace.coordinator.core.key_record import KeyRecord
 from headrace.coordinator.core.nodes.failing import fail_node
 from headrace.coordinator.core.nodes.fields import KEY_LENGTH_MAX, evaluated
@@ -18,7 +18,7 @@ from headrace.errors import HeadraceError, InvalidRequest
 from headrace.events import KeyRequested
 from headrace.expressions import to_string
 from headrace.messages import WaitReason, subjects
-from headrace.plan import Lock, RateLimit
+from headrace.plan import Cache, Lock, RateLimit
 
 
 def passes(tick: Tick, run: Run, instance: int, node: int) -> bool:
@@ -75,6 +75,12 @@ def rate_request(run: Run, instance: int, limit: RateLimit, now_ms: int) -> KeyR
 
 
 def _request(run: Run, instance: int, found: Any, left: int, now_ms: int) -> KeyRequested:
+    if left & CACHE:
+        cache: Cache = found.cache
+        name = _name(run, instance, cache.key, "cached result")
+        digest = run.program.content_digest(run.locate(instance)[0])
+        key = subjects.cache_key(run.program.namespace, digest, name)
+        return KeyRequested(instance, key, gate="cache", ttl_ms=cache.ttl_ms)
     if left & LOCK:
         lock: Lock = found.lock
         key = subjects.lock_key(run.program.namespace, _name(run, instance, lock.name, "lock"))
@@ -121,6 +127,11 @@ def gate_reason(state: ShardState, run: Run, instance: int) -> WaitReason | None
     if gate is None or not gate.wants:
         return None
     name = subjects.split_key(gate.key)[1]
+    if gate.wants == CACHE:
+        text = f"asks whether there is a cached result {name.partition('/')[2]}"
+        return WaitReason(
+            path=run.path(instance), state="WAITING", owner="coordinator", reason=text
+        )
     record = state.keys.get(gate.key)
     text, free_ms = f"waits for {_SHOWN[gate.wants]} {name}", 0
     if record is not None:

@@ -9,6 +9,7 @@ from typing import Final
 from headrace.coordinator.core.commands import Refusal, Reply
 from headrace.coordinator.core.creation import fingerprint
 from headrace.coordinator.core.requests import (
+    cached,
     control,
     definitions,
     locks,
@@ -38,6 +39,7 @@ _HANDLERS: Final[dict[type, Handler]] = {
     **triggers.HANDLERS,
     **namespaces.HANDLERS,
     **locks.HANDLERS,
+    **cached.HANDLERS,
 }
 
 

@@ -13,6 +13,7 @@ from headrace.events import RequestSeen
 from headrace.messages import (
     AcquireLock,
     CancelRun,
+    ClearCached,
     CreateSchedule,
     DeleteDefinition,
     DeleteSchedule,
@@ -52,6 +53,7 @@ Mutation = (
     | AcquireLock
     | RenewLock
     | ReleaseLock
+    | ClearCached
 )
 
 
