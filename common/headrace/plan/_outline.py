@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from headrace.plan._graph import (
+    Group,
     Loop,
     Node,
     Plan,
@@ -106,11 +107,11 @@ def same_node(old: Node, new: Node, moved: Sequence[int]) -> bool:
 
 
 def _named(node: Node) -> tuple[int, ...]:
-    """Return the nodes that *node* names for its failures; -1: none."""
+    """Return the nodes that *node* names, for its failures or to cancel them; -1: none."""
     handler = node.on_failure.handler if node.on_failure is not None else -1
     if isinstance(node, Task):
         return handler, node.compensate, node.unknown_handler
-    return (handler,)
+    return (handler, *node.cancels) if isinstance(node, Group) else (handler,)
 
 
 def _alone(node: Node) -> bytes:
@@ -122,4 +123,6 @@ def _alone(node: Node) -> bytes:
         change["on_failure"] = msgspec.structs.replace(node.on_failure, handler=0)
     if isinstance(node, Task):
         change |= {"compensate": -1, "unknown_handler": -1}
+    elif isinstance(node, Group):
+        change["cancels"] = ()
     return _encode(msgspec.structs.replace(node, **change))

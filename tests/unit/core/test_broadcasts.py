@@ -6,6 +6,7 @@ from headrace.coordinator.core import Facts, WorkerFacts
 from headrace.events import Expanded, StepSkipped
 from support import plans
 from support.corekit import Kit, finish
+from support.patchkit import patched
 from support.plans import broadcast, group, job, plan, task
 
 
@@ -300,3 +301,31 @@ def test_a_broadcast_in_a_matrix():
     assert kit.dispatched() == ["d[l][a]/x", "d[w][a]/x"]
     kit.complete("d[l][a]/x", worker="a")
     assert finish(kit) == "COMPLETED"
+
+
+def test_a_patch_gives_one_that_waits_another_number():
+    kit = Kit()
+    kit.start(plan(web()))
+    patched(kit, plan(task("first"), task("second"), web(), web("other")))
+    assert len(kit.machine.gatherings) == 2
+    kit.join("a")
+    assert kit.dispatched() == ["first", "second", "deploy[a]", "other[a]"]
+    assert kit.machine.gatherings == {}
+
+
+def test_a_patch_moves_one_that_runs():
+    kit = Kit()
+    kit.join("a", "b")
+    kit.start(plan(web()))
+    kit.complete("deploy[a]", worker="a")
+    patched(kit, plan(task("first"), web()))
+    kit.lose_worker("b")
+    assert kit.status("deploy[b]") == "FAILED"
+
+
+def test_a_run_that_has_gone_is_asked_about_no_more():
+    kit = Kit()
+    run = kit.start(plan(web()))
+    kit.cancel()
+    kit.tick(lambda m: m.gather(run.key, 1, []))
+    assert kit.machine.gatherings == {}

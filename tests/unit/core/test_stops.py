@@ -9,6 +9,7 @@ import pytest
 from headrace.events import StepsStopped
 from headrace.messages import ResultStatus, StepError
 from support.corekit import Kit, finish
+from support.patchkit import patched
 from support.plans import Spec, child, group, job, loop, plan, sleep, task
 
 MINUTE = 60_000
@@ -125,6 +126,19 @@ def test_a_step_that_was_not_stopped_by_it_still_counts_as_cancelled() -> None:
     kit.cancelled("j/a")
     kit.cancelled("j/b")
     assert kit.state() == "CANCELLED"
+
+
+def test_a_patch_in_the_middle_moves_what_is_stopped_along() -> None:
+    kit = started(task("server", background=True), task("mid"), stop("c", "server"), task("end"))
+    steps = (task("up"), task("server", background=True), task("mid"), stop("c", "server"))
+    patched(kit, plan(task("new"), job("j", *steps, task("more"), task("end")), dialect="jobs"))
+    assert kit.status("j/c") == "RUNNING"
+    kit.kill(snapshot=True)
+    kit.cancelled("j/server")
+    kit.complete("j/more")
+    kit.complete("j/end")
+    kit.complete("new")
+    assert kit.state() == "COMPLETED"
 
 
 class TestCancelTimeout:

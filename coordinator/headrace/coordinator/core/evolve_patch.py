@@ -167,6 +167,11 @@ def _move_faults(run: Run, moved: list[int]) -> None:
         for instance, other in facts.items():
             facts[instance] = moved[other] if other >= 0 else other
     run.held, run.handlers = _keys(run.held, moved), _keys(run.handlers, moved)
+    run.stopped = {
+        moved[step]: moved[by]
+        for step, by in run.stopped.items()
+        if moved[step] >= 0 and moved[by] >= 0
+    }
     run.undo = dict.fromkeys(_all(run.undo, moved))
     run.rounds = _keys(run.rounds, moved)
     run.uncompensated = list(_all(run.uncompensated, moved))

@@ -36,6 +36,9 @@ def resume(tick: Tick) -> None:
 def rebuild(tick: Tick, run: Run) -> None:
     """Put everything about one run on the agenda, the timers and the ready queue."""
     agenda = tick.state.agenda
+    for place in [place for place in tick.gatherings if place[0] == run.key]:
+        # A patch may have given it another number.
+        del tick.gatherings[place]
     if status.is_final(run.state):
         tick.ended.append(run)
         return

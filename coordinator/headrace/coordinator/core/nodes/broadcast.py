@@ -43,14 +43,12 @@ def begin(tick: Tick, run: Run, instance: int) -> None:
 def gathered(tick: Tick, key: str, instance: int, workers: Sequence[tuple[str, str]]) -> None:
     """These workers, (id, incarnation), are live and in the group: begin. None of them: wait on."""
     run = tick.state.runs.get(key)
-    if run is None or run.locate(instance)[0] not in run.program.broadcasts:
-        return
-    if not is_waiting(run, instance, tick.state.now_ms):
+    if run is None or not is_waiting(run, instance, tick.state.now_ms):
         tick.gatherings.pop((key, instance), None)
         return
     if not workers:
         return
-    del tick.gatherings[key, instance]
+    tick.gatherings.pop((key, instance), None)
     loop = run.program.nodes[run.locate(instance)[0]]
     assert isinstance(loop, Loop)
     found = sorted(workers)
@@ -63,7 +61,12 @@ def gathered(tick: Tick, key: str, instance: int, workers: Sequence[tuple[str, s
 
 def is_waiting(run: Run, instance: int, now_ms: int) -> bool:
     """Tell whether a broadcast may begin, and has not."""
-    return run.status[instance] == status.PENDING and run.is_ready(instance, now_ms)
+    return (
+        instance < len(run.status)
+        and run.locate(instance)[0] in run.program.broadcasts
+        and run.status[instance] == status.PENDING
+        and run.is_ready(instance, now_ms)
+    )
 
 
 def lose_iterations(tick: Tick, run: Run, worker: str, reason: str) -> None:
