@@ -10,8 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from support import skips
+
+# A machine that is slow, or busy with the other tests, is no finding. (Where `CI` is set,
+# Hypothesis does the same by itself.)
+settings.register_profile(
+    "any-machine",
+    parent=settings(),
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("any-machine")
 
 SERVERS = {
     "commands": (
