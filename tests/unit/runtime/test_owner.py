@@ -413,6 +413,21 @@ async def test_no_credit_no_dispatch_until_there_is_some(kit):
         await eventually(lambda: kit.dispatch.sent, within_s=2)
 
 
+async def test_a_view_says_why_nothing_of_the_run_is_with_a_worker(kit):
+    async with kit.leading() as owner:
+        kit.dispatch.credits = 0
+        await submit(owner, ONE)
+        waits = view(await ask(owner, GetRun(run="r", steps=True)).reply())
+        assert (waits.state, waits.reason) == (
+            "RUNNING",
+            "a: no worker is connected in namespace default",
+        )
+        kit.dispatch.credits = 1
+        await eventually(lambda: kit.dispatch.sent, within_s=2)
+        works = view(await ask(owner, GetRun(run="r", steps=True)).reply())
+        assert (works.state, works.reason) == ("RUNNING", "")
+
+
 # -- limits ----------------------------------------------------------------------------------
 
 

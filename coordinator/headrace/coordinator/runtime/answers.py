@@ -62,11 +62,16 @@ class Answers:
             until_ms = now_ms + min(request.wait_ms, WAIT_MS_MAX)
             self._waiters.setdefault(run.key, []).append((batch, index, until_ms))
         else:
-            batch.answer(index, self._view(run, steps=value.steps))
+            batch.answer(index, self._view(run, machine, steps=value.steps))
 
-    def _view(self, run: Run, *, steps: bool) -> ClientReply:
+    def _view(self, run: Run, machine: Machine | None = None, *, steps: bool) -> ClientReply:
         facts = self._dispatch.facts() if steps else Facts()
-        return reply_of(run_view(run, steps=steps, shard=self._shard, holders=facts.holders))
+        view = run_view(run, steps=steps, shard=self._shard, holders=facts.holders)
+        at_rest = not run.active and not states.is_final(run.state)
+        if steps and machine is not None and at_rest and not view.reason:
+            # Nothing of it is with a worker: somebody who looks at it wants to know why.
+            view.reason = explain(machine.state, run, facts).summary
+        return reply_of(view)
 
     def _history(self, batch: PendingBatch, index: int, request: GetHistory, run: Run) -> None:
         def answer(chunks: Sequence[bytes]) -> None:
@@ -127,7 +132,8 @@ class Answers:
                 elif until_ms > now_ms and not states.is_final(run.state):
                     kept.append((batch, index, until_ms))
                 else:
-                    batch.answer(index, self._view(run, steps=_with_steps(batch, index)))
+                    steps = _with_steps(batch, index)
+                    batch.answer(index, self._view(run, machine, steps=steps))
             if kept:
                 self._waiters[key] = kept
             else:
