@@ -65,14 +65,21 @@ def parse_labels(labels: Iterable[str]) -> dict[str, str]:
 
 
 def parse_payload(text: str | None) -> Any:
-    """Return a signal's payload: JSON if it is JSON, else the text; `@FILE` reads a file."""
+    """Return a signal's payload: JSON if it is JSON, else the text; `@FILE` reads a file.
+
+    Raises `InvalidRequest` for what begins like an object or a list and is none: somebody meant it
+    to be, and the run would wait on, or go on, with a text.
+    """
     if text is None:
         return None
     if text.startswith("@"):
         text = _read_text(text[1:])
     try:
         return parse_json(text)
-    except ValueError:
+    except ValueError as error:
+        if text.lstrip()[:1] in ("{", "["):
+            hint = f"a text that begins with {text.lstrip()[0]} is sent as JSON too, in quotes"
+            raise InvalidRequest(f"payload: {error}; {hint}") from None
         return text
 
 

@@ -198,6 +198,9 @@ def test_changes_are_said_on_stderr(flowctl, cluster, workflow):
     assert flowctl("resume", name).code == 0
     assert flowctl("signal", name, "ok", "--payload", '{"a": 1}').code == 0
     assert flowctl("signal", name, "ok", "--payload", "plain").code == 0
+    for typo in ('{"a": 1', "{approved: true}", ' ["a"'):
+        refused = flowctl("signal", name, "ok", "--payload", typo)
+        assert (refused.code, "not JSON" in refused.err) == (3, True)
     assert [signal.payload for signal in cluster.sent(SignalRun)] == [{"a": 1}, "plain"]
     ran = flowctl("cancel", name, "--reason", "no", "-o", "json")
     assert json.loads(ran.out)["state"] == "CANCELLED"
