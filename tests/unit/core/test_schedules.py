@@ -6,6 +6,7 @@ import pytest
 
 from headrace.coordinator.core import OutMessage, Refusal, state_hash
 from headrace.coordinator.core.schedules import PAUSE_MS
+from headrace.events import RunCreated
 from headrace.messages import (
     CreateSchedule,
     DeleteDefinition,
@@ -456,3 +457,41 @@ def test_a_key_that_cannot_be_evaluated_declines_the_run_and_nothing_else(kit: K
     assert get(kit).problem != ""
     at(kit, FIRST + HOUR)
     assert (get(kit).started, get(kit).running) == (2, [])
+
+
+def test_an_outage_of_its_home_begins_no_run_twice() -> None:
+    home, other = Kit(0, home=_apart), Kit(1, home=_apart)
+    create(home, overlap="skip")
+    at(home, FIRST)
+    (start,) = home.outgoing
+    other.now_ms = home.now_ms
+    other.tick(lambda m: m.deliver(start.message, start.content))
+    end(other, name(0))
+    other.archive()
+    assert runs(other) == [name(0)], "nobody has heard of its end"
+    for kit in (home, other):
+        kit.advance(5 * HOUR)
+        kit.start(plan(task("a")), f"later-{kit.shard}")
+    home.kill()
+    (again,) = [out for out in home.outgoing if out.message == start.message]
+    other.tick(lambda m: m.deliver(again.message, again.content))
+    _carry(other, home)
+    home.outgoing.clear()
+    other.archive()
+    home.tick(lambda m: m.posted.clear())
+    assert [out for out in home.outgoing if out.message == start.message] == []
+    created = [event for event in other.all_events(name(0)) if isinstance(event, RunCreated)]
+    assert (len(created), name(0) in runs(other)) == (1, False)
+
+
+def test_who_is_to_be_stopped_is_begun_first() -> None:
+    home, other = Kit(0, home=_apart), Kit(1, home=_apart)
+    create(home, overlap="cancel-previous")
+    at(home, FIRST)
+    at(home, FIRST + HOUR)
+    home.tick(lambda m: m.posted.clear())
+    assert {out.content.kind for out in home.outgoing} == {"start"}
+    _carry(home, other)
+    assert [out.content.kind for out in home.outgoing] == ["stop"]
+    _carry(home, other)
+    assert other.run(name(0)).cancelling
