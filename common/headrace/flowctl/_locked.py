@@ -7,7 +7,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING
 
 from headrace.errors import Busy, Conflict, HeadraceError, InvalidRequest, Unreachable
@@ -87,7 +87,7 @@ async def _lost(
 
 
 @contextlib.contextmanager
-def _forwarding(process: asyncio.subprocess.Process) -> Iterator[None]:
+def _forwarding(process: asyncio.subprocess.Process) -> Generator[None]:
     """Hand signals on to the process: it decides what they mean. Ctrl-C reaches it by itself."""
     loop = asyncio.get_running_loop()
 

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import random
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -317,7 +317,7 @@ class Shard:
             await feed(bus, shard_log)
 
     @contextlib.asynccontextmanager
-    async def _reading(self, owner: Owner) -> AsyncIterator[None]:
+    async def _reading(self, owner: Owner) -> AsyncGenerator[None]:
         """Read events from outside meanwhile."""
         incoming = self._around.incoming
         if incoming is None:
