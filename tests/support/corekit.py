@@ -135,7 +135,8 @@ class Kit:
                 self.append(entry)
                 machine.state.batch_position = len(self.log)
             self._act(machine.effects(tasks, touched))
-        elif machine.has_effects:
+        elif machine.orders or machine.outgoing or machine.ended:
+            # Derived again: after a takeover, and for outbox messages that are sent once more.
             self._act(machine.effects(tasks, []))
         self.check()
 

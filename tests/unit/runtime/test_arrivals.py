@@ -18,7 +18,7 @@ from headrace.messages import RegisterDefinition, subjects
 from headrace.plan import EventTrigger, InputSpec, encode_plan
 from support.broker import eventually
 from support.incoming import FakeIncoming
-from support.ownerkit import Kit, ask
+from support.ownerkit import ask
 from support.plans import plan, task
 
 ORDERS = EventTrigger(
@@ -44,11 +44,6 @@ def _quick(monkeypatch):
     monkeypatch.setattr(arrivals, "RETRY_S", 0.01)
     monkeypatch.setattr(arrivals, "LOGGED_S", 0.2)
     monkeypatch.setattr(arrivals, "POLL_S", 0.05)
-
-
-@pytest.fixture
-def kit():
-    return Kit()
 
 
 @pytest.fixture

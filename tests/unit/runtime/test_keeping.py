@@ -18,7 +18,6 @@ from headrace.messages import (
 )
 from support.broker import eventually
 from support.ownerkit import (
-    Kit,
     ask,
     cancel,
     get,
@@ -31,11 +30,6 @@ from support.ownerkit import (
 from support.plans import plan, task
 
 ONE = plan(task("a"))
-
-
-@pytest.fixture
-def kit():
-    return Kit()
 
 
 # -- a full log -------------------------------------------------------------------------------

@@ -19,7 +19,6 @@ from headrace.messages import (
 )
 from support.broker import eventually
 from support.ownerkit import (
-    Kit,
     ask,
     cancel,
     get,
@@ -33,11 +32,6 @@ from support.ownerkit import (
 from support.plans import chain, key, plan, task
 
 ONE = plan(task("a"))
-
-
-@pytest.fixture
-def kit():
-    return Kit()
 
 
 # -- nothing leaves before the append ---------------------------------------------------------

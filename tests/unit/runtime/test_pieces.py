@@ -30,15 +30,10 @@ from headrace.messages import (
     subjects,
 )
 from support.broker import eventually
-from support.ownerkit import BUILTIN, Kit, ask, do, get, report, store, submission, submit
+from support.ownerkit import BUILTIN, ask, do, get, report, store, submission, submit
 from support.plans import chain, loop, plan, task
 
 ONE = plan(task("a"))
-
-
-@pytest.fixture
-def kit():
-    return Kit()
 
 
 # -- layout -----------------------------------------------------------------------------------

@@ -20,15 +20,10 @@ from headrace.errors import Unreachable
 from headrace.messages import SignalRun
 from headrace.telemetry import SystemClock
 from support.broker import eventually
-from support.ownerkit import BUILTIN, Kit, ask, get, report, store, submission, submit
+from support.ownerkit import BUILTIN, ask, get, report, store, submission, submit
 from support.plans import chain, plan, task
 
 ONE = plan(task("a"))
-
-
-@pytest.fixture
-def kit():
-    return Kit()
 
 
 # -- snapshots --------------------------------------------------------------------------------

@@ -46,15 +46,6 @@ class Machine(Tick):
         """Work off all that follows from the commands so far."""
         settling.settle(self)
 
-    @property
-    def has_effects(self) -> bool:
-        """Tell whether there is something to do that needs no new event.
-
-        So after a takeover, and when outbox messages are to be sent again: `effects` must be
-        taken then although the tick is not `dirty`.
-        """
-        return bool(self.orders or self.outgoing or self.ended)
-
     def finish(self, *, batch_id: str, epoch: int) -> list[bytes]:
         """End the tick: return its log entries, to be appended in this order.
 
