@@ -243,6 +243,11 @@ def _report(error: BaseException) -> int:
     if isinstance(error, RecursionError | MemoryError):
         click.echo(f"error: the input is too large or too deep ({type(error).__name__})", err=True)
         return EXIT_USAGE
+    if isinstance(error, OverflowError | UnicodeEncodeError):
+        # What was typed goes into messages as it is: 64 bits for a number, UTF-8 for a text.
+        what = "number is too large" if isinstance(error, OverflowError) else "text is not UTF-8"
+        click.echo(f"error: a {what} ({error})", err=True)
+        return EXIT_USAGE
     if isinstance(error, OSError) and error.filename is not None:
         click.echo(f"error: {error.filename}: {error.strerror}", err=True)
         return EXIT_USAGE

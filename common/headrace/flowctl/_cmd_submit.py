@@ -11,7 +11,7 @@ import click
 from headrace.flowctl._inputs import collect_inputs, input_options, parse_labels
 from headrace.flowctl._output import emit_run, exit_code_of
 from headrace.flowctl._settings import Settings
-from headrace.flowctl._shared import note_trouble, pass_settings, run_client, shared_options
+from headrace.flowctl._shared import note, note_trouble, pass_settings, run_client, shared_options
 
 if TYPE_CHECKING:
     from headrace.client import Client
@@ -52,6 +52,16 @@ async def check_handlers(client: Client, file: str, plan: Plan) -> None:
 
 async def followed(client: Client, run: RunView, *, wait: bool, watch: bool) -> RunView:
     """Return *run*, or, if the user wants to wait, the run as it ended."""
+    import asyncio
+
+    try:
+        return await _followed(client, run, wait=wait, watch=watch)
+    except asyncio.CancelledError:
+        note(f"run {run.id} goes on; `flowctl get {run.id} --watch` follows it")
+        raise
+
+
+async def _followed(client: Client, run: RunView, *, wait: bool, watch: bool) -> RunView:
     if watch:
         from headrace.flowctl._live import Progress
 

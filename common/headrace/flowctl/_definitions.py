@@ -120,7 +120,8 @@ def custom_handlers(plan: Plan) -> set[str]:
 def read_definition(file: str) -> str:
     """Return a file's text. Raises `InvalidRequest`, `LimitExceeded`."""
     try:
-        data = Path(file).read_bytes()
+        with Path(file).open("rb") as source:
+            data = source.read(FILE_BYTES_MAX + 1)
     except OSError as error:
         raise InvalidRequest(f"cannot read {file}: {error.strerror or error}") from error
     if len(data) > FILE_BYTES_MAX:

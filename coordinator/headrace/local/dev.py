@@ -22,6 +22,7 @@ from headrace.local.processes import start, stop
 
 NATS_PORT = 4222
 METRICS_PORT = 9464
+WORKERS_MAX = 64
 RESTART_PAUSE_S = 0.5
 RESTART_PAUSE_S_MAX = 10.0
 BLOCK_TRIES = 20
@@ -54,12 +55,26 @@ class _Ports(msgspec.Struct):
     show_default=True,
     help="Folder for everything that is kept.",
 )
-@click.option("--port", type=int, help="Port of the NATS server (default: 4222, or a free one).")
-@click.option("--workers", type=click.IntRange(0, 64), default=1, show_default=True)
-@click.option("--slots", type=int, default=16, show_default=True, help="Slots of each worker.")
+@click.option(
+    "--port",
+    type=click.IntRange(1, 65_535),
+    help="Port of the NATS server (default: 4222, or a free one).",
+)
+@click.option("--workers", type=click.IntRange(0, WORKERS_MAX), default=1, show_default=True)
+@click.option(
+    "--slots",
+    type=click.IntRange(1, 10_000),
+    default=16,
+    show_default=True,
+    help="Slots of each worker.",
+)
 @click.option("--capability", "-c", "capabilities", multiple=True, help="Further labels offered.")
 @click.option("--app", "apps", multiple=True, help="Handlers to serve, package.module:name.")
-@click.option("--metrics-port", type=int, help="First port for metrics (default: 9464 or free).")
+@click.option(
+    "--metrics-port",
+    type=click.IntRange(1, 65_535 - WORKERS_MAX),
+    help="First port for metrics (default: 9464 or free).",
+)
 @click.option(
     "--run",
     "file",
@@ -108,7 +123,7 @@ def _is_free(port: int) -> bool:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
-        except OSError:
+        except (OSError, OverflowError):
             return False
     return True
 

@@ -1,10 +1,14 @@
 """Options in the wrong place, mistyped commands, empty results, readers that go early."""
 
+import asyncio
 import json
 import subprocess
 import sys
 
 import pytest
+
+from headrace.flowctl._cmd_submit import followed
+from headrace.messages import RunView
 
 
 @pytest.mark.parametrize(
@@ -66,3 +70,34 @@ def test_a_reader_that_goes_is_no_failed_run(workflow, reader):
     )
     assert done.stdout.endswith("0\n")
     assert done.stderr == ""
+
+
+async def test_whom_ctrl_c_stops_waiting_for_goes_on_and_is_named(capsys):
+    class Forever:
+        async def wait(self, run, *, on_trouble):
+            await asyncio.Event().wait()
+
+    run = RunView(id="r-7", workflow="w", state="RUNNING")
+    waiting = asyncio.create_task(followed(Forever(), run, wait=True, watch=False))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert "run r-7 goes on; `flowctl get r-7 --watch`" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--priority", "9" * 30), "a number is too large"),
+        (("--label", "k=\udcff"), "a text is not UTF-8"),
+    ],
+)
+def test_what_does_not_fit_into_a_message_is_bad_input(flowctl, workflow, options, said):
+    ran = flowctl("submit", workflow, *options)
+    assert (ran.code, said in ran.err) == (3, True), ran.err
+
+
+def test_a_file_without_end_is_too_large(flowctl):
+    ran = flowctl("validate", "/dev/zero")
+    assert (ran.code, "has more than" in ran.err) == (3, True), ran.err
