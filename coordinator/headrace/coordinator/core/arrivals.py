@@ -224,7 +224,13 @@ def arm(tick: Tick) -> None:
 
 
 def start(
-    tick: Tick, key: str, run: str, plan: bytes, given: bytes, labels: dict[str, str]
+    tick: Tick,
+    key: str,
+    run: str,
+    plan: bytes,
+    given: bytes,
+    labels: dict[str, str],
+    digest: str = "",
 ) -> bool:
     """Begin a run that an event wants of definition *key*; False: there is no room for it now."""
     if len(tick.state.runs) >= tick.limits.runs and run not in tick.state.runs:
@@ -238,6 +244,7 @@ def start(
         cause=key,
         actor=f"event {labels[subjects.EVENT_LABEL]}",
         mark=subjects.EVENT_ID_LABEL,
+        digest=digest,
     )
     if problem:
         tick.emit_shard(EventRunDeclined(run, key, problem))

@@ -35,12 +35,14 @@ def begin(
     cause: str,
     actor: str,
     mark: str,
+    digest: str = "",
 ) -> str:
     """Begin *run*, which *cause* wants; return why it cannot begin, '' if it did or has before.
 
-    *mark*: the label that tells this run from another one of its id.
+    *mark*: the label that tells this run from another one of its id. *digest*: of the plan, if it
+    is known; then a plan that is here already is not looked at.
     """
-    state = tick.state
+    state, namespace = tick.state, subjects.split_key(run)[0]
     found = state.runs.get(run)
     if found is not None:
         same = found.labels.get(mark) == labels.get(mark)
@@ -48,27 +50,27 @@ def begin(
     if run in state.tombstones or tick.is_evicted(run):
         return ""
     try:
-        problem = _create(tick, run, plan, _decode(given), labels, cause=cause, actor=actor)
+        kept = digest if digest in state.plans else keep_plan(tick, namespace, plan)
+        if isinstance(kept, Refusal):
+            return kept.message[:PROBLEM_MAX]
+        _create(tick, run, kept, _decode(given), labels, cause=cause, actor=actor)
     except HeadraceError as error:
-        problem = str(error)
-    return problem[:PROBLEM_MAX]
+        return str(error)[:PROBLEM_MAX]
+    return ""
 
 
 def _create(
     tick: Tick,
     run: str,
-    plan: bytes,
+    digest: str,
     values: dict[str, Any],
     labels: dict[str, str],
     *,
     cause: str,
     actor: str,
-) -> str:
-    """Create the run; return why not, else ''. Raises `HeadraceError`, having done nothing."""
+) -> None:
+    """Create the run. Raises `HeadraceError`, having done nothing."""
     namespace, name = subjects.split_key(run)
-    digest = keep_plan(tick, namespace, plan)
-    if isinstance(digest, Refusal):
-        return digest.message
     program = tick.state.program(digest, namespace)
     checked = check_inputs(program.plan, values)
     request = SubmitRun(
@@ -82,4 +84,3 @@ def _create(
     )
     data = _encode(checked) if checked else EMPTY_MAP
     create_run(tick, Run(run, program), request, data, {**program.plan.labels, **labels})
-    return ""

@@ -48,7 +48,7 @@ def _begin(state: ShardState, begun: BegunByEvent) -> None:
     facts = state.incoming.triggers[begun.definition]
     facts.started += 1
     facts.last_ms, facts.last_run = state.now_ms, subjects.split_key(begun.run)[1]
-    more = (state.plans[begun.plan], begun.input, begun.labels)
+    more = (state.plans[begun.plan], begun.input, begun.labels, begun.plan)
     state.post(begun.run, "start-by-event", begun.definition, begun.run, *more)
 
 
