@@ -223,9 +223,14 @@ def test_an_answer_that_comes_late_or_twice_changes_nothing() -> None:
     (word,) = [n for n, at in enumerate(pair.wire) if at.content and at.content.kind == "cached"]
     pair.deliver(word, keep=True)
     assert ran(kit, "one")
-    kit.complete("a", {"n": 1}, run="one")
-    (word,) = [n for n, at in enumerate(pair.wire) if at.content and at.content.kind == "cached"]
-    pair.deliver(word)
+    for ended in (False, True):
+        if ended:
+            kit.complete("a", {"n": 1}, run="one")
+        (word,) = [
+            n for n, at in enumerate(pair.wire) if at.content and at.content.kind == "cached"
+        ]
+        pair.deliver(word, keep=not ended)
+        assert kit.status("a", "one") == ("COMPLETED" if ended else "DISPATCHED")
     pair.calm()
     kit.cancel("one")
     pair.calm()
