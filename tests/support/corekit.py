@@ -84,6 +84,8 @@ class Kit:
         self.machine = self._lead(ShardState(shard, BUILTIN))
         self.workers: dict[str, frozenset[str]] = {}
         """Live workers by id, with what they offer: whom broadcasts are given."""
+        self.closed: Callable[[str], bool] = lambda _lane: False
+        """Lanes that get no credit."""
         self.tasks: dict[tuple[str, int], Task] = {}
         """What workers have in hand: (run key, step) -> task."""
         self.orders: list[Order] = []
@@ -127,6 +129,8 @@ class Kit:
         machine = self.machine
         tasks: dict[str, list[Task]] = {}
         for lane in sorted(machine.ready.filled):
+            if self.closed(lane):
+                continue
             tasks[lane] = machine.schedule(lane, self.credit, lane)
         self.fresh = []
         if machine.dirty:
@@ -187,6 +191,8 @@ class Kit:
             assert not run.tokens
             return
         due_ms = self.machine.timers.next_ms()
+        if any(map(self.closed, self.machine.ready.filled)):
+            return
         if run.paused or self.credit < UNLIMITED or 0 < due_ms <= self.now_ms:
             return
         for step in self.machine.ready_tasks(run):

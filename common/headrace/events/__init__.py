@@ -15,6 +15,7 @@ from headrace.events._batch import (
     encode_chunk,
     event_name,
 )
+from headrace.events._orders import StepKeyed, StepsStopped
 from headrace.events._run import (
     CancelRequested,
     ChildEnded,
@@ -54,7 +55,6 @@ from headrace.events._run import (
     StepReturned,
     StepScheduled,
     StepSkipped,
-    StepsStopped,
     StepUnknown,
     WaitEnded,
     WaitStarted,
@@ -167,6 +167,7 @@ __all__ = [
     "StepClaimed",
     "StepCompleted",
     "StepFailed",
+    "StepKeyed",
     "StepLost",
     "StepQueued",
     "StepResolved",

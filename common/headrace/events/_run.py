@@ -6,6 +6,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
+from headrace.events._orders import StepKeyed, StepsStopped
 from headrace.messages import ResultExtra, StepError
 
 
@@ -232,13 +233,6 @@ class SignalReceived(msgspec.Struct, frozen=True, array_like=True, gc=False, tag
     request_id: str
     not_after_ms: int
     actor: str = ""
-
-
-class StepsStopped(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=36):
-    """A step of the workflow (`cancel`) stops background steps; it ends when these have ended."""
-
-    node: int
-    steps: list[int]
 
 
 class CancelRequested(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=21):
@@ -477,6 +471,7 @@ RunEvent: TypeAlias = (
     | WaitStarted
     | WaitEnded
     | SignalReceived
+    | StepKeyed
     | StepsStopped
     | CancelRequested
     | RunPaused

@@ -36,6 +36,7 @@ from headrace.language._placement import (
     broadcast,
     read_loss,
     read_placement,
+    read_sticky,
 )
 from headrace.language._reader import Reader, shape
 from headrace.language._report import Place, did_you_mean
@@ -50,7 +51,7 @@ from headrace.plan import Group, Loop, Task
 JOB_KEYS = (
     "needs", "if", "name", "runs-on", "strategy", "env", "defaults", "outputs", "timeout-minutes",
     "cancel-timeout-minutes", "continue-on-error", "concurrency", "on-worker-loss", "retry",
-    "on-failure", "trigger-rule", *GATE_KEYS, "steps",
+    "on-failure", "trigger-rule", *GATE_KEYS, "sticky", "steps",
 )  # fmt: skip
 CALL_KEYS = (
     "needs", "if", "name", "strategy", "uses", "with", "secrets", "concurrency",
@@ -172,6 +173,8 @@ class Jobs:
             scope = scope.with_variable(WORKER)
         fields = self._common(entries, what, scope) | self._fields(entries, what, scope)
         fields["runs_on"] = placement.labels
+        place = f"{what}.sticky"
+        fields |= read_sticky(self._reader, entries.get("sticky"), place, scope.at(JOB))
         if placement.broadcast is None:
             fields |= self._loss(entries.get("on-worker-loss"), what)
         job = Draft(Group, name, key, kind="job", affinity=True, **fields)

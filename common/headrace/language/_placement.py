@@ -10,7 +10,7 @@ from headrace.language._parts import read_join
 from headrace.language._reader import Reader
 from headrace.language._scope import Known, Scope
 from headrace.language._yaml import Mapping as MappingNode
-from headrace.language._yaml import Tree
+from headrace.language._yaml import Scalar, Tree
 from headrace.plan import Group, Loop
 
 RUNS_ON_KEYS = (
@@ -73,6 +73,16 @@ def _broadcast(
         fields["fail_fast"] = reader.flag(entries["fail-fast"], f"{what}.fail-fast", scope)
     loss = read_loss(reader, entries.get("on-worker-loss"), f"{what}.on-worker-loss")
     return fields | ({"on_worker_loss": loss} if loss else {})
+
+
+def read_sticky(reader: Reader, node: Tree | None, what: str, scope: Scope) -> dict[str, Any]:
+    """Return the field `sticky`: `true` is a key of each run; nothing if absent, or false."""
+    if node is None or (isinstance(node, Scalar) and node.value in (None, False)):
+        return {}
+    if isinstance(node, Scalar) and node.value is True:
+        return {"sticky": "${{ run.id }}"}
+    text = reader.text(node, what, scope)
+    return {"sticky": text} if text else {}
 
 
 def read_loss(reader: Reader, node: Tree | None, what: str) -> str | None:

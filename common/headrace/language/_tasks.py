@@ -20,7 +20,7 @@ from headrace.language._faults import STEP_FAULT_KEYS, Faults, Inherited
 from headrace.language._gates import GATE_KEYS, read_gates
 from headrace.language._handlers import INPUT_ALIASES, TASK_TYPE_ALIASES
 from headrace.language._parts import Handlers, read_trigger_rule
-from headrace.language._placement import WORKER, broadcast, read_placement
+from headrace.language._placement import WORKER, broadcast, read_placement, read_sticky
 from headrace.language._reader import Reader, shape
 from headrace.language._report import Place, did_you_mean
 from headrace.language._scope import Known, Scope
@@ -38,10 +38,10 @@ _COMMON = frozenset(
 )  # fmt: skip
 TASK = _COMMON | {
     "with", "env", "retry", "effect", "priority", "heartbeat-timeout", "schedule-timeout",
-    "attempt-timeout", "runs-on", "cache", *GATE_KEYS, *STEP_FAULT_KEYS,
+    "attempt-timeout", "runs-on", "sticky", "cache", *GATE_KEYS, *STEP_FAULT_KEYS,
 }  # fmt: skip
 _BODY = frozenset(("tasks", "steps"))
-_GROUP = _COMMON | _BODY | {"env", "join", "losers", "runs-on", "on-failure", *GATE_KEYS}
+_GROUP = _COMMON | _BODY | {"env", "join", "losers", "runs-on", "sticky", "on-failure", *GATE_KEYS}
 CONTROL: Mapping[str, frozenset[str]] = {
     "parallel": _GROUP,
     "pipeline": _GROUP,
@@ -149,6 +149,9 @@ class Tasks:
             draft = self._controlled(kind, control, node, entries, name, what, scope)
         if placement.labels:
             draft.fields["runs_on"] = placement.labels
+        if "sticky" in (control or TASK):
+            wish = entries.get("sticky")
+            draft.fields |= read_sticky(reader, wish, f"{what}: sticky", scope.at(STEP))
         draft.needs = needs
         rule = entries.get("trigger-rule")
         draft.fields |= read_trigger_rule(reader, rule, f"{what}: trigger-rule", needs)

@@ -242,6 +242,9 @@ class Task(_Base, frozen=True, kw_only=True, omit_defaults=True, tag="task"):
     """When nobody knows whether an at-most-once effect took place: `wait` for a person."""
     unknown_handler: int = -1
     """For `on_unknown: run`: the dormant sibling that finds out."""
+    sticky: str = ""
+    """It prefers the worker that last ran this key; may hold expressions. Empty: as what is around
+    it says."""
     lock: Lock | None = None
     rate_limit: RateLimit | None = None
     cache: Cache | None = None
@@ -271,6 +274,8 @@ class Group(_Base, frozen=True, kw_only=True, omit_defaults=True, tag="group"):
     """Of the root: what has completed is undone when the run is cancelled."""
     lock: Lock | None = None
     rate_limit: RateLimit | None = None
+    sticky: str = ""
+    """Of all tasks below; see `Task.sticky`."""
     cancels: tuple[int, ...] = ()
     """Background siblings that it stops when it begins; it ends when they have ended."""
 

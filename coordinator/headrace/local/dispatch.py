@@ -13,7 +13,7 @@ from typing import Final, TypeAlias
 import msgspec
 
 from headrace.coordinator.core import Facts, Loss, Machine, Order, WorkerFacts
-from headrace.coordinator.core.ready import Lane
+from headrace.coordinator.core.ready import PREFERRED, Lane
 from headrace.coordinator.runtime.owner import Owner
 from headrace.errors import Unreachable
 from headrace.messages import Claim, ClaimReply, LogLine, LogLines, ResultBatch, StepResult, Task
@@ -124,7 +124,8 @@ class LocalDispatch:
 
     def _look_at(self, lane: Lane) -> bool:
         if lane.name.startswith("@"):
-            return lane.name == f"@{WORKER}"
+            worker, _, other = lane.name[1:].partition(PREFERRED)
+            return worker == WORKER and not (other and self._offer.missing(lane.capabilities))
         missing = self._offer.missing(lane.capabilities)
         for label in missing:
             self._missing_since.setdefault(label, self._clock.now_ms())

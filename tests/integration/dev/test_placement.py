@@ -64,6 +64,7 @@ async def test_on_every_worker_of_a_group(cluster, tmp_path):
         "name": "default",
         "weight": 3.0,
     }
+    await _sticky(cluster, tmp_path)
     late = cluster.worker("w2")
     cluster.workers.append(late)
     late.start()
@@ -90,3 +91,20 @@ async def test_on_every_worker_of_a_group(cluster, tmp_path):
     assert (await json_of(cluster, "namespace", "get", "default"))["weight"] == 3
     history = await cluster.flowctl("history", run)
     assert "deploy[w0]" in history.out
+
+
+async def _sticky(cluster, tmp_path):
+    """Runs of one key, one after the other, go to the worker of the first."""
+    file = tmp_path / "sticky.yaml"
+    file.write_text(
+        "name: sticky\ntasks:\n  - {name: a, type: noop, sticky: cache, runs_on: web}\n"
+    )
+    workers = {}
+    for _ in range(10):
+        ran = await cluster.flowctl("submit", str(file), "--wait", "-o", "json")
+        assert ran.code == 0, ran.err
+        (step,) = ran.json["steps"]
+        workers.setdefault(ran.json["shard"], []).append(step["worker"])
+    # What was run where is known within a shard.
+    for found in workers.values():
+        assert len(set(found)) == 1, workers

@@ -296,7 +296,8 @@ def test_maps_and_spans(moved, spans):
 BY_INSTANCE = {
     "attempt", "claims", "counts", "detached", "doomed", "due", "errors", "family", "first_ms",
     "gates", "handlers", "held", "iterations", "jobs", "losses", "node_keys", "outputs",
-    "patches", "rounds", "sagas", "scope_bases", "scopes", "status", "taint", "tokens",
+    "patches", "rounds", "sagas", "scope_bases", "scopes", "status", "sticky", "stopped",
+    "taint", "tokens",
     "tolerated", "uncompensated", "uncounted", "undo", "waiting", "waits",
 }  # fmt: skip
 """What a run keeps by the number of an instance: a patch moves it (`evolve_patch`)."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from support.dispatchkit import World, lane
+from support.dispatchkit import World, lane, tasks
 
 
 @pytest.fixture
@@ -79,3 +79,29 @@ async def test_a_lost_worker_that_nobody_wants_is_forgotten(world):
     assert shard.gone(0) == []
     world.pass_ms(10_500)
     assert [worker for worker, _ in shard.gone(0)] == ["w"]
+
+
+async def test_who_is_preferred_gets_what_it_can_begin_at_once(world):
+    shard = world.shard()
+    wanted = lane("@w?l", ("web",))
+    assert shard.credit(wanted) == (0, "@w?l")
+    world.beat(capabilities=["web"], slots=4)
+    assert shard.credit(wanted) == (4, "@w-1")
+    shard.send(5, wanted, "@w-1", tasks(1, 2))
+    assert shard.credit(wanted)[0] == 2
+    shard.send(5, lane("@w"), "@w-1", tasks(3))
+    assert shard.credit(wanted)[0] == 1
+    assert world.dispatcher.lane_capabilities["default", "@w-1"] == ()
+    world.beat(capabilities=["web"], slots=4, draining=True)
+    assert shard.credit(wanted)[0] == 0
+    world.beat(capabilities=["db"], slots=4)
+    assert shard.credit(wanted)[0] == 0
+
+
+async def test_a_preferred_worker_that_is_gone_is_not_missed(world):
+    shard = world.shard()
+    world.pass_ms(4_000)
+    for _ in range(20):
+        assert shard.credit(lane("@w?l"))[0] == 0
+        world.pass_ms(1_000)
+    assert shard.gone(0) == []

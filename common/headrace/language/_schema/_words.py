@@ -47,6 +47,11 @@ Words = dict[str, Word]
 
 _CONCURRENCY = either(TEXT, ref("concurrency"))
 _RUNS_ON = either(TEXTS, ref("runs-on"))
+_STICKY = Word(
+    "It prefers, for two seconds, the worker that last ran this key; `true`: the worker "
+    "that ran the run's other sticky parts.",
+    either(BOOLEAN, TEXT),
+)
 _RETRY = either(integer(1, 1_000_000), ref("retry"))
 _GATES: Words = {
     "lock": Word("It runs while it holds this lock: one at a time in the namespace.",
@@ -194,6 +199,7 @@ JOB: Words = _NODE | _GATES | {
     "needs": Word("Jobs that must have ended first.", TEXTS),
     "runs-on": Word("One label or a list: the job's worker must offer all of them. Or a mapping.",
                     _RUNS_ON),
+    "sticky": _STICKY,
     "strategy": Word("A matrix of legs of this job.", ref("strategy")),
     "env": Word("Environment of the job's steps.", ENVIRONMENT),
     "defaults": Word("Defaults of the job's `run:` steps.", ref("defaults")),
@@ -331,6 +337,7 @@ TASK: Words = STEP | LOOP | APPROVAL | SLEEP | {
     "if": STEP["if"],
     "timeout": Word("It fails after this time: `90s`, `1h30m`.", DURATION_OR_EXPRESSION),
     "runs-on": Word("Labels that a worker must offer: all of them. Or a mapping.", _RUNS_ON),
+    "sticky": _STICKY,
     "branches": Word("As `choose`.", ref("branches-of-tasks")),
     "choose": Word("The first branch whose condition holds.", ref("branches-of-tasks")),
     "then": Word("Tasks for when `if` holds.", ref("tasks")),

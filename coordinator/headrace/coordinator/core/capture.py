@@ -27,6 +27,7 @@ from headrace.coordinator.core.snapshot import (
     encode_run,
     key_images,
     namespace_images,
+    sticky_images,
 )
 from headrace.coordinator.core.state import UNREADABLE, Run, ShardState
 from headrace.coordinator.core.trigger_image import image_of
@@ -62,6 +63,7 @@ class Capture:
         self._outbox = list(state.outbox.items())
         self._snapshots, self._settings = list(state.snapshots), dict(state.settings)
         self._triggers, self._namespaces = image_of(state), namespace_images(state)
+        self._sticky = sticky_images(state)
         self._kept = state.kept.image()
         self._now_ms = state.now_ms
         self._last = ""
@@ -110,7 +112,9 @@ class Capture:
         yield from self._encode_records([(key, *tomb) for key, tomb in self._tombstones])
         yield from self._encode_records(self._requests)
         self._write(_fields(self._keys, sorted(self._outbox), self._snapshots, self._settings))
-        self._write(_fields(self._triggers, self._namespaces) + _array(len(self._kept)))
+        self._write(
+            _fields(self._triggers, self._namespaces, self._sticky) + _array(len(self._kept))
+        )
         for begin in range(0, len(self._kept), PIECE_KEPT):
             self._write(b"".join(map(_encode, self._kept[begin : begin + PIECE_KEPT])))
             yield
@@ -183,7 +187,7 @@ def verify(data: bytes, builtin: frozenset[str], cuts: Sequence[int]) -> Generat
             digest.update(b"".join([_encode(record) for record in piece]))
             yield
     digest.update(_fields(image.keys, image.outbox, image.snapshots, image.settings))
-    digest.update(_fields(image.triggers, image.namespaces, image.kept))
+    digest.update(_fields(image.triggers, image.namespaces, image.sticky, image.kept))
     return digest.hexdigest()
 
 

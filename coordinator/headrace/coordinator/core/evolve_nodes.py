@@ -160,6 +160,7 @@ def _begin_anew(state: ShardState, run: Run, instance: int) -> None:
         run.first_ms.pop(inner, None)
         run.held.pop(inner, None)
         run.stopped.pop(inner, None)
+        run.sticky.pop(inner, None)
         run.handlers.pop(inner, None)
         run.tolerated.discard(inner)
         run.detached.discard(inner)

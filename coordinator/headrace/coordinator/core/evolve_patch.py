@@ -167,6 +167,7 @@ def _move_faults(run: Run, moved: list[int]) -> None:
         for instance, other in facts.items():
             facts[instance] = moved[other] if other >= 0 else other
     run.held, run.handlers = _keys(run.held, moved), _keys(run.handlers, moved)
+    run.sticky = _keys(run.sticky, moved)
     run.stopped = {
         moved[step]: moved[by]
         for step, by in run.stopped.items()

@@ -115,6 +115,7 @@ def run_ended(state: ShardState, run: Run, event: RunEnded) -> None:
     run.waits.clear()
     run.detached.clear()
     run.carried = None
+    run.sticky.clear()
     run.undo.clear()
     # Only a quarantined run ends with any of these.
     run.tokens.clear()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from headrace.coordinator.core import status
 from headrace.coordinator.core.state import EMPTY_MAP, Run, ShardState
+from headrace.coordinator.core.sticky import note_worker
 from headrace.coordinator.core.surroundings import (
     begun,
     call_for,
@@ -24,6 +25,7 @@ from headrace.events import (
     StepClaimed,
     StepCompleted,
     StepFailed,
+    StepKeyed,
     StepLost,
     StepQueued,
     StepResolved,
@@ -75,6 +77,8 @@ def completed(state: ShardState, run: Run, event: StepCompleted) -> None:
         run.errors.pop(step, None)
     if run.jobs:
         pin(state, run, step, event.worker, event.extra)
+    if run.sticky:
+        note_worker(state, run, step, event.worker)
     if run.program.compensation:
         note_completed(run, step)
     if run.gates:
@@ -95,6 +99,8 @@ def failed(state: ShardState, run: Run, event: StepFailed) -> None:
     if run.jobs:
         pin(state, run, step, event.worker, event.extra)
         unpin(state, run, step)
+    if run.sticky:
+        note_worker(state, run, step, event.worker)
     output = bytes(event.output)
     if output != EMPTY_MAP:
         run.outputs[step] = output
@@ -139,6 +145,11 @@ def lost(state: ShardState, run: Run, event: StepLost) -> None:
 def returned(state: ShardState, run: Run, event: StepReturned) -> None:
     """Fold `StepReturned`."""
     _back(state, run, event.step)
+
+
+def keyed(state: ShardState, run: Run, event: StepKeyed) -> None:
+    """Fold `StepKeyed`."""
+    run.sticky[event.step] = event.key
 
 
 def queued(state: ShardState, run: Run, event: StepQueued) -> None:

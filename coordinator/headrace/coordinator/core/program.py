@@ -95,6 +95,7 @@ class Program:
         "sequence",
         "size",
         "status_template",
+        "sticky",
         "subplans",
         "timed",
         "undoes",
@@ -180,6 +181,16 @@ class Program:
             i for i, node in enumerate(nodes) if isinstance(node, Loop) and node.kind == "broadcast"
         )
         """Loops whose iterations are the workers of a group."""
+        self.sticky = self._sticky()
+        """Tasks that prefer a worker -> the key."""
+
+    def _sticky(self) -> dict[int, str]:
+        keys: dict[int, str] = {}
+        for index, node in enumerate(self.nodes):
+            own = node.sticky if isinstance(node, Task | Group) else ""
+            if own or node.parent in keys:
+                keys[index] = own or keys[node.parent]
+        return {at: key for at, key in keys.items() if isinstance(self.nodes[at], Task)}
 
     def _family(self) -> None:
         """Who needs whom, and who is inside of whom."""

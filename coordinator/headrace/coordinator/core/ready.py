@@ -14,6 +14,9 @@ from heapq import heappop, heappush
 from headrace.coordinator.core.fairness import FairQueue, Turns
 from headrace.coordinator.core.state import Run
 
+PREFERRED = "?"
+"""In the name of a lane (``@<worker>?<lane>``): its steps wait for the worker, but not for long."""
+
 
 class Lane:
     """Ready steps that need one set of capabilities (or one worker: the name starts with @)."""

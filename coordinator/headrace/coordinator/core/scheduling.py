@@ -20,7 +20,7 @@ from headrace.coordinator.core.deferral import (
 from headrace.coordinator.core.nodes import fail_node, is_open, lane_of, lock_around, timeout_ms
 from headrace.coordinator.core.outcomes import outputs
 from headrace.coordinator.core.program import STATUS_FUNCTIONS, TASK
-from headrace.coordinator.core.ready import Lane
+from headrace.coordinator.core.ready import PREFERRED, Lane
 from headrace.coordinator.core.settling import settle
 from headrace.coordinator.core.state import Run
 from headrace.coordinator.core.tick import Tick
@@ -99,10 +99,15 @@ def _after_patches(run: Run, wire: int) -> int:
     return step if step >= 0 and run.program.kind[run.locate(step)[0]] == TASK else -1
 
 
+def _is_preferred(lane: Lane, right: Lane | None) -> bool:
+    """Tell whether *lane* is of a worker that a sticky step may have, as it may have any."""
+    return right is not None and PREFERRED in lane.name and right.name[:1] != "@"
+
+
 def _lane_still_fits(tick: Tick, run: Run, step: int, lane: Lane) -> bool:
     """A job's worker may have been decided (or lost), or a patch come, since it was queued."""
     right = lane_of(tick, run, step, run.locate(step)[0])
-    if right is lane:
+    if right is lane or _is_preferred(lane, right):
         return True
     if right is not None:
         own = run.program.nodes[run.locate(step)[0]]

@@ -88,6 +88,7 @@ class RunImage(msgspec.Struct, array_like=True, gc=False):
     gates: list[tuple[int, list[Any]]] = []
     patches: list[Any] = []
     """[event, plan before, spans, gone] of each, and the wire numbers; none of a run without."""
+    sticky: list[tuple[int, str]] = []
 
 
 class KeyImage(msgspec.Struct, array_like=True, gc=False):
@@ -121,6 +122,7 @@ class StateImage(msgspec.Struct, array_like=True, gc=False):
     settings: dict[str, Any]
     triggers: TriggerImage = msgspec.field(default_factory=TriggerImage)
     namespaces: list[tuple[str, float, int]] = []
+    sticky: list[tuple[str, int, str]] = []
     kept: list[tuple[str, list[Any]]] = []
     """Results of steps that are kept for others, the oldest first."""
 
@@ -192,6 +194,7 @@ def encode_run(run: Run) -> bytes:
             family=_family_image(run.family),
             faults=_faults(run),
             names=[run.title, run.actor] if run.title or run.actor else [],
+            sticky=sorted(run.sticky.items()),
             fairness=[run.fair_key, run.fair_weight] if run.fair_key else [],
             gates=[(node, run.gates[node].image()) for node in sorted(run.gates)],
             patches=_patches_image(run.patches),
@@ -278,7 +281,7 @@ def decode_run(state: ShardState, data: bytes | msgspec.Raw) -> Run:
     run.uncounted = _figures(image.uncounted)
     run.title, run.actor = image.names or ("", "")
     run.fair_key, run.fair_weight = image.fairness or ("", 1.0)
-    run.claims, run.waits = dict(image.claims), dict(image.waits)
+    run.claims, run.waits, run.sticky = map(dict, (image.claims, image.waits, image.sticky))
     run.tolerated, run.doomed, run.detached = map(set, image.sets)
     run.counts = {key: Counts.of(figures) for key, figures in image.counts}
     for key, figures in image.jobs:
@@ -327,6 +330,7 @@ def _image(state: ShardState) -> StateImage:
         settings=state.settings,
         triggers=image_of(state),
         namespaces=namespace_images(state),
+        sticky=sticky_images(state),
         kept=state.kept.image(),
     )
 
@@ -344,6 +348,11 @@ def key_images(state: ShardState) -> list[KeyImage]:
         )
         for key, record in sorted(state.keys.items())
     ]
+
+
+def sticky_images(state: ShardState) -> list[tuple[str, int, str]]:
+    """Return which worker last ran each sticky key as plain data."""
+    return [(key, *state.sticky[key]) for key in sorted(state.sticky)]
 
 
 def namespace_images(state: ShardState) -> list[tuple[str, float, int]]:
@@ -409,6 +418,7 @@ def decode_state(data: bytes, builtin: frozenset[str]) -> ShardState:
     state.snapshots = image.snapshots
     state.settings = image.settings
     restore(state, image.triggers)
+    state.sticky = {key: (time_ms, worker) for key, time_ms, worker in image.sticky}
     state.namespaces = {name: (weight, number) for name, weight, number in image.namespaces}
     return state
 

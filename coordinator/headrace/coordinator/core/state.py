@@ -139,6 +139,7 @@ class Run:
         "started_ms",
         "state",
         "status",
+        "sticky",
         "stopped",
         "taint",
         "title",
@@ -234,6 +235,8 @@ class Run:
         self.sagas: dict[int, Saga] = {}
         self.rounds: dict[int, int] = {}
         """Groups that were begun anew (`compensate-and-retry`) -> how often."""
+        self.sticky: dict[int, str] = {}
+        """Steps that prefer the worker that last ran a key -> the key."""
         self.stopped: dict[int, int] = {}
         """Background steps that the workflow stopped -> the step that did."""
         self.uncompensated: list[int] = []
@@ -416,7 +419,8 @@ class ShardState:
         """Ids of mutations already logged -> when they are forgotten."""
         self.expiries: list[tuple[int, str, bool]] = []
         """A heap of (when, id, is a tombstone)."""
-        self.token_last = 0
+        self.token_last = self.definition_last = 0
+        """Numbers of the last ones: fencing tokens, registered definitions."""
         self.keys: dict[str, KeyRecord] = {}
         self.kept = KeptResults()
         """Results of steps, for others."""
@@ -424,12 +428,12 @@ class ShardState:
         self.snapshots: list[tuple[int, str, str]] = []
         """(position, name, state hash) of the registered ones, oldest first; two are kept."""
         self.settings: dict[str, Any] = {}
+        self.sticky: dict[str, tuple[int, str]] = {}
+        """Sticky key in its namespace -> (when, worker that last ran it)."""
         self.namespaces: dict[str, tuple[float, int]] = {}
         """Those that have settings -> (weight, number of the change)."""
         self.definitions: dict[str, dict[str, Definition]] = {}
         """System shard: ``<namespace>/<name>`` -> version -> what it is, the newest last."""
-        self.definition_last = 0
-        """Number of the last one that was registered."""
         self.schedules: dict[str, Schedule] = {}
         """``<namespace>/<name>`` -> schedule of this (its home) shard."""
         self.schedule_marks: dict[str, int] = {}

@@ -16,6 +16,7 @@ def resume(tick: Tick) -> None:
     tick.audits.clear()
     tick.listing.rebuild()
     tick.gatherings.clear()
+    tick.preferring.clear()
     tick.posted.clear()
     tick.archived.clear()
     tick.state.agenda.clear()

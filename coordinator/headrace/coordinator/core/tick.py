@@ -43,6 +43,8 @@ class Tick:
         self.timers = Timers()
         self.audits = Audits()
         self.listing = Listing(state.runs)
+        self.preferring: dict[tuple[str, int], int] = {}
+        """Sticky steps that wait for the worker that they prefer -> until when."""
         self.gatherings: dict[tuple[str, int], tuple[str, tuple[str, ...]]] = {}
         """Broadcasts that may begin -> (namespace, labels) of the workers that they are about."""
         # Effects.

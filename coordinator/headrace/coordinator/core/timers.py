@@ -6,7 +6,7 @@ from headrace.coordinator.core import arrivals, keys, schedules, status
 from headrace.coordinator.core.advance import advance
 from headrace.coordinator.core.cancellation import stop_job, time_out
 from headrace.coordinator.core.key_record import KEY_TIMER
-from headrace.coordinator.core.nodes import KINDS, fail_node
+from headrace.coordinator.core.nodes import KINDS, fail_node, release
 from headrace.coordinator.core.ready import Audits
 from headrace.coordinator.core.state import Run
 from headrace.coordinator.core.tick import Tick
@@ -37,6 +37,9 @@ def _fire(tick: Tick, when_ms: int, key: str, instance: int) -> int:
     run = tick.state.runs.get(key)
     if run is None or run.state != status.RUNNING or run.quarantined:
         return 0
+    if tick.preferring and tick.preferring.get((key, instance)) == when_ms:
+        release(tick, run, instance)
+        return 1
     if run.due.get(instance) != when_ms:
         return 0
     try:

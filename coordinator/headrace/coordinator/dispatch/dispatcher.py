@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 
 from headrace.bus import Bus, Message
-from headrace.coordinator.core.ready import Lane
+from headrace.coordinator.core.ready import PREFERRED, Lane
 from headrace.coordinator.dispatch.credit import Claim, Credits, Pool, Settings, tasks_a_message
 from headrace.coordinator.dispatch.fleet import Fleet, WorkerRecord
 from headrace.coordinator.dispatch.lanes import Lanes
@@ -176,6 +176,9 @@ class Dispatcher:
         key = (namespace, lane)
         self._used_ms[key] = self.now_ms()
         if key not in self.lane_capabilities:
+            if lane.startswith("@"):
+                # Whatever the steps need: the lane is this worker's.
+                needed = ()
             self.lane_capabilities[key] = needed
             self.offer(namespace, lane, needed)
 
@@ -370,6 +373,8 @@ class Dispatcher:
         if self.lanes.congested:
             return 0, lane.name
         if lane.name.startswith("@"):
+            if PREFERRED in lane.name:
+                return self._preferred_credit(lane)
             return self._pinned_credit(lane)
         pool = self._pool(lane.namespace, lane.name, lane.capabilities)
         if not pool.slots:
@@ -427,7 +432,7 @@ class Dispatcher:
                 if other == lane.name:
                     used[number, other] = count
                 elif other.startswith("@"):
-                    if other[1:] in pool.slots:
+                    if other[1:].partition(PREFERRED)[0] in pool.slots:
                         used[number, other] = count
                 else:
                     needed = self.lane_capabilities.get((lane.namespace, other))
@@ -451,6 +456,25 @@ class Dispatcher:
         wire = subjects.pinned_lane(worker, heartbeat.incarnation)
         out = sum(s.leases.outstanding.get(lane.name, 0) for s in self.shards.values())
         return heartbeat.slots + self.settings.window_extra - out, wire
+
+    def _preferred_credit(self, lane: Lane) -> tuple[int, str]:
+        """Return how many steps a worker can begin at once: others may run them in a moment."""
+        worker = lane.name[1:].partition(PREFERRED)[0]
+        record = self.fleet.workers.get(worker)
+        if record is None or record.heartbeat.draining or not record.offers(lane.capabilities):
+            return 0, lane.name
+        heartbeat = record.heartbeat
+        if heartbeat.namespace != lane.namespace:
+            return 0, lane.name
+        own = (f"@{worker}", f"@{worker}{PREFERRED}")
+        out = sum(
+            count
+            for shard in self.shards.values()
+            for name, count in shard.leases.outstanding.items()
+            if name == own[0] or name.startswith(own[1])
+        )
+        wire = subjects.pinned_lane(worker, heartbeat.incarnation)
+        return max(min(heartbeat.free, heartbeat.slots - out), 0), wire
 
     def message_tasks(self, lane: Lane, wire_lane: str, count: int) -> int:
         """Return how many of *count* tasks go into one message."""

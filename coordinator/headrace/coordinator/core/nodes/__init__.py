@@ -40,7 +40,7 @@ from headrace.coordinator.core.nodes.loop import LoopKind
 from headrace.coordinator.core.nodes.sagas import is_compensating
 from headrace.coordinator.core.nodes.sleep import SleepKind
 from headrace.coordinator.core.nodes.subworkflow import SubworkflowKind
-from headrace.coordinator.core.nodes.task import TaskKind, lane_of, push_ready
+from headrace.coordinator.core.nodes.task import TaskKind, lane_of, push_ready, release
 from headrace.coordinator.core.nodes.wait import (
     CORRELATION_KEY_MAX,
     WaitKind,
@@ -88,6 +88,7 @@ __all__ = [
     "lose_iterations",
     "push_ready",
     "rate_request",
+    "release",
     "resolve",
     "rule_holds",
     "signal_address",

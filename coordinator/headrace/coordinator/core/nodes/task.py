@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from headrace.coordinator.core import status
+from headrace.coordinator.core.contexts import Contexts, functions
 from headrace.coordinator.core.facts import Facts
 from headrace.coordinator.core.nodes.failing import fail_node
 from headrace.coordinator.core.nodes.gates import gate_reason, passes, timed_out
@@ -18,13 +19,18 @@ from headrace.coordinator.core.nodes.offers import (
     needed_labels,
     nobody,
 )
-from headrace.coordinator.core.ready import Lane
+from headrace.coordinator.core.ready import PREFERRED, Lane
 from headrace.coordinator.core.state import Run, ShardState
+from headrace.coordinator.core.sticky import KEY_MAX, preferred
 from headrace.coordinator.core.tick import Tick
-from headrace.errors import HeadraceError
-from headrace.events import StepCarried, StepQueued
+from headrace.errors import HeadraceError, InvalidRequest
+from headrace.events import StepCarried, StepKeyed, StepQueued
+from headrace.expressions import resolve, to_string
 from headrace.messages import WaitReason, subjects
 from headrace.plan import Task
+
+STICKY_WAIT_MS = 2_000
+"""So long a sticky step waits for the worker that last ran its key, then any may run it."""
 
 
 class TaskKind(NodeKind):
@@ -60,11 +66,14 @@ class TaskKind(NodeKind):
             return _retrying(state, run, instance)
         if value != status.PENDING or run.waiting[instance] or run.paused:
             return None
-        return _ready(run, instance, facts) if run.may_begin(instance) else None
+        return _ready(state, run, instance, facts) if run.may_begin(instance) else None
 
 
-def push_ready(tick: Tick, run: Run, instance: int, node: int) -> None:
-    """Put a task that may run into its lane's queue (of a paused run: when it goes on)."""
+def push_ready(tick: Tick, run: Run, instance: int, node: int, *, prefers: bool = True) -> None:
+    """Put a task that may run into its lane's queue (of a paused run: when it goes on).
+
+    *prefers*: a sticky one may wait a moment for the worker that last ran its key.
+    """
     if run.paused:
         return
     gates = run.program.gates
@@ -79,12 +88,65 @@ def push_ready(tick: Tick, run: Run, instance: int, node: int) -> None:
     if lane is None:
         return
     now_ms = tick.state.now_ms
+    if run.program.sticky and prefers:
+        try:
+            lane = _preferred_lane(tick, run, instance, node, lane)
+        except HeadraceError as error:
+            fail_node(tick, run, instance, "expression", str(error))
+            return
     lane.push(run, run.wire(instance), now_ms, run.priority + found.priority)
     tick.ready.filled.add(lane.name)
     limit_ms = found.schedule_timeout_ms
     if limit_ms and not (run.status[instance] == status.PENDING and instance in run.due):
         tick.emit(run, StepQueued(instance, now_ms + limit_ms))
         tick.timers.push(now_ms + limit_ms, run.key, instance)
+
+
+def _preferred_lane(tick: Tick, run: Run, instance: int, node: int, lane: Lane) -> Lane:
+    """Return the lane of the worker that a sticky step prefers; of one that prefers none, *lane*.
+
+    The preference ends after a moment: a timer puts the step into *lane*. Raises `HeadraceError`.
+    """
+    written = run.program.sticky.get(node)
+    if written is None or lane.name.startswith("@"):
+        return lane
+    if instance not in run.sticky:
+        key = to_string(resolve(written, Contexts(run, instance), functions(run, instance)))
+        if len(key) > KEY_MAX:
+            raise InvalidRequest(f"a sticky key of {len(key)} characters: {key[:80]}…")
+        tick.emit(run, StepKeyed(instance, key))
+    worker = preferred(tick.state, run, instance)
+    if not worker:
+        return lane
+    when_ms = tick.state.now_ms + STICKY_WAIT_MS
+    tick.preferring[run.key, instance] = when_ms
+    tick.timers.push(when_ms, run.key, instance)
+    name = f"@{worker}{PREFERRED}{lane.name}"
+    return tick.ready.lane(name, lane.namespace, lane.capabilities)
+
+
+def release(tick: Tick, run: Run, instance: int) -> None:
+    """A sticky step has waited for the worker that it prefers: any may run it now."""
+    del tick.preferring[run.key, instance]
+    worker = preferred(tick.state, run, instance)
+    for lane in [lane for name, lane in tick.ready.lanes.items() if PREFERRED in name]:
+        if lane.name.startswith(f"@{worker}{PREFERRED}"):
+            _drop_released(tick, lane)
+    if run.is_ready(instance, tick.state.now_ms):
+        push_ready(tick, run, instance, run.locate(instance)[0], prefers=False)
+
+
+def _drop_released(tick: Tick, lane: Lane) -> None:
+    """Take what waits no more out of the front of a lane; an empty one is not looked at."""
+    while (entry := lane.pop()) is not None:
+        run, step, since_ms = entry
+        instance = run.instance(step)
+        if (run.key, instance) in tick.preferring:
+            # It has some time left, as have those behind it.
+            own: Any = run.program.nodes[run.locate(instance)[0]]
+            lane.push(run, step, since_ms, run.priority + own.priority)
+            return
+    tick.ready.filled.discard(lane.name)
 
 
 def lane_of(tick: Tick, run: Run, instance: int, node: int) -> Lane | None:
@@ -149,7 +211,7 @@ def _retrying(state: ShardState, run: Run, instance: int) -> WaitReason:
     )
 
 
-def _ready(run: Run, instance: int, facts: Facts) -> WaitReason:
+def _ready(state: ShardState, run: Run, instance: int, facts: Facts) -> WaitReason:
     path = run.path(instance)
     worker = run.broadcast_to(instance) if run.program.broadcasts else ""
     if worker:
@@ -174,11 +236,14 @@ def _ready(run: Run, instance: int, facts: Facts) -> WaitReason:
     workers = able(run, needed, facts)
     if not workers:
         return nobody(run, instance, needed, facts)
+    wish = ""
+    if instance in run.sticky and (worker := preferred(state, run, instance)):
+        wish = f"; it would rather have worker {worker}, which last ran {run.sticky[instance]}"
     free = sum(w.free for w in workers)
     slots = sum(w.slots for w in workers)
     return WaitReason(
         path=path,
         state="READY",
         owner="coordinator",
-        reason=f"waits for a free slot ({free} of {slots} free)",
+        reason=f"waits for a free slot ({free} of {slots} free)" + wish,
     )
