@@ -55,6 +55,7 @@ from headrace.messages._cache import CacheRequest
 from headrace.messages._definitions import DefinitionRequest
 from headrace.messages._locks import LockRequest
 from headrace.messages._schedules import ScheduleRequest
+from headrace.messages._variables import VariableRequest
 from headrace.plan import decode_plan, plan_digest
 
 ARCHIVE = -1
@@ -166,7 +167,9 @@ class FakeCluster:
             digest = plan_digest(decode_plan(request.plan))
             self.plans[shard][digest] = request.plan
             return digest
-        if isinstance(request, DefinitionRequest | ScheduleRequest | ListTriggers):
+        if isinstance(
+            request, DefinitionRequest | ScheduleRequest | ListTriggers | VariableRequest
+        ):
             if isinstance(request, ListSchedules) and shard != 1:
                 return []
             self.system.begin(int(time.time() * 1000))

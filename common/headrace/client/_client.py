@@ -23,6 +23,7 @@ from headrace.client._patch import patch_run
 from headrace.client._schedules import Schedules
 from headrace.client._submit import MUTATION_S, Compiled, Submission, Submitter
 from headrace.client._transport import Transport
+from headrace.client._variables import Variables
 from headrace.errors import Conflict, HeadraceError, InvalidRequest, Unreachable
 from headrace.messages import (
     CancelRun,
@@ -77,6 +78,7 @@ class Client:
         self.definitions = Definitions(self._calls, self._stamp)
         """What is registered, by name and version; `settings`: of the namespace."""
         self.settings = NamespaceSettings(self._calls, self._stamp)
+        self.variables = Variables(self._calls, self._stamp)
         self.schedules = Schedules(self._calls, self._stamp, self.submit)
         """What begins runs at their times; `events`: and by what is published."""
         self.events, self.locks = Events(self._calls), Locks(self._calls, self._stamp)

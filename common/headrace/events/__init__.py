@@ -95,6 +95,7 @@ from headrace.events._shard import (
     SnapshotRegistered,
     StartDeclined,
     TriggerFailed,
+    VariablesChanged,
 )
 
 __all__ = [
@@ -177,6 +178,7 @@ __all__ = [
     "StepUnknown",
     "StepsStopped",
     "TriggerFailed",
+    "VariablesChanged",
     "WaitEnded",
     "WaitStarted",
     "decode_batch",

@@ -40,6 +40,8 @@ class RunCreated(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=1):
     """`run-name`, evaluated; empty: none."""
     fairness: tuple[str, float] | None = None
     """(key, weight): whose turn its steps take, and how large that is."""
+    variables: dict[str, str] | None = None
+    """Of its namespace, that it goes by from now on; None: it reads none."""
 
 
 class RunStarted(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=2):
@@ -428,25 +430,23 @@ class NodeRestarted(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=
 
 
 class PlanPatched(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=38):
-    """The run goes on with another plan (`flowctl patch`): its instances have new numbers.
-
-    Events before this one name steps by the numbers of the plan before, later ones by the new.
-    """
+    """The run goes on with another plan: from here on, events name steps by its numbers."""
 
     plan: str
-    """Digest of the plan from here on."""
     previous: str
-    """Digest of the plan until here."""
+    """Digests of the plans from here on, and until here."""
     nodes: list[tuple[int, int, int]]
-    """``(first, count, new first)``: nodes of the old plan that are in the new one, by path; in
-    order. What is in none of them is gone."""
+    """``(first, count, new first)``: where nodes of the old plan are in the new one; the rest is
+    gone."""
     request_id: str
     not_after_ms: int
     actor: str = ""
     added: list[str] = []
-    """Paths of nodes, at most so many as a patch tells; here and below."""
     removed: list[str] = []
     changed: list[str] = []
+    """Paths of nodes, at most so many as a patch tells."""
+    variables: dict[str, str] | None = None
+    """Of its namespace, if the plan until here did not read any."""
 
 
 RunEvent: TypeAlias = (

@@ -182,6 +182,21 @@ class NamespaceChanged(msgspec.Struct, frozen=True, array_like=True, gc=False, t
     actor: str = ""
 
 
+class VariablesChanged(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=165):
+    """Variables of a namespace. The system shard decides; the others hear of it by the outbox."""
+
+    namespace: str
+    values: dict[str, str]
+    """All of them, from now on."""
+    number: int
+    """Counts the changes of this namespace: the highest holds."""
+    name: str = ""
+    """The one that was set or deleted."""
+    request_id: str = ""
+    not_after_ms: int = 0
+    actor: str = ""
+
+
 class SettingsChanged(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=120):
     """System shard: durable settings (slot table, feature level, coordinators, namespaces)."""
 
@@ -374,6 +389,7 @@ ShardEvent: TypeAlias = (
     | OutboxCleared
     | ChildRefused
     | NamespaceChanged
+    | VariablesChanged
     | SettingsChanged
     | DefinitionRegistered
     | DefinitionsDeleted

@@ -58,6 +58,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "Look after the cluster": {
         "workers": ("_cmd_cluster:workers", "List the workers."),
+        "variable": ("_cmd_variable:variable", "Keep variables of a namespace (also: var)."),
         "namespace": ("_cmd_namespace:namespace", "Show and change settings of a namespace."),
         "drain": ("_cmd_cluster:drain", "Let a worker finish and stop."),
         "cluster": ("_cmd_cluster:cluster", "Status of the cluster, and a check of its state."),
@@ -68,6 +69,8 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "completion": ("_cmd_setup:completion", "Print a shell's completion script."),
     },
 }
+
+ALIASES = {"var": "variable"}
 
 ROLES: dict[str, tuple[str, str]] = {
     "dev": ("dev", "A whole server on this machine, for development."),
@@ -88,6 +91,7 @@ class Commands(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import and return a command, or None. Raises `InvalidRequest` if an extra is missing."""
+        cmd_name = ALIASES.get(cmd_name, cmd_name)
         for section in COMMANDS.values():
             if cmd_name in section:
                 module, _, attribute = section[cmd_name][0].partition(":")
@@ -102,7 +106,7 @@ class Commands(click.Group):
         """Find the command; refuse options before it that mean nothing to it."""
         if args and not args[0].startswith("-") and not ctx.resilient_parsing:
             known = self.list_commands(ctx)
-            if args[0] not in known:
+            if args[0] not in known and args[0] not in ALIASES:
                 from difflib import get_close_matches
 
                 close = get_close_matches(args[0], known, 1)

@@ -14,6 +14,7 @@ import msgspec
 from headrace.errors import InvalidRequest
 from headrace.expressions import (
     STATUS_FUNCTIONS,
+    Expression,
     ExpressionError,
     evaluate_template,
     parse_condition,
@@ -276,6 +277,7 @@ def _condition(node: Node, known: _Known) -> tuple[Decision, str]:
         return "runs", ""
     try:
         expression = parse_condition(node.condition)
+        _ask_variables(expression, known)
         holds = truthy(expression.evaluate(known, _ALL_WELL))
     except _Unknown as unknown:
         return "depends", f"if: {node.condition} ('{unknown.name}' is not known yet)"
@@ -286,6 +288,14 @@ def _condition(node: Node, known: _Known) -> tuple[Decision, str]:
     if expression.functions() & STATUS_FUNCTIONS & {"failure", "cancelled"}:
         return "depends", f"if: {node.condition} (not as long as all goes well)"
     return "skipped", f"if: {node.condition} is false"
+
+
+def _ask_variables(expression: Expression, known: _Known) -> None:
+    """Raise `_Unknown` for a variable that the workflow does not declare: its namespace may."""
+    declared = {name.lower() for name in known.values_by_name.get("vars", {})}
+    for name in expression.properties().get("vars") or ():
+        if name.lower() not in declared:
+            raise _Unknown(f"vars.{name}")
 
 
 def _legs(loop: Loop, known: _Known) -> list[tuple[str, dict[str, Any]]] | str:

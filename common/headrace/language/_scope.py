@@ -67,9 +67,7 @@ class Scope:
         return Scope(Place(self.contexts, self.files), known, added)
 
 
-_VARS_HINT = (
-    "declare it under 'vars:'; those of workers are known in steps' if, run, with and env only"
-)
+_VARS_HINT = "declare it under 'vars:'; a filter sees no others"
 
 
 class _Reference(NamedTuple):
@@ -137,8 +135,8 @@ class Names:
         if items is not None and len(path) > 2:
             self._check_property(f"{context}.{name}", path[2], items, expression, node)
         known = scope.known.get(context)
-        if context == "vars" and (scope.files or "secrets" in scope.contexts):
-            return  # the worker evaluates it, and has variables of its own
+        if context == "vars" and "event" not in scope.contexts:
+            return  # the namespace, or the worker that evaluates it, may have it
         if known is not None:
             self._references.append(_Reference(known, path, expression, node))
 

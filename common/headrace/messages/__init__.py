@@ -89,6 +89,7 @@ from headrace.messages._steps import (
     WorkerRequest,
 )
 from headrace.messages._triggers import Arrival, ListTriggers, TriggerView
+from headrace.messages._variables import GetVariables, SetVariable, VariablesView
 
 __all__ = [
     "PATHS_MAX",
@@ -121,6 +122,7 @@ __all__ = [
     "GetPlan",
     "GetRun",
     "GetSchedule",
+    "GetVariables",
     "HasRuns",
     "Held",
     "HistoryEntry",
@@ -157,6 +159,7 @@ __all__ = [
     "ScheduleView",
     "ServerInfo",
     "SetNamespace",
+    "SetVariable",
     "ShardInfo",
     "SignalRun",
     "StepError",
@@ -168,6 +171,7 @@ __all__ = [
     "TaskBatch",
     "TaskOptions",
     "TriggerView",
+    "VariablesView",
     "WaitReason",
     "WorkerHeartbeat",
     "WorkerOrder",

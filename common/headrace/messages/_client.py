@@ -18,6 +18,7 @@ from headrace.messages._namespaces import NamespaceRequest
 from headrace.messages._patch import PatchRun
 from headrace.messages._schedules import ScheduleRequest
 from headrace.messages._triggers import ListTriggers
+from headrace.messages._variables import VariableRequest
 
 
 class _Mutation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -170,6 +171,7 @@ ClientRequest: TypeAlias = (
     | ScheduleRequest
     | ListTriggers
     | NamespaceRequest
+    | VariableRequest
     | LockRequest
     | CacheRequest
 )

@@ -307,7 +307,7 @@ OF_THE_RUN = {
     "history", "history_bytes", "history_first", "input", "key", "key_held", "key_limit",
     "key_mode", "key_name", "labels", "not_after_ms", "output", "pause_reason", "paused",
     "priority", "program", "quarantined", "request_id", "rerun_of", "signals", "started_ms",
-    "state", "title", "workflow",
+    "state", "title", "variables", "workflow",
 }  # fmt: skip
 """What is about the run as a whole."""
 

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import pytest
-
-from headrace.errors import InvalidDefinition
 from headrace.language import compile_workflow
 from headrace.local import LocalEngine
 
@@ -84,17 +81,32 @@ async def test_a_secret_that_a_step_finds_elsewhere_is_hidden_too(tmp_path) -> N
     assert "hunter2" not in history + str(view)
 
 
-@pytest.mark.parametrize(
-    "place",
-    [
-        "if: vars.NONE == 'x'\n        sleep: 1s",
-        "run: 'true'\n        timeout-minutes: ${{ vars.NONE }}",
-    ],
-)
-def test_a_variable_of_workers_where_the_coordinator_decides(place: str) -> None:
-    text = f"name: w\njobs:\n  a:\n    runs-on: x\n    steps:\n      - {place}\n"
-    with pytest.raises(InvalidDefinition) as caught:
-        compile_workflow(text, file="w.yaml")
-    (problem,) = caught.value.problems
-    assert problem.message == "'vars.NONE' does not exist"
-    assert "declare it under 'vars:'" in problem.hint
+THREE = """
+name: w
+run-name: to ${{ vars.target }}
+vars: {declared: workflow}
+jobs:
+  off:
+    if: vars.NONE == 'x'
+    runs-on: x
+    steps: [{run: "true"}]
+  on:
+    if: vars.TARGET == 'prod'
+    runs-on: x
+    steps:
+      - {id: say, uses: noop, with: {t: "${{ vars.TARGET }}", d: "${{ vars.DECLARED }}",
+         w: "${{ vars.THEIRS }}", n: "${{ vars.NONE }}"}}
+"""
+
+
+async def test_variables_of_the_namespace_stand_between_the_workflows_and_the_workers() -> None:
+    theirs = Fixed(THEIRS="worker", TARGET="worker", DECLARED="worker")
+    async with LocalEngine(secrets=Fixed(), variables=theirs) as engine:
+        await engine._client.variables.set("target", "prod")
+        await engine._client.variables.set("DECLARED", "namespace")
+        view = await engine.run(compile_workflow(THREE, file="w.yaml"))
+        (created, *_) = await engine.history(view.id)
+    steps = {step.path: step for step in view.steps}
+    assert (view.state, view.name, steps["off"].state) == ("COMPLETED", "to prod", "SKIPPED")
+    assert steps["on/say"].outputs == {"t": "prod", "d": "workflow", "w": "worker", "n": None}
+    assert created.data["variables"] == {"DECLARED": "namespace", "target": "prod"}

@@ -28,6 +28,7 @@ from headrace.coordinator.core.snapshot import (
     key_images,
     namespace_images,
     sticky_images,
+    variable_images,
 )
 from headrace.coordinator.core.state import UNREADABLE, Run, ShardState
 from headrace.coordinator.core.trigger_image import image_of
@@ -65,6 +66,7 @@ class Capture:
         self._triggers, self._namespaces = image_of(state), namespace_images(state)
         self._sticky = sticky_images(state)
         self._kept = state.kept.image()
+        self._variables = variable_images(state)
         self._now_ms = state.now_ms
         self._last = ""
         """Runs up to this key are encoded."""
@@ -118,6 +120,7 @@ class Capture:
         for begin in range(0, len(self._kept), PIECE_KEPT):
             self._write(b"".join(map(_encode, self._kept[begin : begin + PIECE_KEPT])))
             yield
+        self._write(_fields(self._variables))
 
     def _encode_runs(self, runs: Iterator[Run]) -> Iterator[None]:
         parts: list[bytes] = []
@@ -188,6 +191,7 @@ def verify(data: bytes, builtin: frozenset[str], cuts: Sequence[int]) -> Generat
             yield
     digest.update(_fields(image.keys, image.outbox, image.snapshots, image.settings))
     digest.update(_fields(image.triggers, image.namespaces, image.sticky, image.kept))
+    digest.update(_fields(image.variables))
     return digest.hexdigest()
 
 

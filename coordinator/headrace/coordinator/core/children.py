@@ -17,6 +17,7 @@ from headrace.coordinator.core.nodes import is_tolerated
 from headrace.coordinator.core.state import Run
 from headrace.coordinator.core.surroundings import child_holder
 from headrace.coordinator.core.tick import Tick
+from headrace.coordinator.core.variables import pinned
 from headrace.errors import HeadraceError
 from headrace.events import (
     ChildEnded,
@@ -42,7 +43,7 @@ def start(
     if plan not in state.plans:
         tick.emit_shard(PlanStored(plan, data))
     run = Run(child, state.program(plan, subjects.split_key(child)[0]))
-    run.input = given
+    run.input, run.variables = given, pinned(state, run.program)
     try:
         run.title = title_of(run)
         key, limit, mode = key_of(run)
@@ -68,6 +69,7 @@ def start(
         parent_shard=shard,
         fairness=fairness,
         title=run.title,
+        variables=run.variables,
     )
     enter(tick, run, created)
 

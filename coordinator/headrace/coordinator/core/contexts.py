@@ -25,6 +25,7 @@ from headrace.coordinator.core.outcomes import (
     read,
 )
 from headrace.coordinator.core.state import Run
+from headrace.coordinator.core.variables import merged
 from headrace.expressions import Opaque, resolve, to_string, truthy
 from headrace.messages import subjects
 from headrace.payloads import replaced
@@ -181,10 +182,13 @@ class Contexts(Mapping[str, Any]):
         return found
 
     def _vars(self) -> Mapping[str, Any]:
+        return merged(self._declared(), self._run.variables)
+
+    def _declared(self) -> Mapping[str, Any]:
+        """What the workflow, and those around a called one, declare under `vars`."""
         if self.call < 0:
             return self._run.program.plan.vars
-        outer: Mapping[str, Any] = Contexts(self._run, self.call)["vars"]
-        own = self._called().vars
+        outer, own = Contexts(self._run, self.call)._declared(), self._called().vars
         return {**own, **outer} if own else outer
 
     def env_levels(self) -> list[EnvLevel]:

@@ -13,6 +13,7 @@ from headrace.coordinator.core.nodes.fields import evaluated
 from headrace.coordinator.core.program import Program
 from headrace.coordinator.core.state import UNREADABLE, Run
 from headrace.coordinator.core.tick import Tick
+from headrace.coordinator.core.variables import pinned
 from headrace.errors import InvalidRequest
 from headrace.events import KeyRequested, PlanStored, RunCreated
 from headrace.expressions import to_string
@@ -69,6 +70,7 @@ def create_run(
 ) -> None:
     """State that the run exists; unless it waits for a key, it has begun with that."""
     run.input, run.actor, run.labels = data, request.actor, labels
+    run.variables = pinned(tick.state, run.program)
     run.title = title_of(run)
     name, limit, mode = key_of(run)
     rate = run_rate(tick, run)
@@ -94,6 +96,7 @@ def create_run(
             request.carried or None,
             title=run.title,
             fairness=fairness_of(run, request.fairness_key, request.fairness_weight),
+            variables=run.variables,
         ),
     )
     if rate is not None and not name:

@@ -32,6 +32,8 @@ def plan_patched(state: ShardState, run: Run, event: PlanPatched) -> None:
     for at in [at for at in run.due if run.status[at] == status.PENDING and at in changed]:
         # It was queued with a limit that may be another now: it is queued again.
         del run.due[at]
+    if event.variables is not None:
+        run.variables = event.variables
     fresh = _fresh(old, nodes, new)
     spans = spans_of(moved)
     _move_arrays(run, spans, scopes, new)

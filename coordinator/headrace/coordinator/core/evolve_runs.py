@@ -29,6 +29,7 @@ def run_created(state: ShardState, run: Run, event: RunCreated) -> None:
     run.labels = event.labels or {}
     run.priority, run.explicit, run.rerun_of = event.priority, event.explicit, event.rerun_of
     run.carried = event.carried
+    run.variables = shared_variables(state, run, event.variables)
     if event.parent:
         run.family = Family(event.parent, event.parent_shard)
     run.actor, run.title = event.actor, event.title
@@ -41,6 +42,14 @@ def run_created(state: ShardState, run: Run, event: RunCreated) -> None:
         state.post(event.key, "acquire", event.key, run.key, *more)
     if not event.held:
         _start_run(state, run)
+
+
+def shared_variables(
+    state: ShardState, run: Run, given: dict[str, str] | None
+) -> dict[str, str] | None:
+    """Return *given*; the namespace's own map if it is equal, since thousands of runs hold it."""
+    known = state.variables.get(run.program.namespace)
+    return known[1] if known is not None and known[1] == given else given
 
 
 def _start_run(state: ShardState, run: Run) -> None:

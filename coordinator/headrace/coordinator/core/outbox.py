@@ -15,7 +15,7 @@ from headrace.coordinator.core.commands import Outgoing
 from headrace.coordinator.core.intents import clear, is_held_back
 from headrace.coordinator.core.state import OutMessage
 from headrace.coordinator.core.tick import Tick
-from headrace.events import NamespaceChanged
+from headrace.events import NamespaceChanged, VariablesChanged
 
 
 def target(tick: Tick, content: OutMessage) -> int:
@@ -64,6 +64,15 @@ def _namespace(tick: Tick, name: str, _holder: str, weight: float, number: int) 
         tick.emit_shard(NamespaceChanged(name, weight, number))
 
 
+def _variables(
+    tick: Tick, namespace: str, _holder: str, values: dict[str, str], number: int
+) -> None:
+    """The system shard has changed the variables of a namespace."""
+    known = tick.state.variables.get(namespace)
+    if known is None or known[0] < number:
+        tick.emit_shard(VariablesChanged(namespace, values, number))
+
+
 _APPLY: Final[dict[str, Callable[..., object]]] = {
     "acquire": keys.acquire,
     "release": keys.release,
@@ -86,5 +95,6 @@ _APPLY: Final[dict[str, Callable[..., object]]] = {
     "start-by-event": arrivals.start,
     "event-declined": arrivals.declined,
     "namespace": _namespace,
+    "variables": _variables,
 }
 """By kind; False: there is no room."""

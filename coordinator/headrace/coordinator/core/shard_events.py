@@ -43,6 +43,7 @@ from headrace.events import (
     SettingsChanged,
     ShardEvent,
     SnapshotRegistered,
+    VariablesChanged,
 )
 from headrace.messages import subjects
 
@@ -252,6 +253,9 @@ def _outbox_cleared(state: ShardState, event: OutboxCleared) -> None:
 
 def _settings(state: ShardState, event: SettingsChanged) -> None:
     state.settings.update(event.settings)
+    for namespace in sorted(state.variables):
+        # A shard that is new has not heard of them.
+        _tell_variables(state, namespace)
 
 
 def _namespace(state: ShardState, event: NamespaceChanged) -> None:
@@ -263,6 +267,21 @@ def _namespace(state: ShardState, event: NamespaceChanged) -> None:
                 holder = f"{event.number}.{shard}"
                 more = (event.weight, event.number)
                 state.post(f"#{shard}", "namespace", event.namespace, holder, *more)
+
+
+def _variables(state: ShardState, event: VariablesChanged) -> None:
+    state.remember(event.request_id, event.not_after_ms)
+    state.variables[event.namespace] = (event.number, event.values)
+    _tell_variables(state, event.namespace)
+
+
+def _tell_variables(state: ShardState, namespace: str) -> None:
+    if state.shard != subjects.SYSTEM_SHARD:
+        return
+    number, values = state.variables[namespace]
+    for shard in range(sum(state.settings.get("layout", {}).values())):
+        if shard != state.shard:
+            state.post(f"#{shard}", "variables", namespace, f"{number}.{shard}", values, number)
 
 
 def _definition_registered(state: ShardState, event: DefinitionRegistered) -> None:
@@ -319,6 +338,7 @@ _EVOLVE: dict[type, Callable[[ShardState, Any], None]] = {
     ChildRefused: _child_refused,
     SettingsChanged: _settings,
     NamespaceChanged: _namespace,
+    VariablesChanged: _variables,
     DefinitionRegistered: _definition_registered,
     DefinitionsDeleted: _definitions_deleted,
     **FOLD,

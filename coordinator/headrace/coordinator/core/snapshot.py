@@ -86,6 +86,7 @@ class RunImage(msgspec.Struct, array_like=True, gc=False):
     fairness: list[Any] = []
     """key, weight; none without a key."""
     gates: list[tuple[int, list[Any]]] = []
+    variables: dict[str, str] | None = None
     patches: list[Any] = []
     """[event, plan before, spans, gone] of each, and the wire numbers; none of a run without."""
     sticky: list[tuple[int, str]] = []
@@ -125,6 +126,7 @@ class StateImage(msgspec.Struct, array_like=True, gc=False):
     sticky: list[tuple[str, int, str]] = []
     kept: list[tuple[str, list[Any]]] = []
     """Results of steps that are kept for others, the oldest first."""
+    variables: list[tuple[str, int, dict[str, str]]] = []
 
 
 # Maps keep the order that they have in the log: it is the same on all replicas, and it shows
@@ -197,6 +199,7 @@ def encode_run(run: Run) -> bytes:
             sticky=sorted(run.sticky.items()),
             fairness=[run.fair_key, run.fair_weight] if run.fair_key else [],
             gates=[(node, run.gates[node].image()) for node in sorted(run.gates)],
+            variables=run.variables,
             patches=_patches_image(run.patches),
         )
     )
@@ -299,7 +302,8 @@ def decode_run(state: ShardState, data: bytes | msgspec.Raw) -> Run:
     run.pause_reason, run.cancel_reason, run.ended_reason, run.quarantined = image.texts
     run.key_name, (run.key_limit, run.key_mode) = image.key_name, image.key_facts
     run.node_keys = {node: (key, holder) for node, key, holder in image.node_keys}
-    run.gates, run.patches = (
+    run.variables, run.gates, run.patches = (
+        image.variables,
         {node: Gate.of(facts) for node, facts in image.gates},
         _patches(state, run.program.namespace, image.patches),
     )
@@ -332,6 +336,7 @@ def _image(state: ShardState) -> StateImage:
         namespaces=namespace_images(state),
         sticky=sticky_images(state),
         kept=state.kept.image(),
+        variables=variable_images(state),
     )
 
 
@@ -358,6 +363,11 @@ def sticky_images(state: ShardState) -> list[tuple[str, int, str]]:
 def namespace_images(state: ShardState) -> list[tuple[str, float, int]]:
     """Return the settings of namespaces as plain data."""
     return [(name, *state.namespaces[name]) for name in sorted(state.namespaces)]
+
+
+def variable_images(state: ShardState) -> list[tuple[str, int, dict[str, str]]]:
+    """Return the variables of namespaces as plain data."""
+    return [(name, *state.variables[name]) for name in sorted(state.variables)]
 
 
 def _hash(image: StateImage) -> str:
@@ -419,6 +429,7 @@ def decode_state(data: bytes, builtin: frozenset[str]) -> ShardState:
     state.settings = image.settings
     restore(state, image.triggers)
     state.sticky = {key: (time_ms, worker) for key, time_ms, worker in image.sticky}
+    state.variables = {name: (number, values) for name, number, values in image.variables}
     state.namespaces = {name: (weight, number) for name, weight, number in image.namespaces}
     return state
 

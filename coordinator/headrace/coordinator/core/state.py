@@ -148,6 +148,7 @@ class Run:
         "uncompensated",
         "uncounted",
         "undo",
+        "variables",
         "waiting",
         "waits",
         "workflow",
@@ -169,6 +170,7 @@ class Run:
         self.carried: dict[str, bytes] | None = None
         self.family: Family | None = None
         self.patches: Patches | None = None
+        self.variables: dict[str, str] | None = None
         # Instances, by index.
         self.status = bytearray(program.status_template)
         self.attempt = array("H", bytes(2 * program.size))
@@ -393,7 +395,7 @@ class OutMessage(msgspec.Struct, frozen=True, array_like=True):
     """`acquire`, `release`, `started`, `granted`, `expired`, `preempt`, `replaced`, `audit`; of
     runs that begin others: `start-child`, `cancel-child`, `child-ended`; of schedules: `start`,
     `stop`, `run-ended`, `schedules`; of events: `start-by-event`, `event-declined`; of namespaces:
-    `namespace`."""
+    `namespace`, `variables`."""
     args: list[Any]
 
 
@@ -428,10 +430,12 @@ class ShardState:
         self.snapshots: list[tuple[int, str, str]] = []
         """(position, name, state hash) of the registered ones, oldest first; two are kept."""
         self.settings: dict[str, Any] = {}
+        # Sticky key in its namespace -> (when, worker that last ran it).
         self.sticky: dict[str, tuple[int, str]] = {}
-        """Sticky key in its namespace -> (when, worker that last ran it)."""
+        # Those that have settings -> (weight, number of the change).
         self.namespaces: dict[str, tuple[float, int]] = {}
-        """Those that have settings -> (weight, number of the change)."""
+        # Namespace -> (number of the change, variables); a map is replaced, never changed.
+        self.variables: dict[str, tuple[int, dict[str, str]]] = {}
         self.definitions: dict[str, dict[str, Definition]] = {}
         """System shard: ``<namespace>/<name>`` -> version -> what it is, the newest last."""
         self.schedules: dict[str, Schedule] = {}

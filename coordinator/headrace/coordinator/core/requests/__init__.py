@@ -20,6 +20,7 @@ from headrace.coordinator.core.requests import (
     schedules,
     submit,
     triggers,
+    variables,
 )
 from headrace.coordinator.core.requests.mutation import Handler
 from headrace.coordinator.core.tick import Tick
@@ -38,6 +39,7 @@ _HANDLERS: Final[dict[type, Handler]] = {
     **schedules.HANDLERS,
     **triggers.HANDLERS,
     **namespaces.HANDLERS,
+    **variables.HANDLERS,
     **locks.HANDLERS,
     **cached.HANDLERS,
 }

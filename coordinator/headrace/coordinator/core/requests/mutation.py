@@ -26,6 +26,7 @@ from headrace.messages import (
     ResolveStep,
     ResumeRun,
     SetNamespace,
+    SetVariable,
     SignalRun,
     SubmitRun,
     subjects,
@@ -50,6 +51,7 @@ Mutation = (
     | PauseSchedule
     | DeleteSchedule
     | SetNamespace
+    | SetVariable
     | AcquireLock
     | RenewLock
     | ReleaseLock

@@ -12,6 +12,7 @@ from headrace.coordinator.core.requests.mutation import Handler, live_run, mutat
 from headrace.coordinator.core.state import Run
 from headrace.coordinator.core.takeover import rebuild
 from headrace.coordinator.core.tick import Tick
+from headrace.coordinator.core.variables import pinned
 from headrace.events import PlanPatched, decode_chunk
 from headrace.messages import PATHS_MAX, PatchRun, PatchView
 
@@ -45,7 +46,8 @@ def _apply(tick: Tick, namespace: str, run: Run, request: PatchRun) -> Reply:
         return over("patched run", found.instances, tick.limits.nodes, "nodes")
     previous = run.program
     if not request.dry_run:
-        tick.emit(run, _event(found, previous, new, request))
+        variables = pinned(tick.state, new) if run.variables is None else None
+        tick.emit(run, _event(found, previous, new, request, variables))
         for known in [known for known in tick.gatherings if known[0] == run.key]:
             del tick.gatherings[known]
         rebuild(tick, run)
@@ -59,7 +61,13 @@ def _refused(run: str, conflicts: list[str]) -> str:
     return "\n".join([*lines, f"and {more} more"] if more else lines)
 
 
-def _event(found: Fit, previous: Program, new: Program, request: PatchRun) -> PlanPatched:
+def _event(
+    found: Fit,
+    previous: Program,
+    new: Program,
+    request: PatchRun,
+    variables: dict[str, str] | None,
+) -> PlanPatched:
     return PlanPatched(
         new.digest,
         previous.digest,
@@ -70,6 +78,7 @@ def _event(found: Fit, previous: Program, new: Program, request: PatchRun) -> Pl
         found.added[:PATHS_MAX],
         found.removed[:PATHS_MAX],
         found.changed[:PATHS_MAX],
+        variables,
     )
 
 
