@@ -26,6 +26,7 @@ settings.load_profile("any-machine")
 
 SERVERS = {
     "commands": (
+        "tests/integration/artifacts/",
         "tests/integration/dev/",
         "tests/integration/examples/",
         "tests/integration/local/",
