@@ -174,10 +174,14 @@ class ShardOracle:
         if holder not in holders:
             return
         del holders[holder]
-        place = _place(holder)
-        goes_on = place in self.world.oracle.holding.get(key, ())
-        if goes_on and place not in map(_place, holders):
-            self.fault(f"{key} is taken from {holder}, who goes on")
+        place, oracle = _place(holder), self.world.oracle
+
+        def check() -> None:
+            # A group that begins anew gives its key back and has it again within one tick.
+            if place in oracle.holding.get(key, ()) and place not in map(_place, holders):
+                self.fault(f"{key} is taken from {holder}, who goes on")
+
+        oracle.later(check)
 
     # -- for the models of runs ----------------------------------------------------------------
 
