@@ -22,12 +22,13 @@ from headrace.messages import (
     ResultBatch,
     ResultReply,
     Task,
+    subjects,
 )
 from headrace.plan import decode_plan
 from support.sim.chaos import WORKERS_SAFE
 from support.sim.instances import DISPATCHED, HELD
 from support.sim.journal import AFTER, BEFORE, CHUNKS, TIME_MS, Journal
-from support.sim.plans import GROUP_KEYS, HANDLER, RUN_KEYS, asks_for_more
+from support.sim.plans import GROUP_KEYS, HANDLER, LOCKS, RUN_KEYS, asks_for_more
 from support.sim.runs import RunModel
 from support.sim.schedules import Schedules
 
@@ -41,6 +42,7 @@ _worker_request = msgspec.msgpack.Decoder(ResultBatch | Claim)
 _result_reply = msgspec.msgpack.Decoder(ResultReply)
 _claim_reply = msgspec.msgpack.Decoder(ClaimReply)
 _LIMITS = {f"default/{name}": limit for name, limit in (RUN_KEYS | GROUP_KEYS).items()}
+_LIMITS |= {subjects.lock_key("default", name): 1 for name in LOCKS}
 _FINAL = ("COMPLETED", "FAILED", "CANCELLED")
 _OF_RUNS = ("SubmitRun", "SignalRun", "CancelRun", "PauseRun", "ResumeRun")
 SCHEDULE_LABEL = "headrace/schedule"

@@ -12,6 +12,7 @@ from headrace.plan import (
     Concurrency,
     Group,
     Join,
+    Lock,
     Loop,
     Node,
     OnFailure,
@@ -32,6 +33,8 @@ GROUP_KEYS = {"lock": 1, "stage": 2}
 """Concurrency groups and their limits: runs hold the first, groups within runs the second, and
 child runs none, so that nobody waits for what waits for him. Wherever there are two shards or
 three, two of them are homes of each."""
+LOCKS = ("store", "index")
+"""Held by single steps alone, so that they end: nobody waits for one who waits."""
 CORRELATION_KEYS = ("", "", "k1", "k2")
 DEPTH_MAX = 3
 NODES_MAX = 14
@@ -63,9 +66,12 @@ class PlanMaker:
         generations: int = 0,
         patient: bool = True,
         nodes_max: int = NODES_MAX,
+        locks: random.Random | None = None,
     ) -> None:
         """*generations*: how deep child runs may have child runs; *patient*: there may be waits
-        that only somebody's signal ends."""
+        that only somebody's signal ends; *locks*: steps may have locks, by a chance of their
+        own, so that worlds without them stay what they are."""
+        self._locks = locks
         self._rng = rng
         self._keys, self._jobs, self._sagas = keys, jobs, sagas
         self._generations, self._patient, self._nodes_max = generations, patient, nodes_max
@@ -162,6 +168,8 @@ class PlanMaker:
             fields["timeout_ms"] = 2_000
         if rng.random() < 0.1:
             fields["priority"] = rng.randint(-2, 2)
+        if self._locks is not None and self._locks.random() < 0.5:
+            fields["lock"] = Lock(name=self._locks.choice(LOCKS))
         return Spec(Task, [], **fields)
 
     def _sleep(self, depth: int, keyed: bool) -> Spec:

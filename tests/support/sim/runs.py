@@ -146,6 +146,8 @@ class RunModel(Undoing, Families):
         if step.retry_ms > self.time_ms:
             self.fault(f"step {step.index}: retry {step.retry_ms - self.time_ms} ms early")
         self.may_begin(step)
+        if step.node.lock is not None and not step.key:
+            self.fault(f"step {step.index} is scheduled without its lock")
         self._shard.token(token)
         step.state, step.attempt, step.claimed = DISPATCHED, attempt, False
         step.token = token
@@ -209,6 +211,8 @@ class RunModel(Undoing, Families):
             if step.due_ms > self.time_ms and event[6][0] == "timeout":
                 self.fault(f"{index}: timeout {step.due_ms - self.time_ms} ms early")
         skipped, handler = event[11], event[12]
+        # Each attempt has a lock of its own.
+        step.key = self.drop_key(step)
         if retry_ms:
             step.state, step.retry_ms = WAITING, retry_ms
         elif handler >= 0:
@@ -223,7 +227,7 @@ class RunModel(Undoing, Families):
             self.fault(f"step {step.index} is at-most-once and claimed, and is to run again")
         if event[0] == 6:
             self._shard.lost(self.key, step.index, event[2])
-        step.state = PENDING
+        step.state, step.key = PENDING, self.drop_key(step)
 
     def _claimed(self, event: list[Any]) -> None:
         step = self._step(event, event[2])
@@ -235,6 +239,7 @@ class RunModel(Undoing, Families):
         step = self._step(event, event[2])
         if not step.claimed:
             self.fault(f"step {step.index} is UNKNOWN, and was never claimed")
+        step.key = self.drop_key(step)
         if event[5]:
             self.hold(step, event[6])
             return
@@ -411,8 +416,12 @@ class RunModel(Undoing, Families):
     def _key_requested(self, event: list[Any]) -> None:
         found = self.instances[event[1]]
         self.may_begin(found)
-        if found.state != PENDING:
+        # A step asks anew when its retry is due.
+        again = isinstance(found.node, Task) and found.state == WAITING
+        if found.state != PENDING and not (again and found.retry_ms <= self.time_ms):
             self.fault(f"{found.index} asks for a key while {found.state}")
+        if found.key:
+            self.fault(f"{found.index} asks for a key, and has {found.key}")
         found.state = WAITING
 
     def _key_granted(self, event: list[Any]) -> None:
@@ -423,6 +432,9 @@ class RunModel(Undoing, Families):
             self.fault(f"{found.index} is granted a key while {found.state}")
         found.key = event[2]
         self._shard.hold_real(found.key, (self.key, found.index))
+        if isinstance(found.node, Task):
+            # It waits for a worker from now on.
+            found.state = PENDING
 
     def _quarantined(self, event: list[Any]) -> None:
         self.fault(f"quarantined: {event[1]}")

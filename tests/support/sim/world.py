@@ -115,6 +115,7 @@ class World:
             jobs=rng.random() < 0.5,
             sagas=rng.random() < 0.4,
             generations=rng.choice([0, 0, 1, 1, 2]),
+            locks=random.Random(f"locks {self.seed}") if self.seed % 4 == 3 else None,
         )
         plans = [maker.plan(f"p{number}") for number in range(rng.randint(1, 3))]
         for number in range(rng.randint(2, 6)):
