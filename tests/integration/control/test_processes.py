@@ -66,7 +66,7 @@ async def test_a_broker_restart_moves_nothing(fleet, broker):
     generations = {name: beat.owned for name, beat in fleet.living().items()}
     await broker.kill()
     await broker.start()
-    await eventually(lambda: fleet.bus.connected, within_s=10)
+    await eventually(lambda: fleet.bus.connected, within_s=30)
     await fleet.settle(*THREE)
     assert fleet.owners() == owners
     assert {name: beat.owned for name, beat in fleet.living().items()} == generations
@@ -93,7 +93,7 @@ async def test_all_killed_at_once(fleet):
         lambda: all(
             beat.incarnation != former[name].incarnation for name, beat in fleet.living().items()
         ),
-        within_s=10,
+        within_s=30,
     )
     await fleet.settle(*THREE)
     assert all(
@@ -105,7 +105,7 @@ async def test_one_to_three_to_five_to_three(fleet):
     fleet.start("c0")
     await fleet.settle("c0")
     fleet.start("c1", "c2", peers=THREE)
-    await eventually(lambda: {"c1", "c2"} <= fleet.living().keys(), within_s=10)
+    await eventually(lambda: {"c1", "c2"} <= fleet.living().keys(), within_s=30)
     await restart(fleet, "c0", THREE)
     await fleet.settle(*THREE)
     fleet.start("c3", "c4", peers=FIVE)
@@ -125,7 +125,7 @@ async def restart(fleet, name, peers):
     fleet.start(name, peers=peers)
     await eventually(
         lambda: name in fleet.living() and fleet.living()[name].incarnation != incarnation,
-        within_s=10,
+        within_s=30,
     )
     await eventually(
         lambda: all(len(owners) == 1 for owners in fleet.owners().values()), within_s=20
