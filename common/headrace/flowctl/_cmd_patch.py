@@ -47,15 +47,16 @@ def patch(settings: Settings, run: str, file: str, dry_run: bool, allow_unknown:
       flowctl patch 01k3x… order.yaml --dry-run
       flowctl patch 01k3x… order.yaml
     """
-    from headrace.flowctl._definitions import load_definition
+    from headrace.flowctl._definitions import load_definition, looked_up
 
     # A file with mistakes is refused before anything is asked.
     plan = load_definition(file, allow_unknown=True)
 
     async def action(client: Client) -> PatchView:
+        whole = await looked_up(client, file, plan)
         if not allow_unknown:
-            await check_handlers(client, file, plan)
-        return await client.patch(run, plan, dry_run=dry_run)
+            await check_handlers(client, file, whole)
+        return await client.patch(run, whole, dry_run=dry_run)
 
     view = run_client(settings, action)
     colour = colourful(sys.stdout)
