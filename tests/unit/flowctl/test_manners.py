@@ -93,7 +93,7 @@ async def test_whom_ctrl_c_stops_waiting_for_goes_on_and_is_named(capsys):
         (("--label", "k=\udcff"), "a text is not UTF-8"),
     ],
 )
-def test_what_does_not_fit_into_a_message_is_bad_input(flowctl, workflow, options, said):
+def test_what_does_not_fit_into_a_message_is_bad_input(flowctl, cluster, workflow, options, said):
     ran = flowctl("submit", workflow, *options)
     assert (ran.code, said in ran.err) == (3, True), ran.err
 
