@@ -133,8 +133,9 @@ def run_ended(state: ShardState, run: Run, event: RunEnded) -> None:
     run.held.clear()
     run.sagas.clear()
     run.active = 0
-    for instance in sorted({*run.node_keys, *run.gates}):
-        drop_key(state, run, instance)
+    if run.node_keys or run.gates:
+        for instance in sorted({*run.node_keys, *run.gates}):
+            drop_key(state, run, instance)
     if run.family is not None:
         _tell_family(state, run, run.family)
     schedule = run.labels.get(subjects.SCHEDULE_LABEL)
