@@ -23,6 +23,8 @@ JOINS = [plans.join("all")] * 3 + [
 def tasks(draw: st.DrawFn, name: str) -> Spec:
     """A task with random options."""
     options: dict[str, Any] = {"condition": draw(st.sampled_from(CONDITIONS))}
+    if draw(st.integers(0, 5)) == 0:
+        options["sticky"] = draw(st.sampled_from(["k", "${{ run.id }}"]))
     feature = draw(st.integers(0, 15))
     if feature == 0:
         options["retry"] = plans.retry(draw(st.integers(2, 3)), initial_ms=700)

@@ -203,7 +203,8 @@ class TestRuns:
 
 class TestNamespaces:
     def set(self, kit: Kit, weight: float, **options: Any) -> Any:
-        stamp = {"request_id": kit.request_id(), "not_after_ms": START_MS + 60_000} | options
+        stamp: dict[str, Any] = {"request_id": kit.request_id(), "not_after_ms": START_MS + 60_000}
+        stamp |= options
         return kit.tick(lambda m: m.request(NAMESPACE, SetNamespace(weight=weight, **stamp)))
 
     def test_set_and_get(self) -> None:
