@@ -252,6 +252,12 @@ def _report(error: BaseException) -> int:
         what = "number is too large" if isinstance(error, OverflowError) else "text is not UTF-8"
         click.echo(f"error: a {what} ({error})", err=True)
         return EXIT_USAGE
+    if isinstance(error, ModuleNotFoundError) and not str(error.name).startswith("headrace"):
+        # An option asks for more than is installed: `run --persistence journal`, for one.
+        click.echo(
+            f"error: this needs more packages: pip install 'headrace[dev]' ({error})", err=True
+        )
+        return EXIT_USAGE
     if isinstance(error, OSError) and error.filename is not None:
         click.echo(f"error: {error.filename}: {error.strerror}", err=True)
         return EXIT_USAGE

@@ -101,3 +101,13 @@ def test_what_does_not_fit_into_a_message_is_bad_input(flowctl, cluster, workflo
 def test_a_file_without_end_is_too_large(flowctl):
     ran = flowctl("validate", "/dev/zero")
     assert (ran.code, "has more than" in ran.err) == (3, True), ran.err
+
+
+def test_a_library_that_is_missing_is_no_bug(flowctl, cluster, workflow):
+    def broken(run):
+        raise ModuleNotFoundError("No module named 'aiosqlite'", name="aiosqlite")
+
+    cluster.after_submit = broken
+    ran = flowctl("submit", workflow)
+    assert ran.code == 3
+    assert "pip install 'headrace[dev]' (No module named 'aiosqlite')" in ran.err

@@ -108,7 +108,7 @@ async def _serve(config: Config, monitor: str) -> None:
             config,
             metrics=CoordinatorMetrics(registry),
             synced=facts.sync == "always",
-            warnings=_weak_sync(facts.sync),
+            warnings=weak_sync(facts),
             redial=redial,
         )
         # What exists now stays: a full collection need not look at it again.
@@ -127,11 +127,11 @@ async def _facts(bus: Bus, monitor: str) -> ServerFacts:
     return await bus.server_facts(monitor=monitor)
 
 
-def _weak_sync(sync: str) -> tuple[str, ...]:
+def weak_sync(facts: ServerFacts) -> tuple[str, ...]:
     """Say it loudly when the broker acknowledges before the data is on disk."""
-    if sync == "always":
+    if facts.sync == "always":
         return ()
-    if sync == "unknown":
+    if facts.sync == "unknown":
         text = (
             "it is not known whether the NATS server fsyncs before it acknowledges: set "
             "`sync_interval: always` there (and give --monitor to have it checked)"
@@ -139,8 +139,8 @@ def _weak_sync(sync: str) -> tuple[str, ...]:
         log.warning("durability not verified", extra={"reason": text})
     else:
         text = (
-            f"the NATS server fsyncs every {sync} only: a power loss can lose acknowledged "
-            "data; set `sync_interval: always`"
+            f"the NATS server fsyncs every {facts.sync_interval_ms / 1_000:g} s only: a power loss "
+            "can lose what it acknowledged since; set `sync_interval: always`"
         )
         log.error("durability is weaker than level journal", extra={"reason": text})
     return (text,)
