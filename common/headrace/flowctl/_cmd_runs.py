@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import click
 
 from headrace.flowctl._cmd_submit import finish, followed
 from headrace.flowctl._inputs import parse_labels
+from headrace.flowctl._logs import Shown, StepLog
 from headrace.flowctl._output import as_json, colourful, emit, now_ms
 from headrace.flowctl._settings import Settings
 from headrace.flowctl._shared import note, note_trouble, pass_settings, run_client, shared_options
@@ -257,43 +259,80 @@ def explain(settings: Settings, run: str) -> None:
 @click.option("--step", default="", metavar="PATH", help="Only this step, or the steps below it.")
 @click.option("--follow", "-f", is_flag=True, help="Go on until the run has ended.")
 @click.option("--timestamps", is_flag=True, help="Print the time of each line.")
+@click.option("--expand", is_flag=True, help="Print what is in groups, on a terminal too.")
 @shared_options
 @pass_settings
-def logs(settings: Settings, run: str, step: str, follow: bool, timestamps: bool) -> None:
-    """Print what the steps of a run wrote; with -o json one object a line.
+def logs(
+    settings: Settings, run: str, step: str, follow: bool, timestamps: bool, expand: bool
+) -> None:
+    """Print what the steps of a run wrote; with -o json one object a line, as it was written.
+
+    Annotations (`::error::`, `::warning::`, `::notice::`) are printed as such. On a terminal,
+    unless it follows, a `::group::` is one line.
 
     \b
     Examples:
       flowctl logs 01k3x… -f
-      flowctl logs 01k3x… --step build/test
+      flowctl logs 01k3x… --step build/test --expand
     """
     if settings.output in ("yaml", "name"):
         raise click.UsageError(f"`flowctl logs` prints lines or -o json, not {settings.output}")
-    as_objects = settings.format == "json"
+    if settings.format == "json":
+        printer = _print_objects
+    else:
+        fold = sys.stdout.isatty() and not follow and not expand
+        lines = _Lines(fold=fold, timestamps=timestamps, prefix=not step)
+        printer = lines.print
 
     async def action(client: Client) -> None:
-        async for lines in client.logs(run, step=step, follow=follow):
-            _print_lines(lines, as_objects=as_objects, timestamps=timestamps, prefix=not step)
+        async for found in client.logs(run, step=step, follow=follow):
+            printer(found)
 
     run_client(settings, action)
+    if settings.format != "json":
+        lines.end()
 
 
-def _print_lines(lines: LogLines, *, as_objects: bool, timestamps: bool, prefix: bool) -> None:
+class _Lines:
+    """Prints lines for people, each step's commands and groups by themselves."""
+
+    def __init__(self, *, fold: bool, timestamps: bool, prefix: bool) -> None:
+        self._fold, self._timestamps, self._prefix = fold, timestamps, prefix
+        self._colour = colourful(sys.stdout)
+        self._steps: dict[tuple[str, int], StepLog] = {}
+
+    def print(self, lines: LogLines) -> None:
+        """Print what a piece of a step's output gives."""
+        key = lines.path, lines.attempt
+        if key not in self._steps:
+            self._steps[key] = StepLog(fold=self._fold, colour=self._colour)
+        for number, line in enumerate(lines.lines, lines.first):
+            self._show(lines.path, self._steps[key].line(line.text, number, line.time_ms))
+        sys.stdout.flush()
+
+    def end(self) -> None:
+        """Print what is left of groups that nobody has ended."""
+        for (path, _), step in self._steps.items():
+            self._show(path, step.end())
+
+    def _show(self, path: str, found: Iterable[Shown]) -> None:
+        for shown in found:
+            time = f"{rfc3339(shown.time_ms)} " if self._timestamps else ""
+            where = f"{path} | " if self._prefix else ""
+            click.echo(f"{time}{where}{shown.text}", color=True if self._colour else None)
+
+
+def _print_objects(lines: LogLines) -> None:
     import msgspec
 
     for number, line in enumerate(lines.lines, lines.first):
-        if as_objects:
-            data = {
-                "time": rfc3339(line.time_ms),
-                "path": lines.path,
-                "attempt": lines.attempt,
-                "number": number,
-                "stream": line.stream,
-                "text": line.text,
-            }
-            click.echo(msgspec.json.encode(data).decode())
-            continue
-        time = f"{rfc3339(line.time_ms)} " if timestamps else ""
-        where = f"{lines.path} | " if prefix else ""
-        click.echo(f"{time}{where}{line.text}")
+        data = {
+            "time": rfc3339(line.time_ms),
+            "path": lines.path,
+            "attempt": lines.attempt,
+            "number": number,
+            "stream": line.stream,
+            "text": line.text,
+        }
+        click.echo(msgspec.json.encode(data).decode())
     sys.stdout.flush()

@@ -14,7 +14,7 @@ from headrace.client import ENDED
 from headrace.errors import Unreachable
 from headrace.flowctl._output import colourful, now_ms
 from headrace.flowctl._text import duration, one_line, paint, plain, span
-from headrace.flowctl._views import state_text
+from headrace.flowctl._views import annotation_lines, state_text
 from headrace.messages import RunView, StepView
 
 REPAINT_S = 0.25
@@ -76,6 +76,8 @@ def change_lines(before: RunView | None, run: RunView) -> list[str]:
             text += f" in {duration(step.finished_ms - step.started_ms)}"
         reason = step.error or step.reason
         lines.append(f"{text}: {one_line(reason)}" if reason else text)
+        if step.finished_ms:
+            lines += [f"  {note}" for note in annotation_lines(step)]
     if before is None or state_text(before) != state_text(run):
         text = f"run {run.id} {state_text(run)}"
         if run.state in ENDED and run.started_ms:

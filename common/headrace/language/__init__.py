@@ -18,9 +18,10 @@ from headrace.language._handlers import (
     json_schema,
 )
 from headrace.language._pictures import render_graph
-from headrace.language._render import GraphNode, PlanGraph, StepTimes, graph, node_paths
+from headrace.language._render import GraphNode, PlanGraph, StepTimes, graph
 from headrace.language._schema import Dialect, workflow_schema
 from headrace.language._schema._page import fill_page
+from headrace.plan import node_paths
 
 __all__ = [
     "BUILTIN_HANDLERS",

@@ -112,6 +112,7 @@ def _mermaid(found: PlanGraph) -> list[str]:
 
     write("", "  ")
     lines += [f"  {ids[before]} --> {ids[after]}" for before, after in found.edges]
+    lines += [f"  {ids[node]} -. {when} .-> {ids[called]}" for node, called, when in found.calls]
     by_colour: dict[str, list[str]] = {}
     for node in found.nodes:
         colour = _colour(node)
@@ -149,10 +150,12 @@ def _dot(found: PlanGraph) -> list[str]:
             lines.append(f"{indent}{_dot_text(node.path)} [label={text}{shape}{style}];")
 
     write("", "  ")
-    for before, after in found.edges:
+    edges = [(before, after, "") for before, after in found.edges] + found.calls
+    for before, after, when in edges:
         # DOT joins clusters by an edge between two of their leaves.
         ends = [f"ltail={_dot_text('cluster_' + before)}"] if before in tree.inside else []
         ends += [f"lhead={_dot_text('cluster_' + after)}"] if after in tree.inside else []
+        ends += [f"style=dashed, label={_dot_text(when)}"] if when else []
         attributes = f" [{', '.join(ends)}]" if ends else ""
         tail, head = tree.leaf(before, -1), tree.leaf(after, 0)
         lines.append(f"  {_dot_text(tail)} -> {_dot_text(head)}{attributes};")

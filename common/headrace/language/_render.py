@@ -11,7 +11,18 @@ from collections.abc import Iterator, Mapping
 
 import msgspec
 
-from headrace.plan import Choice, Group, Loop, Node, Plan, Sleep, Subworkflow, Task, Wait
+from headrace.plan import (
+    Choice,
+    Group,
+    Loop,
+    Node,
+    Plan,
+    Sleep,
+    Subworkflow,
+    Task,
+    Wait,
+    node_paths,
+)
 
 _INDEX = re.compile(r"\[[^\]]*\]")
 _KINDS: dict[type, str] = {
@@ -61,21 +72,8 @@ class PlanGraph(msgspec.Struct, frozen=True, kw_only=True):
     nodes: list[GraphNode]
     levels: list[list[str]]
     edges: list[tuple[str, str]]
-
-
-def node_paths(plan: Plan) -> list[str]:
-    """Return the path of each node, by index: empty for the root, ``build[*]`` for a body."""
-    paths: list[str] = []
-    for node in plan.nodes:
-        if node.parent < 0:
-            paths.append("")
-            continue
-        above = paths[node.parent]
-        if isinstance(plan.nodes[node.parent], Loop):
-            paths.append(f"{above}[*]")
-        else:
-            paths.append(f"{above}/{node.name}" if above else node.name)
-    return paths
+    calls: list[tuple[str, str, str]] = []
+    """(node, what is run for it, when): `compensate`, `on-failure`, `on-unknown`."""
 
 
 def graph(
@@ -116,8 +114,27 @@ def graph(
         for need in found.needs
     ]
     return PlanGraph(
-        name=plan.name, nodes=nodes, levels=[level for level in by_level if level], edges=edges
+        name=plan.name,
+        nodes=nodes,
+        levels=[level for level in by_level if level],
+        edges=edges,
+        calls=[
+            (paths[index], paths[called], when)
+            for index, found in enumerate(plan.nodes)
+            for called, when in _calls(found)
+        ],
     )
+
+
+def _calls(node: Node) -> Iterator[tuple[int, str]]:
+    """Yield the nodes that are run for *node* when something has become of it."""
+    if isinstance(node, Task):
+        if node.compensate >= 0:
+            yield node.compensate, "compensate"
+        if node.unknown_handler >= 0:
+            yield node.unknown_handler, "on-unknown"
+    if node.on_failure is not None and node.on_failure.handler >= 0:
+        yield node.on_failure.handler, "on-failure"
 
 
 def _uses(node: Node) -> str:

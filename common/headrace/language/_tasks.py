@@ -42,6 +42,8 @@ TASK = _COMMON | {
 }  # fmt: skip
 _BODY = frozenset(("tasks", "steps"))
 _GROUP = _COMMON | _BODY | {"env", "join", "losers", "runs-on", "sticky", "on-failure", *GATE_KEYS}
+_SETTINGS = _BODY | {"env", "join", "losers"}
+"""Of a group, beside `type` or under `config`."""
 CONTROL: Mapping[str, frozenset[str]] = {
     "parallel": _GROUP,
     "pipeline": _GROUP,
@@ -272,6 +274,7 @@ class Tasks:
         scope: Scope,
     ) -> Draft:
         reader = self._reader
+        entries = self._beside(entries, what)
         kind = "graph" if kind == "group" else kind
         if kind != "parallel" and "steps" in entries:
             kind = "pipeline"
@@ -283,6 +286,26 @@ class Tasks:
         if draft.in_sequence:
             self._refuse_needs(draft.children, kind)
         return draft
+
+    def _beside(self, entries: Mapping[str, Tree], what: str) -> Mapping[str, Tree]:
+        """Return *entries* with what stands under `config`, as all control nodes have it."""
+        config = entries.get("config")
+        if not isinstance(config, MappingNode):
+            if config is not None and shape(config) != "nothing":
+                self._reader.mapping(config, f"{what}: config")
+            return entries
+        found = dict(entries)
+        for key, value in config.entries.items():
+            spelled = key.replace("_", "-")
+            if spelled not in _SETTINGS:
+                hint = did_you_mean(spelled, _SETTINGS) or "keys: " + ", ".join(sorted(_SETTINGS))
+                text = f"unknown key '{key}' in {what}: config"
+                self._reader.report.add(text, config.keys[key], hint)
+            elif spelled in entries:
+                self._reader.report.add(f"'{key}' stands beside 'config' too", config.keys[key])
+            else:
+                found[spelled] = value
+        return found
 
     def _refuse_needs(self, children: list[Draft], kind: str) -> None:
         for child in children:

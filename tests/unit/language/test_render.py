@@ -48,7 +48,7 @@ def test_states_of_iterations_are_counted():
 @pytest.mark.parametrize(("form", "read"), [("json", json.loads), ("yaml", yaml.safe_load)])
 def test_data_formats(form, read):
     found = read(render_graph(PLAN, form, {"deploy/step-1": "RUNNING"}))
-    assert set(found) == {"name", "nodes", "levels", "edges"}
+    assert set(found) == {"name", "nodes", "levels", "edges", "calls"}
     assert [n["state"] for n in found["nodes"] if n["path"] == "deploy/step-1"] == ["RUNNING"]
 
 
@@ -128,3 +128,37 @@ def test_a_large_plan_is_drawn_in_linear_size():
     for form in ("mermaid", "dot"):
         assert 20_000 <= render_graph(plan, form).count("\n") <= 20_010
     assert len(graph(plan).levels) == 10_000
+
+
+SAGA = compile_workflow(
+    """
+jobs:
+  book:
+    steps:
+      - {id: hotel, run: x, compensate: {run: undo}}
+      - {id: flight, run: y, on-failure: run mend}
+      - id: pay
+        run: z
+        effect: at-most-once
+        on-unknown: run look
+handlers:
+  mend: {run: m}
+  look: {run: l}
+""",
+    file="w.yaml",
+)
+
+
+def test_what_is_called_for_is_drawn_with_when():
+    found = graph(SAGA)
+    calls = {(node, when) for node, _, when in found.calls}
+    assert calls >= {("book/hotel", "compensate"), ("book/flight", "on-failure")}
+    called = {path for _, path, _ in found.calls}
+    assert called <= {node.path for node in found.nodes}
+    mermaid, dot = render_graph(SAGA), render_graph(SAGA, "dot")
+    assert "-. compensate .->" in mermaid
+    assert "-. on-failure .->" in mermaid
+    assert 'style=dashed, label="compensate"' in dot
+    shown = json.loads(render_graph(SAGA, "json"))
+    assert ["book/hotel", "book/hotel~compensate", "compensate"] in shown["calls"]
+    assert json.loads(render_graph(PLAN, "json"))["calls"] == []

@@ -166,3 +166,46 @@ def test_ten_thousand_tasks_compile_quickly():
     # The budget is one second; the bound is wide because machines of tests are slow and shared.
     assert time.process_time() - begin < 10
     assert len(plan.nodes) == 10_001
+
+
+def test_settings_of_a_group_may_stand_under_config():
+    both = """
+name: w
+tasks:
+  - name: p
+    type: parallel
+    {}
+"""
+    beside = by_path(
+        both.format("join: any\n    losers: await\n    tasks: [{name: a, type: noop}]")
+    )
+    under = by_path(
+        both.format("config: {join: any, losers: await, tasks: [{name: a, type: noop}]}")
+    )
+    assert under["p"].join == beside["p"].join == Join(kind="any", losers="await")
+    assert under.keys() == beside.keys()
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ("{max: 3}", "unknown key 'max' in task 'p': config"),
+        ("{jion: any}", "unknown key 'jion' in task 'p': config"),
+        ("{join: any}", "'join' stands beside 'config' too"),
+        ("fast", "must be a mapping"),
+    ],
+)
+def test_nothing_under_config_of_a_group_is_ignored(config, message):
+    problems = refused(
+        f"""
+name: w
+tasks:
+  - name: p
+    type: parallel
+    join: all
+    config: {config}
+    tasks: [{{name: a, type: noop}}]
+"""
+    )
+    assert message in problems[0].message
+    assert problems[0].line == 7
