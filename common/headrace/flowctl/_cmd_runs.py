@@ -277,20 +277,16 @@ def logs(
     """
     if settings.output in ("yaml", "name"):
         raise click.UsageError(f"`flowctl logs` prints lines or -o json, not {settings.output}")
-    if settings.format == "json":
-        printer = _print_objects
-    else:
-        fold = sys.stdout.isatty() and not follow and not expand
-        lines = _Lines(fold=fold, timestamps=timestamps, prefix=not step)
-        printer = lines.print
+    fold = sys.stdout.isatty() and not follow and not expand
+    lines = _Lines(fold=fold, timestamps=timestamps, prefix=not step)
+    printer = _print_objects if settings.format == "json" else lines.print
 
     async def action(client: Client) -> None:
         async for found in client.logs(run, step=step, follow=follow):
             printer(found)
 
     run_client(settings, action)
-    if settings.format != "json":
-        lines.end()
+    lines.end()
 
 
 class _Lines:
