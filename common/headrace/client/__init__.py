@@ -7,12 +7,12 @@
         run = await client.wait(run.id, timeout_s=30)
 
 Everything is sent over the broker to whoever owns the run's shard, and sent again until it is
-answered. `read_dev` and `write_dev` are the note by which a development server is found.
+answered. `read_dev` and `write_dev` are the notes by which a development server is found.
 """
 
 from headrace.client._client import Client
 from headrace.client._compare import Comparison, Difference, compare
-from headrace.client._dev import DevServer, clear_dev, dev_file, read_dev, write_dev
+from headrace.client._dev import DevServer, clear_dev, dev_folder, read_dev, write_dev
 from headrace.client._follow import ENDED, changes, chosen, wait_end
 from headrace.client._ids import RequestIds, RunIds
 from headrace.client._rerun import carried_results
@@ -34,7 +34,7 @@ __all__ = [
     "chosen",
     "clear_dev",
     "compare",
-    "dev_file",
+    "dev_folder",
     "read_dev",
     "wait_end",
     "write_dev",

@@ -1,8 +1,10 @@
-"""The note that `flowctl dev` leaves, by which other commands on this machine find it."""
+"""The notes that `flowctl dev` leaves, by which other commands on this machine find it.
+
+One for each process, so that when one of several ends the others are still found.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import tempfile
 from pathlib import Path
@@ -21,40 +23,69 @@ class DevServer(msgspec.Struct, frozen=True, kw_only=True):
     started_ms: int = 0
 
 
-def dev_file() -> Path:
-    """Return the path of the note: below `XDG_STATE_HOME`, else `~/.local/state`."""
+def dev_folder() -> Path:
+    """Return the folder of the notes: below `XDG_STATE_HOME`, else `~/.local/state`."""
     root = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
-    return Path(root) / "headrace" / "dev.json"
+    return Path(root) / "headrace" / "dev"
 
 
 def read_dev() -> DevServer | None:
-    """Return the last development server; None if there is no note or it cannot be read.
+    """Return the development server that was started last, one that still runs if there is one.
 
-    The server need not run any more: nothing but a connection can tell.
+    None without a note that can be read. Whether the server answers only a connection can tell.
     """
-    try:
-        return msgspec.json.decode(dev_file().read_bytes(), type=DevServer)
-    except (OSError, msgspec.MsgspecError):
-        return None
+    notes = _notes()
+    living = [note for note in notes if _lives(note.pid)]
+    return max(living or notes, key=lambda note: note.started_ms, default=None)
 
 
 def write_dev(server: DevServer) -> None:
-    """Leave the note, readable by this user only; readers see the old one or the new one."""
-    path = dev_file()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".dev-")
+    """Leave a note, readable by this user only, and remove those of processes that are dead.
+
+    Readers see the old one or the new one.
+    """
+    folder = dev_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    for note in _notes():
+        if not _lives(note.pid):
+            clear_dev(note.pid)
+    handle, temporary = tempfile.mkstemp(dir=folder, prefix=".dev-")
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(msgspec.json.encode(server))
-        Path(temporary).replace(path)
+        Path(temporary).replace(_path(server.pid))
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
 
 
 def clear_dev(pid: int) -> None:
-    """Remove the note if it is that of *pid*; for a `dev` that ends in order."""
-    current = read_dev()
-    if current is not None and current.pid == pid:
-        with contextlib.suppress(OSError):
-            dev_file().unlink()
+    """Remove the note of *pid*, if there is one; for a `dev` that ends in order."""
+    _path(pid).unlink(missing_ok=True)
+
+
+def _path(pid: int) -> Path:
+    return dev_folder() / f"{pid}.json"
+
+
+def _notes() -> list[DevServer]:
+    found: list[DevServer] = []
+    for path in dev_folder().glob("*.json"):
+        try:
+            found.append(msgspec.json.decode(path.read_bytes(), type=DevServer))
+        except (OSError, msgspec.MsgspecError):
+            # Of another release, or gone meanwhile: as if it were not there.
+            continue
+    return found
+
+
+def _lives(pid: int) -> bool:
+    if pid <= 0:
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -88,7 +88,7 @@ def test_a_run_that_completes_is_success_and_nothing_is_left_running(tmp_path, d
     for port in (ports["nats"], ports["metrics"], ports["metrics"] + 1):
         with socket.socket() as probe:
             assert probe.connect_ex(("127.0.0.1", port)) != 0, port
-    assert not (tmp_path / "state" / "headrace" / "dev.json").exists()
+    assert not list((tmp_path / "state" / "headrace" / "dev").iterdir())
 
 
 def test_a_failed_run_and_an_invalid_file_are_told_apart(tmp_path, dev):

@@ -1,9 +1,20 @@
 """Ids, routes, carried results, the development note."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 
-from headrace.client import DevServer, RunIds, carried_results, clear_dev, read_dev, write_dev
-from headrace.client._dev import dev_file
+from headrace.client import (
+    DevServer,
+    RunIds,
+    carried_results,
+    clear_dev,
+    dev_folder,
+    read_dev,
+    write_dev,
+)
 from headrace.client._follow import Doubles, chosen
 from headrace.client._ids import RequestIds
 from headrace.client._routes import Routes
@@ -140,14 +151,32 @@ def test_steps_are_chosen_by_path_parent_or_last_part():
 def test_the_note_of_dev_is_found_and_only_its_writer_clears_it(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     assert read_dev() is None
-    note = DevServer(server="nats://127.0.0.1:4222", dir="/d", pid=7, started_ms=5)
+    note = DevServer(server="nats://127.0.0.1:4222", dir="/d", pid=os.getpid(), started_ms=5)
     write_dev(note)
     assert read_dev() == note
-    assert dev_file() == tmp_path / "headrace" / "dev.json"
-    assert dev_file().stat().st_mode & 0o077 == 0
-    clear_dev(8)
+    (path,) = dev_folder().iterdir()
+    assert dev_folder() == tmp_path / "headrace" / "dev"
+    assert path.stat().st_mode & 0o077 == 0
+    clear_dev(note.pid + 1)
     assert read_dev() == note
-    clear_dev(7)
+    clear_dev(note.pid)
     assert read_dev() is None
-    dev_file().write_text("{")
+    path.write_text("{")
     assert read_dev() is None
+
+
+def test_of_several_devs_the_newest_that_runs_is_found(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        older = DevServer(server="nats://127.0.0.1:1", pid=os.getpid(), started_ms=5)
+        newer = DevServer(server="nats://127.0.0.1:2", pid=other.pid, started_ms=6)
+        write_dev(newer)
+        write_dev(older)
+        assert read_dev() == newer
+        other.communicate(b"\n", timeout=30)
+    assert read_dev() == older
+    clear_dev(older.pid)
+    # It was killed; a connection will tell.
+    assert read_dev() == newer
+    write_dev(older)
+    assert len(list(dev_folder().iterdir())) == 1
