@@ -184,10 +184,11 @@ async def nothing_recorded_ran_again(dev, run, journal):
 async def test_found_without_an_address(dev):
     ran = await dev.flowctl("list", "-o", "json")
     assert (ran.code, ran.json) == (0, [])
-    note = json.loads((dev.folder / "state" / "headrace" / "dev.json").read_text())
-    assert note["server"] == dev.url
+    notes = dev.folder / "state" / "headrace" / "dev"
+    (note,) = notes.iterdir()
+    assert json.loads(note.read_text())["server"] == dev.url
     await dev.program.stop()
-    assert not (dev.folder / "state" / "headrace" / "dev.json").exists()
+    assert not list(notes.iterdir())
 
 
 async def test_second_dev_on_the_same_folder_is_refused(dev):

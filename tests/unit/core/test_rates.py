@@ -47,6 +47,25 @@ def test_steps_begin_as_the_limit_lets_them() -> None:
     assert started(kit, 5) == ["r0", "r1", "r2", "r3", "r4"]
 
 
+def test_a_limit_that_became_lower_is_waited_for_and_looked_at_once() -> None:
+    kit = Kit()
+    for i in range(2):
+        kit.start(kit.store(limited(2)), f"r{i}")
+        kit.advance(1_000)
+    lower = kit.store(limited(1))
+    for i in range(2, 12):
+        kit.start(lower, f"r{i}")
+    assert kit.explain("r2").reasons[0].deadline_ms == START_MS + MINUTE_MS + 1_000
+    # The first place is free; with the lower limit that is not enough, and nothing is due now.
+    kit.advance(MINUTE_MS - 2_000)
+    assert started(kit, 12) == ["r0", "r1"]
+    assert kit.machine.timers.next_ms() == START_MS + MINUTE_MS + 1_000
+    # One timer for those who wait, however many they are (and one for the audit).
+    assert len(kit.machine.timers) == 2
+    kit.advance(1_000)
+    assert started(kit, 12) == ["r0", "r1", "r2"]
+
+
 def test_a_limit_that_nobody_uses_is_forgotten() -> None:
     kit = Kit()
     kit.start(limited())

@@ -9,6 +9,21 @@ from headrace.client import Client
 from headrace.flowctl._app import run
 from support.fake_server import FakeCluster, FakeTransport
 
+
+@pytest.fixture(autouse=True)
+def logging_as_it_was():
+    """A command that sets up logging for its process does it for that of the tests here."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    others = {name: logging.getLogger(name).level for name in ("nats", "httpx", "httpcore")}
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    for name, before in others.items():
+        logging.getLogger(name).setLevel(before)
+    logging.captureWarnings(False)
+
+
 WORKFLOW = """\
 name: hello
 on:

@@ -79,14 +79,17 @@ class KeyRecord:
         """Nobody holds it or waits, and nothing is to be remembered."""
         return not (self.holders or self.waiters or self.cooling)
 
-    def next_ms(self) -> int:
+    def next_ms(self, now_ms: int) -> int:
         """Return when something is to be done about it: a wait or a lock is over, places are free.
 
-        0: nothing is.
+        Of the places that are free already (but not yet forgotten) those who wait expect nothing
+        more. 0: nothing is to be done.
         """
         times = [terms.until_ms for terms in self.terms.values() if terms.until_ms]
-        if self.cooling:
-            times.append(self.cooling[0 if self.waiters else -1][0])
+        if self.waiters:
+            times += [until_ms for until_ms, _ in self.cooling if until_ms > now_ms][:1]
+        elif self.cooling:
+            times.append(self.cooling[-1][0])
         return min(times, default=0)
 
     def free_ms(self, place: int) -> int:

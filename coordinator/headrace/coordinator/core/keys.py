@@ -90,15 +90,18 @@ def grant(tick: Tick, key: str) -> None:
 
 
 def arm(tick: Tick, key: str, record: KeyRecord) -> None:
-    """Have the timers know when something is to be done about a key."""
-    when_ms = record.next_ms() if record.terms or record.cooling else 0
-    if when_ms:
+    """Have the timers know when something is to be done about a key; one timer for each."""
+    when_ms = record.next_ms(tick.state.now_ms) if record.terms or record.cooling else 0
+    if when_ms and not 0 < tick.key_timers.get(key, 0) <= when_ms:
+        tick.key_timers[key] = when_ms
         tick.timers.push(when_ms, key, KEY_TIMER)
 
 
-def fire_due(tick: Tick, key: str) -> int:
+def fire_due(tick: Tick, key: str, when_ms: int) -> int:
     """Look at a key: whose time is over, who may begin; return 1 if there was something to do."""
     state = tick.state
+    if tick.key_timers.get(key) == when_ms:
+        del tick.key_timers[key]
     record = state.keys.get(key)
     if record is None:
         return 0
@@ -107,7 +110,11 @@ def fire_due(tick: Tick, key: str) -> int:
         reason = "expired" if name in record.holders else "timeout"
         tick.emit_shard(KeyReleased(key, name, reason))
     grant(tick, key)
-    if not record.waiters and not record.holders and not record.next_ms() > state.now_ms:
+    if (
+        not record.waiters
+        and not record.holders
+        and not record.next_ms(state.now_ms) > state.now_ms
+    ):
         if key in state.keys:
             tick.emit_shard(KeysCooled([key]))
     elif key in state.keys:

@@ -28,10 +28,12 @@ def resume(tick: Tick) -> None:
     arrivals.arm(tick)
     if tick.state.keys:
         tick.audits.arm(tick.timers, tick.state.now_ms)
+    tick.key_timers.clear()
     for key, record in tick.state.keys.items():
-        # A moment that has passed already is as good.
         if record.terms or record.cooling:
-            tick.timers.push(record.next_ms() or tick.state.now_ms, key, KEY_TIMER)
+            # A moment that has passed already is as good.
+            when_ms = tick.key_timers[key] = record.next_ms(0) or tick.state.now_ms
+            tick.timers.push(when_ms, key, KEY_TIMER)
 
 
 def rebuild(tick: Tick, run: Run) -> None:

@@ -42,6 +42,8 @@ class Tick:
         self.ready = ReadyQueue()
         self.timers = Timers()
         self.audits = Audits()
+        self.key_timers: dict[str, int] = {}
+        """Key with terms -> the earliest of its timers."""
         self.listing = Listing(state.runs)
         self.preferring: dict[tuple[str, int], int] = {}
         """Sticky steps that wait for the worker that they prefer -> until when."""

@@ -33,7 +33,7 @@ def _fire(tick: Tick, when_ms: int, key: str, instance: int) -> int:
     if key == Audits.TIMER:
         return keys.audit(tick)
     if instance == KEY_TIMER:
-        return keys.fire_due(tick, key)
+        return keys.fire_due(tick, key, when_ms)
     run = tick.state.runs.get(key)
     if run is None or run.state != status.RUNNING or run.quarantined:
         return 0
