@@ -170,12 +170,18 @@ def test_an_input_that_is_too_large_fails_the_node() -> None:
     assert kit.state() == "FAILED"
 
 
-def test_a_child_that_cannot_be_made_fails_the_node() -> None:
+@pytest.mark.parametrize("detached", [False, True])
+def test_a_child_that_cannot_begin_fails_at_once_and_is_there_to_be_seen(detached: bool) -> None:
     kit = Kit()
     inner = plan(task("x"), name="inner", concurrency=key("${{ fromJSON('{') }}"))
-    kit.start(plan(child("c", inner)))
-    assert kit.state() == "FAILED"
-    assert "ended FAILED" in kit.run().ended_reason
+    kit.start(plan(child("c", inner, detached=detached)))
+    name = child_of(kit)
+    assert kit.state(name) == "FAILED"
+    assert "JSON" in kit.run(name).ended_reason
+    assert kit.dispatched(name) == []
+    assert kit.state() == ("COMPLETED" if detached else "FAILED")
+    if not detached:
+        assert f"child: run {name} ended FAILED" in kit.run().ended_reason
 
 
 def test_children_have_concurrency_and_wait_for_it() -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import msgspec
 
 from headrace.coordinator.core import status
-from headrace.coordinator.core.cancellation import cancel_run
+from headrace.coordinator.core.cancellation import cancel_run, fail_run
 from headrace.coordinator.core.creation import enter, fairness_of, key_of, title_of
 from headrace.coordinator.core.intents import KEPT_MS, clear, end_of_child
 from headrace.coordinator.core.nodes import is_tolerated
@@ -34,7 +34,11 @@ def start(
     tick: Tick, child: str, holder: str, plan: str, data: bytes, given: bytes, priority: int,
     shard: int, fair_key: str = "", fair_weight: float = 1.0,
 ) -> None:  # fmt: skip
-    """Begin the run *child*. Once: not if it is there, was there, or was cancelled before."""
+    """Begin the run *child*. Once: not if it is there, was there, or was cancelled before.
+
+    One whose key or name cannot be evaluated fails at once: so there is a run to look at, also
+    when nobody waits for it.
+    """
     state = tick.state
     if child in state.runs or child in state.tombstones or tick.is_evicted(child):
         return
@@ -44,14 +48,15 @@ def start(
         tick.emit_shard(PlanStored(plan, data))
     run = Run(child, state.program(plan, subjects.split_key(child)[0]))
     run.input, run.variables = given, pinned(state, run.program)
+    key, limit, mode = "", 1, 0
+    fairness = (fair_key, fair_weight) if fair_key else None
+    problem = ""
     try:
         run.title = title_of(run)
+        fairness = fairness_of(run) or fairness
         key, limit, mode = key_of(run)
-        fairness = fairness_of(run) or ((fair_key, fair_weight) if fair_key else None)
     except HeadraceError as error:
-        if shard >= 0:
-            tick.emit_shard(ChildRefused(child, holder, shard, f"{error.code}: {error}"[:1_000]))
-        return
+        problem = f"{error.code}: {error}"[:1_000]
     created = RunCreated(
         run.workflow,
         plan,
@@ -72,6 +77,8 @@ def start(
         variables=run.variables,
     )
     enter(tick, run, created)
+    if problem:
+        fail_run(tick, run, problem)
 
 
 def cancel(tick: Tick, child: str, holder: str, reason: str, shard: int = -1) -> None:
