@@ -8,20 +8,14 @@ import pytest
 from headrace.client import Client
 from headrace.flowctl._app import run
 from support.fake_server import FakeCluster, FakeTransport
+from support.logs import logging_as_it_was
 
 
 @pytest.fixture(autouse=True)
-def logging_as_it_was():
+def logging_of_commands_ends_with_them():
     """A command that sets up logging for its process does it for that of the tests here."""
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-    others = {name: logging.getLogger(name).level for name in ("nats", "httpx", "httpcore")}
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    for name, before in others.items():
-        logging.getLogger(name).setLevel(before)
-    logging.captureWarnings(False)
+    with logging_as_it_was():
+        yield
 
 
 WORKFLOW = """\

@@ -8,8 +8,6 @@ import pytest
 
 from headrace.client import compare
 from headrace.errors import Conflict
-from headrace.local import LocalEngine
-from headrace.worker.handlers import handler
 
 OLD = """
 name: order
@@ -28,35 +26,6 @@ tasks:
   - {name: c, type: test/call, with: {name: "c after ${{ tasks.first.outputs.n }}"},
      depends_on: [b, first]}
 """
-
-
-class Calls:
-    """A handler that notes its calls; those with `hold` wait until they may go on."""
-
-    def __init__(self):
-        self.names = []
-        self.entered, self.open = asyncio.Event(), asyncio.Event()
-
-        @handler("test/call")
-        async def call(ctx, inputs: dict):
-            self.names.append(inputs["name"])
-            if inputs.get("hold"):
-                self.entered.set()
-                await self.open.wait()
-            return {"n": len(self.names)}
-
-        self.handler = call
-
-
-@pytest.fixture
-async def calls():
-    return Calls()
-
-
-@pytest.fixture
-async def engine(calls):
-    async with asyncio.timeout(20), LocalEngine(handlers=[calls.handler]) as made:
-        yield made
 
 
 @pytest.fixture

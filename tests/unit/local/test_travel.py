@@ -8,27 +8,6 @@ import pytest
 
 from headrace.errors import Conflict, InvalidRequest
 from headrace.language import HandlerSpec, compile_workflow
-from headrace.local import LocalEngine
-from headrace.worker.handlers import handler
-
-
-class Calls:
-    """A handler that counts its calls by name; one of them can be held."""
-
-    def __init__(self):
-        self.names = []
-        self.entered, self.open = asyncio.Event(), asyncio.Event()
-
-        @handler("test/call")
-        async def call(ctx, inputs: dict):
-            self.names.append(inputs["name"])
-            if inputs.get("hold"):
-                self.entered.set()
-                await self.open.wait()
-            return {"n": len(self.names)}
-
-        self.handler = call
-
 
 CHAIN = """
 name: chain
@@ -38,17 +17,6 @@ tasks:
   - {name: c, type: test/call, with: {name: c, hold: true}, depends_on: [b]}
   - {name: side, type: test/call, with: {name: side}, depends_on: [a]}
 """
-
-
-@pytest.fixture
-async def calls():
-    return Calls()
-
-
-@pytest.fixture
-async def engine(calls):
-    async with asyncio.timeout(20), LocalEngine(handlers=[calls.handler]) as made:
-        yield made
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from headrace.telemetry import JsonFormatter, TextFormatter, setup_logging
+from support.logs import logging_as_it_was
 
 
 def record(message="step ended", *, exc_info=None, **extra):
@@ -82,15 +83,8 @@ def test_text_message_and_fields_cannot_forge_a_line():
 
 @pytest.fixture
 def root():
-    logger = logging.getLogger()
-    handlers, level = list(logger.handlers), logger.level
-    others = {name: logging.getLogger(name).level for name in ("nats", "httpx", "httpcore")}
-    yield logger
-    logger.handlers[:] = handlers
-    logger.setLevel(level)
-    for name, before in others.items():
-        logging.getLogger(name).setLevel(before)
-    logging.captureWarnings(False)
+    with logging_as_it_was() as logger:
+        yield logger
 
 
 def test_setup_twice_leaves_one_handler_and_spares_others(root):

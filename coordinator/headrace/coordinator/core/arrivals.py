@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from headrace.coordinator.core.matching import Matcher, event_context, matchers
+from headrace.coordinator.core.ready import EVENTS_TIMER
 from headrace.coordinator.core.starting import PROBLEM_MAX, begin
 from headrace.coordinator.core.state import ShardState
 from headrace.coordinator.core.tick import Tick
@@ -29,8 +30,6 @@ from headrace.events import (
 from headrace.messages import Arrival, subjects
 from headrace.plan import Debounce, decode_plan
 
-TIMER: Final = -2
-"""Stands for an instance in the timers: the key is the name of what is held."""
 WAITING_MAX: Final = 5_000
 """Intents for other shards; while there are more, no event is read."""
 FACT_BYTES_MAX: Final = 256 * 1024
@@ -99,7 +98,7 @@ class _Taking:
         for item in held:
             # An armed timer looks at the state when it fires: only an earlier one is new to it.
             if item.due_ms < before.get(item.name, item.due_ms + 1):
-                tick.timers.push(item.due_ms, item.name, TIMER)
+                tick.timers.push(item.due_ms, item.name, EVENTS_TIMER)
         self._begun, self._failed, self._held, self._bytes = [], [], {}, 0
 
     def _look_at(self, arrival: Arrival, before: int) -> None:
@@ -208,7 +207,7 @@ def fire_due(tick: Tick, name: str) -> int:
     if held is None:
         return 0
     if held.due_ms > tick.state.now_ms:
-        tick.timers.push(held.due_ms, name, TIMER)
+        tick.timers.push(held.due_ms, name, EVENTS_TIMER)
         return 0
     tick.emit_shard(DebounceEnded(name))
     return 1
@@ -217,7 +216,7 @@ def fire_due(tick: Tick, name: str) -> int:
 def arm(tick: Tick) -> None:
     """Have the timers know of all that is held."""
     for name, held in tick.state.incoming.held.items():
-        tick.timers.push(held.due_ms, name, TIMER)
+        tick.timers.push(held.due_ms, name, EVENTS_TIMER)
 
 
 # -- runs, in their own shard; and what becomes of them -------------------------------------------

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 from typing import Any, Final, NamedTuple
 
-KEY_TIMER: Final = -3
-"""Stands for an instance in the timers: the timer is of a key."""
 COOLING_STEPS: Final = 256
 """Of a limit above this, places get free in so many steps a period: what is kept stays small."""
 
@@ -48,6 +46,10 @@ class KeyRecord:
         """Period of a rate limit; 0: it is none."""
         self.cooling: list[list[int]] = []
         """(until, how many) of the places of those that have begun, the oldest first."""
+
+    def knows(self, holder: str) -> bool:
+        """Tell whether it holds the key, or waits for it."""
+        return holder in self.holders or holder in self.waiters
 
     def has_room(self, now_ms: int) -> bool:
         """Tell whether one more may hold the key."""

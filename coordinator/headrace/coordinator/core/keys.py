@@ -11,7 +11,7 @@ from __future__ import annotations
 from headrace.coordinator.core import status
 from headrace.coordinator.core.cancellation import cancel_run
 from headrace.coordinator.core.creation import run_rate
-from headrace.coordinator.core.key_record import KEY_TIMER, KeyRecord
+from headrace.coordinator.core.key_record import KeyRecord
 from headrace.coordinator.core.nodes import fail_node, key_granted
 from headrace.coordinator.core.shard_events import NEWEST_ONLY, released_id
 from headrace.coordinator.core.state import Run
@@ -54,7 +54,7 @@ def acquire(
 ) -> None:
     """A holder wants the key: it waits in line, and is granted while there is room."""
     record = tick.state.keys.get(key)
-    if record is not None and (holder in record.holders or holder in record.waiters):
+    if record is not None and record.knows(holder):
         return
     if released_id(key, holder) in tick.state.requests:
         # Sent twice, and the holder has ended meanwhile: it must not push anybody aside.
@@ -90,11 +90,10 @@ def grant(tick: Tick, key: str) -> None:
 
 
 def arm(tick: Tick, key: str, record: KeyRecord) -> None:
-    """Have the timers know when something is to be done about a key; one timer for each."""
+    """Have the timers know when something is to be done about a key."""
     when_ms = record.next_ms(tick.state.now_ms) if record.terms or record.cooling else 0
-    if when_ms and not 0 < tick.key_timers.get(key, 0) <= when_ms:
-        tick.key_timers[key] = when_ms
-        tick.timers.push(when_ms, key, KEY_TIMER)
+    if when_ms:
+        tick.arm_key(key, when_ms)
 
 
 def fire_due(tick: Tick, key: str, when_ms: int) -> int:

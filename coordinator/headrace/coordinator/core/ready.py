@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 from heapq import heappop, heappush
+from typing import Final
 
 from headrace.coordinator.core.fairness import FairQueue, Turns
 from headrace.coordinator.core.state import Run
@@ -120,6 +121,13 @@ class ReadyQueue:
         """Forget everything."""
         self.lanes.clear()
         self.filled.clear()
+
+
+SCHEDULE_TIMER: Final = -1
+EVENTS_TIMER: Final = -2
+KEY_TIMER: Final = -3
+"""Stand for an instance in the timers: the name is not a run's but a schedule's, that of an event
+held back, or a key's."""
 
 
 class Timers:

@@ -12,6 +12,7 @@ from headrace.coordinator.core import calendar, status
 from headrace.coordinator.core.cancellation import cancel_run
 from headrace.coordinator.core.creation import keep_plan
 from headrace.coordinator.core.intents import clear
+from headrace.coordinator.core.ready import SCHEDULE_TIMER
 from headrace.coordinator.core.starting import begin
 from headrace.coordinator.core.tick import Tick
 from headrace.coordinator.core.triggers import Schedule
@@ -33,14 +34,12 @@ STARTS_MAX: Final = 100
 PAUSE_MS: Final = 500
 QUEUE_MAX: Final = 1_000
 """Times of a schedule that wait for a run to end; further ones pass."""
-TIMER: Final = -1
-"""Stands for an instance in the timers: the key is a schedule's."""
 
 
 def arm(tick: Tick, key: str, schedule: Schedule) -> None:
     """Have the timers know of the schedule's next time."""
     if schedule.due_ms and not schedule.paused:
-        tick.timers.push(schedule.due_ms, key, TIMER)
+        tick.timers.push(schedule.due_ms, key, SCHEDULE_TIMER)
 
 
 def next_times(tick: Tick, spec: ScheduleSpec, after_ms: int) -> tuple[int, int]:

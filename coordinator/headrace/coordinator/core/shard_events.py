@@ -253,35 +253,30 @@ def _outbox_cleared(state: ShardState, event: OutboxCleared) -> None:
 
 def _settings(state: ShardState, event: SettingsChanged) -> None:
     state.settings.update(event.settings)
-    for namespace in sorted(state.variables):
+    for namespace, (number, values) in sorted(state.variables.items()):
         # A shard that is new has not heard of them.
-        _tell_variables(state, namespace)
+        _tell_all(state, "variables", namespace, values, number)
 
 
 def _namespace(state: ShardState, event: NamespaceChanged) -> None:
     state.remember(event.request_id, event.not_after_ms)
     state.namespaces[event.namespace] = (event.weight, event.number)
-    if state.shard == subjects.SYSTEM_SHARD:
-        for shard in range(sum(state.settings.get("layout", {}).values())):
-            if shard != state.shard:
-                holder = f"{event.number}.{shard}"
-                more = (event.weight, event.number)
-                state.post(f"#{shard}", "namespace", event.namespace, holder, *more)
+    _tell_all(state, "namespace", event.namespace, event.weight, event.number)
 
 
 def _variables(state: ShardState, event: VariablesChanged) -> None:
     state.remember(event.request_id, event.not_after_ms)
     state.variables[event.namespace] = (event.number, event.values)
-    _tell_variables(state, event.namespace)
+    _tell_all(state, "variables", event.namespace, event.values, event.number)
 
 
-def _tell_variables(state: ShardState, namespace: str) -> None:
+def _tell_all(state: ShardState, kind: str, namespace: str, value: Any, number: int) -> None:
+    """The system shard tells all others what holds for a namespace; *number* grows with each."""
     if state.shard != subjects.SYSTEM_SHARD:
         return
-    number, values = state.variables[namespace]
     for shard in range(sum(state.settings.get("layout", {}).values())):
         if shard != state.shard:
-            state.post(f"#{shard}", "variables", namespace, f"{number}.{shard}", values, number)
+            state.post(f"#{shard}", kind, namespace, f"{number}.{shard}", value, number)
 
 
 def _definition_registered(state: ShardState, event: DefinitionRegistered) -> None:

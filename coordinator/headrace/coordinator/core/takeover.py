@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from headrace.coordinator.core import arrivals, schedules, status
-from headrace.coordinator.core.key_record import KEY_TIMER
 from headrace.coordinator.core.program import TASK
 from headrace.coordinator.core.state import Run
 from headrace.coordinator.core.tick import Tick
@@ -32,8 +31,7 @@ def resume(tick: Tick) -> None:
     for key, record in tick.state.keys.items():
         if record.terms or record.cooling:
             # A moment that has passed already is as good.
-            when_ms = tick.key_timers[key] = record.next_ms(0) or tick.state.now_ms
-            tick.timers.push(when_ms, key, KEY_TIMER)
+            tick.arm_key(key, record.next_ms(0) or tick.state.now_ms)
 
 
 def rebuild(tick: Tick, run: Run) -> None:

@@ -16,7 +16,7 @@ from headrace.coordinator.core.evolve import EVOLVE
 from headrace.coordinator.core.fold import WHILE_QUARANTINED
 from headrace.coordinator.core.limits import Limits
 from headrace.coordinator.core.listing import Listing
-from headrace.coordinator.core.ready import Audits, ReadyQueue, Timers
+from headrace.coordinator.core.ready import KEY_TIMER, Audits, ReadyQueue, Timers
 from headrace.coordinator.core.state import Run, ShardState
 from headrace.events import PlanStored, RunEvent, RunEvicted, RunQuarantined, ShardEvent
 from headrace.messages import CancelStep
@@ -139,6 +139,12 @@ class Tick:
         self.emit(run, RunQuarantined(f"{type(error).__name__}: {error}"[:1_000]))
 
     # -- effects ------------------------------------------------------------------------------
+
+    def arm_key(self, key: str, when_ms: int) -> None:
+        """Look at a key at *when_ms*, unless that is done before; one timer for each key."""
+        if not 0 < self.key_timers.get(key, 0) <= when_ms:
+            self.key_timers[key] = when_ms
+            self.timers.push(when_ms, key, KEY_TIMER)
 
     def stop_doomed(self, run: Run) -> None:
         """Order the workers to stop what nobody wants any more."""

@@ -5,9 +5,8 @@ from __future__ import annotations
 from headrace.coordinator.core import arrivals, keys, schedules, status
 from headrace.coordinator.core.advance import advance
 from headrace.coordinator.core.cancellation import stop_job, time_out
-from headrace.coordinator.core.key_record import KEY_TIMER
 from headrace.coordinator.core.nodes import KINDS, fail_node, release
-from headrace.coordinator.core.ready import Audits
+from headrace.coordinator.core.ready import EVENTS_TIMER, KEY_TIMER, SCHEDULE_TIMER, Audits
 from headrace.coordinator.core.state import Run
 from headrace.coordinator.core.tick import Tick
 
@@ -26,9 +25,9 @@ def fire_due(tick: Tick) -> int:
 
 def _fire(tick: Tick, when_ms: int, key: str, instance: int) -> int:
     """Fire one timer if it still applies; return 1 if it did, else 0."""
-    if instance == schedules.TIMER:
+    if instance == SCHEDULE_TIMER:
         return schedules.fire_due(tick, key, when_ms)
-    if instance == arrivals.TIMER:
+    if instance == EVENTS_TIMER:
         return arrivals.fire_due(tick, key)
     if key == Audits.TIMER:
         return keys.audit(tick)

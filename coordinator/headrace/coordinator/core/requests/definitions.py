@@ -10,7 +10,13 @@ from typing import Final
 from headrace.coordinator.core import calendar, matching
 from headrace.coordinator.core.commands import Refusal, Reply
 from headrace.coordinator.core.creation import keep_plan
-from headrace.coordinator.core.requests.mutation import PERIOD_MS_MAX, Handler, over, too_late
+from headrace.coordinator.core.requests.mutation import (
+    PERIOD_MS_MAX,
+    Handler,
+    elsewhere,
+    over,
+    too_late,
+)
 from headrace.coordinator.core.state import ShardState
 from headrace.coordinator.core.tick import Tick
 from headrace.coordinator.core.triggers import Definition
@@ -26,6 +32,7 @@ from headrace.messages import (
 )
 from headrace.plan import check_inputs
 
+_WHAT: Final = "definitions are registered"
 _VERSION: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,63}")
 _NUMBER: Final = re.compile(r"[0-9]{1,18}")
 NAME_MAX: Final = 100
@@ -36,7 +43,7 @@ NAMED_MAX: Final = 10
 
 def _register(tick: Tick, namespace: str, request: RegisterDefinition) -> Reply:
     state = tick.state
-    refused = _elsewhere(state) or _unfit(request)
+    refused = elsewhere(state, _WHAT) or _unfit(request)
     if refused is not None:
         return refused
     key = subjects.run_key(namespace, request.name)
@@ -95,7 +102,7 @@ def _again(
 
 def _delete(tick: Tick, namespace: str, request: DeleteDefinition) -> Reply:
     state = tick.state
-    refused = _elsewhere(state)
+    refused = elsewhere(state, _WHAT)
     if refused is not None:
         return refused
     if request.request_id in state.requests:
@@ -120,7 +127,7 @@ def _delete(tick: Tick, namespace: str, request: DeleteDefinition) -> Reply:
 
 def _get(tick: Tick, namespace: str, request: GetDefinition) -> Reply:
     state = tick.state
-    refused = _elsewhere(state)
+    refused = elsewhere(state, _WHAT)
     if refused is not None:
         return refused
     found = _find(state, namespace, request.name, request.version)
@@ -134,7 +141,7 @@ def _get(tick: Tick, namespace: str, request: GetDefinition) -> Reply:
 
 def _list(tick: Tick, namespace: str, request: ListDefinitions) -> Reply:
     state = tick.state
-    refused = _elsewhere(state)
+    refused = elsewhere(state, _WHAT)
     if refused is not None:
         return refused
     if request.name:
@@ -149,12 +156,6 @@ def _list(tick: Tick, namespace: str, request: ListDefinitions) -> Reply:
         for key in keys
         for version in reversed(state.definitions[key])
     ]
-
-
-def _elsewhere(state: ShardState) -> Refusal | None:
-    if state.shard == subjects.SYSTEM_SHARD:
-        return None
-    return Refusal("invalid-request", "definitions are registered in the system shard")
 
 
 def _unfit(request: RegisterDefinition) -> Refusal | None:

@@ -35,9 +35,10 @@ def _acquire(tick: Tick, namespace: str, request: AcquireLock) -> Reply:
     refused = _unfit(request.name, request.owner, request.ttl_ms)
     if refused is not None:
         return refused
-    state, key, holder = tick.state, *_names(namespace, request.name, request.request_id)
+    state, holder = tick.state, f"@{request.request_id}"
+    key = subjects.lock_key(namespace, request.name)
     record = state.keys.get(key)
-    if record is not None and (holder in record.holders or holder in record.waiters):
+    if record is not None and record.knows(holder):
         return _view(tick, key, holder)
     if released_id(key, holder) in state.requests:
         text = f"lock {request.name} was not free in time, or it was held and has expired"
@@ -95,11 +96,13 @@ def _release(tick: Tick, namespace: str, request: ReleaseLock) -> Reply:
         return None
     key = subjects.lock_key(namespace, request.name)
     if request.acquired_by:
-        found: str | Refusal = f"@{request.acquired_by}"
-        if not _is_known(tick, key, f"@{request.acquired_by}"):
+        holder = f"@{request.acquired_by}"
+        record = tick.state.keys.get(key)
+        if record is None or not record.knows(holder):
             # It may be on its way: then it gets nothing.
-            tick.emit_shard(KeyReleased(key, f"@{request.acquired_by}"))
+            tick.emit_shard(KeyReleased(key, holder))
             return None
+        found: str | Refusal = holder
     else:
         found = _find(tick, key, request)
     if isinstance(found, Refusal):
@@ -124,15 +127,6 @@ def _unfit(name: str, owner: str, ttl_ms: int) -> Refusal | None:
     if not 1 <= ttl_ms <= TTL_MS_MAX:
         return Refusal("invalid-request", "a lock is held for 1 ms to 7 days, then renewed")
     return None
-
-
-def _names(namespace: str, name: str, request_id: str) -> tuple[str, str]:
-    return subjects.lock_key(namespace, name), f"@{request_id}"
-
-
-def _is_known(tick: Tick, key: str, holder: str) -> bool:
-    record = tick.state.keys.get(key)
-    return record is not None and (holder in record.holders or holder in record.waiters)
 
 
 def _find(tick: Tick, key: str, request: RenewLock | ReleaseLock) -> str | Refusal:

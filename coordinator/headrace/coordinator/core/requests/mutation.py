@@ -7,7 +7,7 @@ from typing import Any
 
 from headrace.coordinator.core import status, views
 from headrace.coordinator.core.commands import Refusal, Reply
-from headrace.coordinator.core.state import Run
+from headrace.coordinator.core.state import Run, ShardState
 from headrace.coordinator.core.tick import Tick
 from headrace.events import RequestSeen
 from headrace.messages import (
@@ -57,6 +57,13 @@ Mutation = (
     | ReleaseLock
     | ClearCached
 )
+
+
+def elsewhere(state: ShardState, what: str) -> Refusal | None:
+    """Refuse, outside of the system shard, what is *what* (``… are``, ``… are read``) there."""
+    if state.shard == subjects.SYSTEM_SHARD:
+        return None
+    return Refusal("invalid-request", f"{what} in the system shard")
 
 
 def too_late(tick: Tick, request: Mutation) -> Refusal | None:

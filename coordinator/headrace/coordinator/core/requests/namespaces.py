@@ -6,17 +6,19 @@ from typing import Final
 
 from headrace.coordinator.core.commands import Refusal, Reply
 from headrace.coordinator.core.fairness import weight_of
-from headrace.coordinator.core.requests.mutation import Handler, seen, too_late
+from headrace.coordinator.core.requests.mutation import Handler, elsewhere, seen, too_late
 from headrace.coordinator.core.state import ShardState
 from headrace.coordinator.core.tick import Tick
 from headrace.events import NamespaceChanged
-from headrace.messages import GetNamespace, NamespaceView, SetNamespace, subjects
+from headrace.messages import GetNamespace, NamespaceView, SetNamespace
 from headrace.plan import FAIRNESS_WEIGHT_MAX, FAIRNESS_WEIGHT_MIN
+
+_WHAT: Final = "settings of namespaces are"
 
 
 def _set(tick: Tick, namespace: str, request: SetNamespace) -> Reply:
     state = tick.state
-    refused = _elsewhere(state)
+    refused = elsewhere(state, _WHAT)
     if refused is not None:
         return refused
     if request.request_id in state.requests:
@@ -38,13 +40,7 @@ def _set(tick: Tick, namespace: str, request: SetNamespace) -> Reply:
 
 
 def _get(tick: Tick, namespace: str, request: GetNamespace) -> Reply:
-    return _elsewhere(tick.state) or _view(tick.state, namespace)
-
-
-def _elsewhere(state: ShardState) -> Refusal | None:
-    if state.shard == subjects.SYSTEM_SHARD:
-        return None
-    return Refusal("invalid-request", "settings of namespaces are in the system shard")
+    return elsewhere(tick.state, _WHAT) or _view(tick.state, namespace)
 
 
 def _view(state: ShardState, namespace: str) -> NamespaceView:

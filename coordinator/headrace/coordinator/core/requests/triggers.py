@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from typing import Final
 
-from headrace.coordinator.core.commands import Refusal, Reply
-from headrace.coordinator.core.requests.mutation import Handler
+from headrace.coordinator.core.commands import Reply
+from headrace.coordinator.core.requests.mutation import Handler, elsewhere
 from headrace.coordinator.core.tick import Tick
-from headrace.messages import ListTriggers, TriggerView, subjects
+from headrace.messages import ListTriggers, TriggerView
 from headrace.plan import decode_plan
 
 
 def _list(tick: Tick, namespace: str, request: ListTriggers) -> Reply:
     state = tick.state
-    if state.shard != subjects.SYSTEM_SHARD:
-        return Refusal("invalid-request", "events from outside are read in the system shard")
+    refused = elsewhere(state, "events from outside are read")
+    if refused is not None:
+        return refused
     prefix = f"{namespace}/"
     found: list[TriggerView] = []
     for key, facts in sorted(state.incoming.triggers.items()):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from headrace.coordinator.core.commands import Refusal, Reply
-from headrace.coordinator.core.requests.mutation import Handler, over, seen, too_late
+from headrace.coordinator.core.requests.mutation import Handler, elsewhere, over, seen, too_late
 from headrace.coordinator.core.state import ShardState
 from headrace.coordinator.core.tick import Tick
 from headrace.coordinator.core.variables import (
@@ -16,12 +16,14 @@ from headrace.coordinator.core.variables import (
     of_namespace,
 )
 from headrace.events import VariablesChanged
-from headrace.messages import GetVariables, SetVariable, VariablesView, subjects
+from headrace.messages import GetVariables, SetVariable, VariablesView
+
+_WHAT: Final = "variables of namespaces are"
 
 
 def _set(tick: Tick, namespace: str, request: SetVariable) -> Reply:
     state = tick.state
-    refused = _elsewhere(state)
+    refused = elsewhere(state, _WHAT)
     if refused is not None:
         return refused
     if request.request_id in state.requests:
@@ -61,13 +63,7 @@ def _unfit(request: SetVariable) -> Refusal | None:
 
 
 def _get(tick: Tick, namespace: str, request: GetVariables) -> Reply:
-    return _elsewhere(tick.state) or _view(tick.state, namespace)
-
-
-def _elsewhere(state: ShardState) -> Refusal | None:
-    if state.shard == subjects.SYSTEM_SHARD:
-        return None
-    return Refusal("invalid-request", "variables of namespaces are in the system shard")
+    return elsewhere(tick.state, _WHAT) or _view(tick.state, namespace)
 
 
 def _view(state: ShardState, namespace: str) -> VariablesView:
