@@ -238,3 +238,14 @@ class TestNamespaces:
             other.tick(lambda m, out=out: m.deliver(out.message, out.content))  # type: ignore[misc]
         assert weight_of(other.machine.state, NAMESPACE) == 5.0
         assert [e for _, e in other.fresh if isinstance(e, NamespaceChanged)] == []
+
+    def test_a_shard_that_is_new_hears_of_it(self) -> None:
+        from headrace.events import SettingsChanged
+
+        kit, new = Kit(shard=0), Kit(shard=2)
+        kit.tick(lambda m: m.emit_shard(SettingsChanged({"layout": {"journal": 2}})))
+        self.set(kit, 3.0)
+        kit.tick(lambda m: m.emit_shard(SettingsChanged({"layout": {"journal": 3}})))
+        (told,) = [o for o in kit.outgoing if o.content.kind == "namespace" and o.shard == 2]
+        new.tick(lambda m: m.deliver(told.message, told.content))  # type: ignore[misc]
+        assert weight_of(new.machine.state, NAMESPACE) == 3.0

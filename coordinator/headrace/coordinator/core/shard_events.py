@@ -253,8 +253,10 @@ def _outbox_cleared(state: ShardState, event: OutboxCleared) -> None:
 
 def _settings(state: ShardState, event: SettingsChanged) -> None:
     state.settings.update(event.settings)
+    # A shard that is new has not heard of what holds for namespaces.
+    for namespace, (weight, number) in sorted(state.namespaces.items()):
+        _tell_all(state, "namespace", namespace, weight, number)
     for namespace, (number, values) in sorted(state.variables.items()):
-        # A shard that is new has not heard of them.
         _tell_all(state, "variables", namespace, values, number)
 
 
