@@ -12,7 +12,7 @@ import click
 from headrace.flowctl._output import colourful, emit
 from headrace.flowctl._settings import Settings
 from headrace.flowctl._shared import note, pass_settings, run_client, settings_of, shared_options
-from headrace.flowctl._text import rfc3339, table
+from headrace.flowctl._text import facts, rfc3339, table
 
 if TYPE_CHECKING:
     from headrace.client import Client
@@ -172,26 +172,20 @@ def definition_json(view: DefinitionView) -> dict[str, Any]:
 
 
 def _emit_one(settings: Settings, view: DefinitionView) -> None:
-    def lines(_wide: bool) -> list[str]:
-        shown = definition_json(view)
-        width = max(map(len, shown))
-        return [
-            f"{key:<{width}}  {_shown(value)}"
-            for key, value in shown.items()
-            if value not in (None, "", [], {})
-        ]
-
-    emit(settings, definition_json(view), lines=lines, names=[f"{view.name}@{view.version}"])
+    shown = definition_json(view)
+    emit(
+        settings,
+        shown,
+        lines=lambda _wide: facts({name: _brief(value) for name, value in shown.items()}),
+        names=[f"{view.name}@{view.version}"],
+    )
 
 
-def _shown(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
+def _brief(value: Any) -> Any:
+    """Return of inputs and triggers what tells them apart."""
     if isinstance(value, dict | list):
-        return ", ".join(
-            str(getattr(item, "cron", getattr(item, "subject", item))) for item in value
-        )
-    return str(value)
+        return [getattr(item, "cron", getattr(item, "subject", item)) for item in value]
+    return value
 
 
 def _emit_all(settings: Settings, found: Sequence[DefinitionView]) -> None:

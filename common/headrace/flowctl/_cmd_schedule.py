@@ -14,7 +14,7 @@ from headrace.flowctl._inputs import collect_inputs, input_options
 from headrace.flowctl._output import colourful, emit, emit_run
 from headrace.flowctl._settings import Settings
 from headrace.flowctl._shared import note, pass_settings, run_client, settings_of, shared_options
-from headrace.flowctl._text import duration, parse_duration, rfc3339, table
+from headrace.flowctl._text import duration, facts, parse_duration, rfc3339, table
 
 if TYPE_CHECKING:
     from headrace.client import Client
@@ -144,7 +144,9 @@ def list_schedules(settings: Settings) -> None:
     def lines(wide: bool) -> list[str]:
         header = ["NAME", "CRON", "TIME ZONE", "WORKFLOW", "NEXT", "LAST"]
         header += ["OVERLAP", "CATCH-UP", "STARTED", "MISSED"] if wide else []
-        return table(header, [_row(view, wide=wide) for view in found], colour=_colour())
+        return table(
+            header, [_row(view, wide=wide) for view in found], colour=colourful(sys.stdout)
+        )
 
     emit(
         settings,
@@ -273,7 +275,7 @@ def backfill_schedule(settings: Settings, name: str, since: str, until: str) -> 
 
     def lines(_wide: bool) -> list[str]:
         rows = [[run.id, run.state] for run in found]
-        return table(["RUN", "STATE"], rows, colour=_colour())
+        return table(["RUN", "STATE"], rows, colour=colourful(sys.stdout))
 
     emit(
         settings,
@@ -335,22 +337,8 @@ def _change(settings: Settings, name: str, *, paused: bool, reason: str) -> None
 
 
 def _emit_one(settings: Settings, view: ScheduleView) -> None:
-    def lines(_wide: bool) -> list[str]:
-        shown = schedule_json(view)
-        width = max(map(len, shown))
-        return [
-            f"{key:<{width}}  {_shown(value)}"
-            for key, value in shown.items()
-            if value not in (None, "", [], {})
-        ]
-
-    emit(settings, schedule_json(view), lines=lines, names=[view.name])
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    shown = schedule_json(view)
+    emit(settings, shown, lines=lambda _wide: facts(shown), names=[view.name])
 
 
 def _row(view: ScheduleView, *, wide: bool) -> list[str]:
@@ -361,7 +349,3 @@ def _row(view: ScheduleView, *, wide: bool) -> list[str]:
     if wide:
         row += [spec.overlap, spec.catch_up, str(view.started), str(view.missed)]
     return row
-
-
-def _colour() -> bool:
-    return colourful(sys.stdout)

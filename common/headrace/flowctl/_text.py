@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 from headrace.errors import InvalidRequest
 
@@ -120,6 +121,22 @@ def paint(state: str, *, colour: bool, text: str = "") -> str:
     shown = text or state
     code = COLOURS.get(state)
     return f"\x1b[{code}m{shown}\x1b[0m" if colour and code else shown
+
+
+def facts(found: Mapping[str, Any]) -> list[str]:
+    """Return a line for each value that there is, behind its name, the values in a column."""
+    width = max(map(len, found))
+    return [
+        f"{name:<{width}}  {_fact(value)}"
+        for name, value in found.items()
+        if value not in (None, "", [], {})
+    ]
+
+
+def _fact(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def table(
