@@ -8,7 +8,8 @@ odd, can make the number of series grow without end. Lookups are one dict access
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -161,6 +162,14 @@ class Histogram(_Family[prometheus_client.Histogram]):
     def observe(self, value: float, *labels: str) -> None:
         """Record one."""
         self._child(labels).observe(value)
+
+    def observe_many(self, values: Mapping[float, int], *labels: str) -> None:
+        """Record each of *values* so many times, at the cost of one each."""
+        child = self._child(labels)
+        for value, times in values.items():
+            # What `observe` does, which knows no number of times.
+            child._sum.inc(value * times)
+            child._buckets[bisect_left(child._upper_bounds, value)].inc(times)
 
     def count(self, *labels: str) -> float:
         """Return how many were recorded, for tests."""

@@ -67,7 +67,7 @@ class DirectAssignments(Assignments):
         key = (task.run, task.step)
         if key in self._held or len(self._queue) >= self.queue_max:
             return super().admit(task, origin, now_ms)
-        assignment = self._held[key] = Assignment(task, origin, now_ms)
+        assignment = self._held[key] = Assignment(task, origin, now_ms, task.token)
         self._queue.append(assignment)
         return Admission.QUEUED
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from headrace.coordinator.dispatch import Fleet, Leases, Settings
 from headrace.coordinator.dispatch.credit import WANTED_MS, Credits, Pool, tasks_a_message
 from headrace.coordinator.dispatch.leases import ABSENT_MS
-from headrace.messages import Held, WorkerHeartbeat
+from headrace.messages import Held, Task, WorkerHeartbeat
 
 LEASE = 3_000
 
@@ -138,6 +139,18 @@ def test_outstanding_counts_what_is_out_and_what_is_being_logged():
     leases.end("default/r", 2, 2)
     leases.end("default/r", 1, 1)
     assert leases.outstanding == {}
+
+
+def test_what_is_sent_together_counts_as_if_sent_one_by_one():
+    leases = Leases(0)
+    begin(leases, 1, lane="other")
+    tasks = [Task("default/r", n, "p", 2, n, "noop", msgspec.Raw(b"\x80")) for n in (1, 2, 2)]
+    leases.begin_all(tasks, lane="l", wire_lane="w", now_ms=5)
+    assert leases.outstanding == {"l": 2}
+    ended = leases.end("default/r", 1, 2)
+    assert (ended.lane, ended.wire_lane, ended.sent_ms) == ("l", "w", 5)
+    assert leases.end("default/r", 1, 2) is None
+    assert leases.outstanding == {"l": 1}
 
 
 def test_a_lost_holder_loses_its_steps_once(fleet):

@@ -104,6 +104,20 @@ def test_histograms_and_counters_tell_their_values(registry):
     assert samples(registry, "headrace_x_seconds_bucket")[("le", "2.0"),] == 1
 
 
+def test_many_observations_count_as_if_made_one_by_one(registry):
+    buckets = (0.01, 1.0, 2.0)
+    singly = Histogram(registry, "x_seconds", "X.", buckets=buckets)
+    at_once = Histogram(registry, "y_seconds", "Y.", buckets=buckets)
+    values = {0.0: 5, 0.01: 2, 0.5: 3, 2.0: 1, 7.0: 4}
+    for value, times in values.items():
+        for _ in range(times):
+            singly.observe(value)
+    at_once.observe_many(values)
+    for suffix in ("bucket", "count", "sum"):
+        made = samples(registry, f"headrace_y_seconds_{suffix}")
+        assert made == samples(registry, f"headrace_x_seconds_{suffix}")
+
+
 def test_created_series_are_left_out_and_process_figures_are_in():
     registry = new_registry(release="1.2", role="worker")
     WorkerMetrics(registry)

@@ -33,7 +33,7 @@ def test_every_family_stands_there_with_a_text():
 )
 def test_no_family_is_declared_that_nothing_feeds(kind, folder):
     source = "\n".join(path.read_text() for path in (ROOT / folder).rglob("*.py"))
-    fed = set(re.findall(r"metrics\.(\w+)\s*\.(?:inc|set|observe|follow)\b", source))
+    fed = set(re.findall(r"metrics\.(\w+)\s*\.(?:inc|set|observe|observe_many|follow)\b", source))
     # One expression of the worker chooses between two.
     fed |= {
         name

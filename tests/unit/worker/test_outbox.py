@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import msgspec
 
-from headrace.messages import ResultStatus, StepError, StepResult, encode
+from headrace.messages import ResultStatus, StepError, StepResult, Task, encode
 from headrace.worker.core import Outbox
 from headrace.worker.core.outbox import result_bytes
 
@@ -76,18 +76,23 @@ def test_size_is_never_underestimated() -> None:
     assert result_bytes(failed) == len(encode(failed))
 
 
+def task(*, attempt: int = 1, token: int) -> Task:
+    return Task("default/r", 1, "work", attempt, token, "noop", msgspec.Raw(b"\x80"))
+
+
 def test_kept_result_is_answered_under_a_newer_token_too() -> None:
     box = outbox()
     box.add(ROUTE, result(1, token=3))
     box.take(ROUTE)
-    assert box.restamp(ROUTE, "default/r", 1, 1, 3)
+    assert box.unanswered(ROUTE, [task(token=3)]) == []
     assert len(box) == 1
-    assert box.restamp(ROUTE, "default/r", 1, 1, 8)
+    assert box.unanswered(ROUTE, [task(token=8)]) == []
     box.settle(ROUTE)
     assert [item.token for item in box.take(ROUTE)] == [8]
-    assert not box.restamp(ROUTE, "default/r", 1, 2, 9)
+    other = task(attempt=2, token=9)
+    assert box.unanswered(ROUTE, [task(token=8), other]) == [other]
     box.settle(ROUTE)
-    assert not box.restamp(ROUTE, "default/r", 1, 1, 9)
+    assert box.unanswered(ROUTE, [task(token=9)]) == [task(token=9)]
 
 
 def test_substitutes_come_first() -> None:

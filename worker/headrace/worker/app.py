@@ -7,6 +7,7 @@ import logging
 import os
 import platform
 import socket
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -40,6 +41,7 @@ _OUTCOMES: Final = {
     ResultStatus.FAILED: "failed",
     ResultStatus.CANCELLED: "cancelled",
     ResultStatus.RETURNED: "returned",
+    ResultStatus.SKIPPED: "skipped",
 }
 
 
@@ -66,6 +68,8 @@ class Worker:
         self._bus, self._config = bus, config
         self._clock: Clock = clock or SystemClock()
         self._metrics = metrics or WorkerMetrics(new_registry())
+        self._ends: dict[tuple[int, int], int] = {}
+        """(status, time in ms) of attempts that ended since the last heartbeat -> how many."""
         self._registry = registry or builtin_registry()
         self._plugins = plugins
         self.data_dir = Path(settings.data_dir).absolute() / "worker"
@@ -197,6 +201,7 @@ class Worker:
                     task.cancel()
         finally:
             await life.stop(flush_logs=self._logs.flush)
+            self._tell_ends()
             self._lock.release()
             log.info("worker stopped", extra={"worker": identity.id})
 
@@ -207,8 +212,20 @@ class Worker:
         self.life.offer_handlers(self._registry.describe(), self._plugins.problems)
 
     def _ended(self, result: StepResult) -> None:
-        self._metrics.steps_ended.inc(_OUTCOMES[result.status])
-        self._metrics.step_seconds.observe((result.ended_ms - result.started_ms) / 1000)
+        """Add up; the families hear of it with the next heartbeat: they cost more than a step."""
+        key = (result.status, result.ended_ms - result.started_ms)
+        self._ends[key] = self._ends.get(key, 0) + 1
+
+    def _tell_ends(self) -> None:
+        ends, self._ends = self._ends, {}
+        outcomes: Counter[int] = Counter()
+        seconds: Counter[float] = Counter()
+        for (status, took_ms), count in ends.items():
+            outcomes[status] += count
+            seconds[took_ms / 1_000] += count
+        for status, count in outcomes.items():
+            self._metrics.steps_ended.inc(_OUTCOMES[status], by=count)
+        self._metrics.step_seconds.observe_many(seconds)
 
     def _open_pull(self, consumer: str, on_message: Callable[[Any], None]) -> LanePull:
         return Pull(self._bus, subjects.TASK_STREAM, consumer, on_message, demand=1)
@@ -217,6 +234,7 @@ class Worker:
         """A regular heartbeat has left: bring the figures up to date."""
         life, metrics = self.life, self._metrics
         assignments = life.assignments
+        self._tell_ends()
         self._logs.flush()
         metrics.slots.set(assignments.slots)
         metrics.slots_used.set(assignments.running + assignments.queued)

@@ -186,12 +186,7 @@ class Consumer:
             return
         self._credit.observe(len(batch.tasks))
         route = (batch.namespace, batch.shard)
-        restamp = self._outbox.restamp
-        tasks = [
-            task
-            for task in batch.tasks
-            if not restamp(route, task.run, task.step, task.attempt, task.token)
-        ]
+        tasks = self._outbox.unanswered(route, batch.tasks)
         if len(tasks) < len(batch.tasks):
             self._on_dropped("duplicate", len(batch.tasks) - len(tasks))
         origin = Origin(batch.shard, batch.namespace, batch.epoch, pinned)

@@ -128,7 +128,9 @@ class Executor:
                 assert current is not None
                 self.stop(current, Stop("superseded", "a newer attempt was dispatched"))
             elif verdict == Admission.FULL:
-                self._deliver_unstarted(Assignment(task, origin, now_ms), ResultStatus.RETURNED)
+                self._deliver_unstarted(
+                    Assignment(task, origin, now_ms, task.token), ResultStatus.RETURNED
+                )
         self._wake()
 
     def cancel(self, run: str, step: int, attempt: int, reason: str) -> bool:

@@ -7,11 +7,13 @@ harmless, so a lapse is about liveness only.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+import msgspec
 
 from headrace.coordinator.core import Loss
 from headrace.coordinator.dispatch.fleet import Fleet
-from headrace.messages import WorkerHeartbeat
+from headrace.messages import Task, WorkerHeartbeat
 
 ABSENT_MAX = 2
 """Heartbeats of its worker that may leave out a held step before it counts as dropped."""
@@ -19,29 +21,19 @@ ABSENT_MS = 1_000
 """And so long at least: workers send several heartbeats at once when they are asked to."""
 
 
-class Lease:
+class Lease(msgspec.Struct, gc=False):
     """One dispatched attempt."""
 
-    __slots__ = (
-        "absent",
-        "absent_ms",
-        "attempt",
-        "lane",
-        "prepared",
-        "running",
-        "sent_ms",
-        "wire_lane",
-        "worker",
-    )
-
-    def __init__(self, attempt: int, lane: str, wire_lane: str, sent_ms: int) -> None:
-        self.attempt, self.lane, self.wire_lane = attempt, lane, wire_lane
-        self.sent_ms = sent_ms
-        self.worker = ""
-        self.running = False
-        self.prepared = True
-        """It is sent, or about to be; False while its inputs are being stored."""
-        self.absent = self.absent_ms = 0
+    attempt: int
+    lane: str
+    wire_lane: str
+    sent_ms: int
+    worker: str = ""
+    running: bool = False
+    prepared: bool = True
+    """It is sent, or about to be; False while its inputs are being stored."""
+    absent: int = 0
+    absent_ms: int = 0
 
 
 class Leases:
@@ -76,12 +68,26 @@ class Leases:
         self.held[key] = Lease(attempt, lane, wire_lane, now_ms)
         self.outstanding[lane] = self.outstanding.get(lane, 0) + 1
 
-    def end(self, run: str, step: int, attempt: int) -> None:
-        """A result of this attempt was recorded or refused for good."""
+    def begin_all(self, tasks: Sequence[Task], *, lane: str, wire_lane: str, now_ms: int) -> None:
+        """Attempts were sent, all to one lane."""
+        held = self.held
+        for task in tasks:
+            key = (task.run, task.step)
+            old = held.get(key)
+            if old is not None:
+                self._forget(key, old)
+            held[key] = Lease(task.attempt, lane, wire_lane, now_ms)
+        if tasks:
+            self.outstanding[lane] = self.outstanding.get(lane, 0) + len(tasks)
+
+    def end(self, run: str, step: int, attempt: int) -> Lease | None:
+        """A result of this attempt was recorded or refused for good; return what it ends."""
         key = (run, step)
         lease = self.held.get(key)
-        if lease is not None and lease.attempt == attempt:
-            self._forget(key, lease)
+        if lease is None or lease.attempt != attempt:
+            return None
+        self._forget(key, lease)
+        return lease
 
     def _forget(self, key: tuple[str, int], lease: Lease) -> None:
         del self.held[key]

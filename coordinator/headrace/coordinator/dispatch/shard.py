@@ -89,16 +89,7 @@ class ShardDispatch:
         self._epoch = max(self._epoch, epoch)
         now_ms = everything.now_ms()
         leases.release(lane.name)
-        begin = leases.begin
-        for task in tasks:
-            begin(
-                task.run,
-                task.step,
-                task.attempt,
-                lane=lane.name,
-                wire_lane=wire_lane,
-                now_ms=now_ms,
-            )
+        leases.begin_all(tasks, lane=lane.name, wire_lane=wire_lane, now_ms=now_ms)
         step = everything.message_tasks(lane, wire_lane, len(tasks))
         for first in range(0, len(tasks), step):
             self._publish(wire_lane, epoch, lane.namespace, now_ms, tasks[first : first + step])
@@ -165,28 +156,27 @@ class ShardDispatch:
 
     def recorded(self, results: Sequence[StepResult]) -> None:
         """See `Dispatch.recorded`."""
-        everything, leases = self._all, self.leases
-        took: dict[str, tuple[int, int]] = {}
+        everything, end = self._all, self.leases.end
+        took: dict[str, list[int]] = {}
         sampled = False
         for result in results:
-            key = (result.run, result.step)
-            lease = leases.held.get(key)
-            if lease is not None and lease.attempt == result.attempt:
-                # What was handed back says nothing about how long steps take.
-                if result.status != ResultStatus.RETURNED:
-                    count, spent = took.get(lease.lane, (0, 0))
-                    took[lease.lane] = (count + 1, spent + result.ended_ms - result.started_ms)
-                    if not sampled and result.started_ms:
-                        sampled = True
-                        waited_ms = result.started_ms - everything.wall_ms(lease.sent_ms)
-                        everything.on_results(waited_ms, result.ended_ms - result.started_ms)
-                leases.end(result.run, result.step, result.attempt)
-                if self._cancels:
-                    self._cancels.pop(key, None)
+            lease = end(result.run, result.step, result.attempt)
+            if lease is None:
+                continue
+            # What was handed back says nothing about how long steps take.
+            if result.status != ResultStatus.RETURNED:
+                took_ms = result.ended_ms - result.started_ms
+                took.setdefault(lease.lane, []).append(took_ms)
+                if not sampled and result.started_ms:
+                    sampled = True
+                    waited_ms = result.started_ms - everything.wall_ms(lease.sent_ms)
+                    everything.on_results(waited_ms, took_ms)
+            if self._cancels:
+                self._cancels.pop((result.run, result.step), None)
         if took:
             now_ms = everything.now_ms()
-            for lane, (count, spent) in took.items():
-                everything.credits.rate(lane).add(count, spent, now_ms)
+            for lane, each_ms in took.items():
+                everything.credits.rate(lane).add(len(each_ms), sum(each_ms), now_ms)
 
     # -- orders -------------------------------------------------------------------------------
 

@@ -23,6 +23,8 @@ from headrace.events import decode_chunk
 from headrace.messages import ClientReply, GetHistory, GetRun
 
 WAIT_MS_MAX = 60_000
+LOOK_MS = 200
+"""So often it is looked for who has waited long enough: thousands may wait, at each tick."""
 RENDERED = (Later, HistoryParts, Waits)
 """Results that are made once the tick is in the log."""
 
@@ -33,6 +35,7 @@ class Answers:
     def __init__(self, shard: int, dispatch: Dispatch, archiver: Archiver) -> None:
         self._shard, self._dispatch, self._archiver = shard, dispatch, archiver
         self._waiters: dict[str, list[tuple[PendingBatch, int, int]]] = {}
+        self._looked_ms = 0
 
     @property
     def waiting(self) -> bool:
@@ -122,6 +125,9 @@ class Answers:
 
     def time_out(self, machine: Machine, now_ms: int) -> None:
         """Answer those who have waited long enough."""
+        if 0 <= now_ms - self._looked_ms < LOOK_MS:
+            return
+        self._looked_ms = now_ms
         for key, waiting in list(self._waiters.items()):
             run = machine.state.runs.get(key)
             kept = []

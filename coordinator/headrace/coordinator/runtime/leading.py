@@ -63,6 +63,9 @@ PAUSE_S = 0.3
 PAUSE_MAX_S = 5.0
 LAST_SNAPSHOT_S = 5.0
 MEMORY_LOG_BYTES = 8 * 1024 * 1024
+GATHER_S = 0.1
+"""Ended runs wait so long for others: each transaction of the archive, and each eviction after it,
+costs an fsync, beside those of runs that somebody waits for."""
 SNAPSHOT_LEVEL_MS = 2_000
 """At level snapshot so much may be lost."""
 PEER_TIMEOUT_S = 2.0
@@ -262,7 +265,7 @@ class Shard:
             dispatch=dispatch,
             peers=self,
             snapshots=self._make_snapshots(),
-            archiver=Archiver(around.archive, self.shard, watch=watch),
+            archiver=Archiver(around.archive, self.shard, gather_s=GATHER_S, watch=watch),
             builtin=around.builtin,
             limits=around.limits,
             inbox_bytes_max=around.inbox_bytes_max,

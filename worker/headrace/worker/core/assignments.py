@@ -56,35 +56,21 @@ class Admission:
     """No room: hand it back."""
 
 
-class Assignment:
-    """One attempt that this worker holds. `work` belongs to the shell."""
+class Assignment(msgspec.Struct, eq=False):
+    """One attempt that this worker holds, itself and no other. `work` belongs to the shell."""
 
-    __slots__ = (
-        "beat_ms",
-        "details",
-        "follower",
-        "origin",
-        "running",
-        "started_ms",
-        "stop",
-        "taken_ms",
-        "task",
-        "token",
-        "work",
-    )
-
-    def __init__(self, task: Task, origin: Origin, taken_ms: int) -> None:
-        self.task = task
-        self.origin = origin
-        self.token = task.token
-        self.taken_ms = taken_ms
-        self.started_ms = 0
-        self.running = False
-        self.stop: Stop | None = None
-        self.follower: Assignment | None = None
-        self.details: Any = None
-        self.beat_ms = 0
-        self.work: Any = None
+    task: Task
+    origin: Origin
+    taken_ms: int
+    token: int
+    """The newest one that it was dispatched under; at first the task's."""
+    started_ms: int = 0
+    running: bool = False
+    stop: Stop | None = None
+    follower: Assignment | None = None
+    details: Any = None
+    beat_ms: int = 0
+    work: Any = None
 
 
 class Assignments:
@@ -150,11 +136,12 @@ class Assignments:
             return Admission.DUPLICATE
         current = self._held.get((task.run, task.step))
         if current is not None:
-            return self._admit_again(current, Assignment(task, origin, now_ms), identity)
+            new = Assignment(task, origin, now_ms, task.token)
+            return self._admit_again(current, new, identity)
         if len(self._queue) >= self.queue_max:
             return Admission.FULL
         self._remember(identity)
-        assignment = Assignment(task, origin, now_ms)
+        assignment = Assignment(task, origin, now_ms, task.token)
         self._held[(task.run, task.step)] = assignment
         self._queue.append(assignment)
         return Admission.QUEUED

@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from headrace.messages import StepResult, encode
+from headrace.messages import StepResult, Task, encode
 
 Route: TypeAlias = tuple[str, int]
 """Namespace and shard."""
@@ -21,18 +21,25 @@ _FIXED_BYTES = 96
 """Room for the numbers and markers of one encoded result."""
 
 
+Key: TypeAlias = tuple[str, int, int]
+"""Run, step, attempt."""
+Kept: TypeAlias = tuple[Key, StepResult, int]
+"""A result, what it is found by, and its size in bytes."""
+
+
 class _Lane:
     __slots__ = ("in_flight", "waiting")
 
     def __init__(self) -> None:
-        self.waiting: deque[StepResult] = deque()
-        self.in_flight: list[StepResult] = []
+        self.waiting: deque[Kept] = deque()
+        self.in_flight: list[Kept] = []
 
 
 def result_bytes(result: StepResult) -> int:
     """Return the size of *result* on the wire: exact if it has an error or extras, else a bound."""
     if result.error is None and result.extra is None:
-        return len(result.run.encode()) + len(result.output) + _FIXED_BYTES
+        # Names of runs are ASCII.
+        return len(result.run) + len(result.output) + _FIXED_BYTES
     return len(encode(result))
 
 
@@ -44,7 +51,7 @@ class Outbox:
         self.batch_bytes_max = batch_bytes_max
         self.bytes = 0
         self._lanes: dict[Route, _Lane] = {}
-        self._index: dict[tuple[str, int, int], StepResult] = {}
+        self._index: dict[Key, StepResult] = {}
 
     def __len__(self) -> int:
         return sum(len(lane.waiting) + len(lane.in_flight) for lane in self._lanes.values())
@@ -59,67 +66,74 @@ class Outbox:
         lane = self._lanes.get(route)
         if lane is None:
             lane = self._lanes[route] = _Lane()
-        lane.waiting.append(result)
-        self._index[(result.run, result.step, result.attempt)] = result
-        self.bytes += result_bytes(result)
+        kept = self._keep(result)
+        lane.waiting.append(kept)
         return len(lane.waiting) == 1 and not lane.in_flight
 
-    def restamp(self, route: Route, run: str, step: int, attempt: int, token: int) -> bool:
-        """Answer a kept attempt under a newer token, too; False when none is kept.
+    def _keep(self, result: StepResult) -> Kept:
+        key = (result.run, result.step, result.attempt)
+        size = result_bytes(result)
+        self._index[key] = result
+        self.bytes += size
+        return key, result, size
 
-        The copy under the old token may be on its way: it is refused, or recorded and the new one
-        is then a duplicate.
+    def unanswered(self, route: Route, tasks: list[Task]) -> list[Task]:
+        """Return those of *tasks* that no kept result answers.
+
+        A kept one answers a newer token of its attempt, too. The copy under the old token may be
+        on its way: it is refused, or recorded and the new one is then a duplicate.
         """
-        kept = self._index.get((run, step, attempt))
-        if kept is None or token <= kept.token:
-            return kept is not None
-        self.add(route, msgspec.structs.replace(kept, token=token))
-        return True
+        index = self._index
+        if not index:
+            return tasks
+        found: list[Task] = []
+        for task in tasks:
+            kept = index.get((task.run, task.step, task.attempt))
+            if kept is None:
+                found.append(task)
+            elif task.token > kept.token:
+                self.add(route, msgspec.structs.replace(kept, token=task.token))
+        return found
 
     def take(self, route: Route) -> list[StepResult]:
         """Return the batch to send now: the unanswered one again, else the next; may be empty."""
         lane = self._lanes.get(route)
         if lane is None:
             return []
-        if not lane.in_flight:
+        in_flight, waiting = lane.in_flight, lane.waiting
+        if not in_flight:
             size = 0
-            while lane.waiting:
-                size += result_bytes(lane.waiting[0])
-                if lane.in_flight and size > self.batch_bytes_max:
+            while waiting:
+                size += waiting[0][2]
+                if in_flight and size > self.batch_bytes_max:
                     break
-                lane.in_flight.append(lane.waiting.popleft())
-        return list(lane.in_flight)
+                in_flight.append(waiting.popleft())
+        return [result for _, result, _ in in_flight]
 
     def settle(self, route: Route) -> None:
         """The batch in flight was answered: forget it."""
         lane = self._lanes[route]
-        for result in lane.in_flight:
-            self._drop(result)
-        lane.in_flight = []
+        self._drop(lane)
         if not lane.waiting:
             del self._lanes[route]
 
     def substitute(self, route: Route, results: list[StepResult]) -> None:
         """Send *results* in place of the batch in flight, which can never be sent."""
         lane = self._lanes[route]
-        for result in lane.in_flight:
-            self._drop(result)
-        lane.in_flight = []
-        for result in reversed(results):
-            lane.waiting.appendleft(result)
-            self._index[(result.run, result.step, result.attempt)] = result
-            self.bytes += result_bytes(result)
+        self._drop(lane)
+        lane.waiting.extendleft([self._keep(result) for result in reversed(results)])
 
     def unsettled(self) -> Iterator[tuple[Route, StepResult]]:
         """Go through everything that is kept."""
         for route, lane in self._lanes.items():
-            for result in lane.in_flight:
-                yield route, result
-            for result in lane.waiting:
+            for _, result, _ in (*lane.in_flight, *lane.waiting):
                 yield route, result
 
-    def _drop(self, result: StepResult) -> None:
-        self.bytes -= result_bytes(result)
-        key = (result.run, result.step, result.attempt)
-        if self._index.get(key) is result:
-            del self._index[key]
+    def _drop(self, lane: _Lane) -> None:
+        """Forget what is in flight; what was added since under a newer token stays."""
+        index = self._index
+        for key, result, size in lane.in_flight:
+            self.bytes -= size
+            if index.get(key) is result:
+                del index[key]
+        lane.in_flight = []
