@@ -71,14 +71,14 @@ class Leases:
     def begin_all(self, tasks: Sequence[Task], *, lane: str, wire_lane: str, now_ms: int) -> None:
         """Attempts were sent, all to one lane."""
         held = self.held
+        if tasks:
+            self.outstanding[lane] = self.outstanding.get(lane, 0) + len(tasks)
         for task in tasks:
             key = (task.run, task.step)
             old = held.get(key)
             if old is not None:
                 self._forget(key, old)
             held[key] = Lease(task.attempt, lane, wire_lane, now_ms)
-        if tasks:
-            self.outstanding[lane] = self.outstanding.get(lane, 0) + len(tasks)
 
     def end(self, run: str, step: int, attempt: int) -> Lease | None:
         """A result of this attempt was recorded or refused for good; return what it ends."""
