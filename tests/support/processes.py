@@ -49,9 +49,22 @@ class Program:
     """One `flowctl` process that stays: started, harmed, started again, its log kept."""
 
     def __init__(
-        self, name: str, arguments: Sequence[str], *, folder: Path, env: Mapping[str, str]
+        self,
+        name: str,
+        arguments: Sequence[str],
+        *,
+        folder: Path,
+        env: Mapping[str, str],
+        prefix: Sequence[str] = (),
+        first: str = "",
     ) -> None:
+        """*prefix*: what the command begins with, to run it elsewhere (`nsenter …`).
+
+        *first*: a module that the process imports before anything else.
+        """
         self.name, self.arguments = name, list(arguments)
+        self._prefix = tuple(prefix)
+        self._code = f"import {first}; {_FLOWCTL}" if first else _FLOWCTL
         self.log = folder / f"{name}.log"
         self._env = dict(env)
         self._cwd = folder
@@ -62,7 +75,7 @@ class Program:
         assert not self.running, f"{self.name} runs already"
         with self.log.open("ab") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", _FLOWCTL, *self.arguments],
+                [*self._prefix, sys.executable, "-c", self._code, *self.arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -147,10 +160,18 @@ class Machine:
         self.env |= env or {}
         self.programs: dict[str, Program] = {}
 
-    def add(self, name: str, *arguments: str) -> Program:
-        """Return a new program; it is not started."""
+    def add(
+        self,
+        name: str,
+        *arguments: str,
+        env: Mapping[str, str] | None = None,
+        prefix: Sequence[str] = (),
+        first: str = "",
+    ) -> Program:
+        """Return a new program (see `Program`); it is not started."""
         assert name not in self.programs
-        made = Program(name, arguments, folder=self.folder, env=self.env)
+        env = self.env | dict(env or {})
+        made = Program(name, arguments, folder=self.folder, env=env, prefix=prefix, first=first)
         self.programs[name] = made
         return made
 

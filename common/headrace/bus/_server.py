@@ -56,8 +56,10 @@ class BrokerProcess:
         cluster: str = "",
         cluster_port: int = 0,
         routes: Sequence[str] = (),
+        prefix: Sequence[str] = (),
     ) -> None:
-        self.directory = Path(directory)
+        """*prefix*: what the command begins with, to run it elsewhere (`nsenter …`)."""
+        self.directory, self.prefix = Path(directory), tuple(prefix)
         self.name, self.host = name, host
         self.port = port
         """0 until `start` has chosen one."""
@@ -183,7 +185,7 @@ class BrokerProcess:
             with (self.directory / "nats-server.log").open("ab") as output:
                 self._log_start = output.tell()
                 self._process = subprocess.Popen(  # noqa: ASYNC220 - returns at once, and outlives the loop
-                    [find_server(), "--config", str(config)],
+                    [*self.prefix, find_server(), "--config", str(config)],
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,
