@@ -6,6 +6,9 @@ import os
 
 import pytest
 
+from support.sim.batch import Sums, run_many
+from support.sim.recipe import Recipe
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
@@ -19,13 +22,12 @@ def one_seed(request: pytest.FixtureRequest) -> int | None:
     return request.config.getoption("--sim-seed", default=None)
 
 
-@pytest.fixture
-def seeds() -> int:
-    """How many worlds to live through: HEADRACE_SIM_SEEDS."""
-    return int(os.environ.get("HEADRACE_SIM_SEEDS", "2000"))
-
-
-@pytest.fixture
-def first_seed() -> int:
-    """Where to begin: HEADRACE_SIM_FIRST, for nights that look elsewhere."""
-    return int(os.environ.get("HEADRACE_SIM_FIRST", "0"))
+@pytest.fixture(scope="module")
+def lived() -> Sums:
+    """Worlds that were lived through: HEADRACE_SIM_SEEDS of them from HEADRACE_SIM_FIRST on."""
+    first = int(os.environ.get("HEADRACE_SIM_FIRST", "0"))
+    count = int(os.environ.get("HEADRACE_SIM_SEEDS", "1000"))
+    sums = Sums()
+    for piece in run_many(Recipe(seed) for seed in range(first, first + count)):
+        sums.merge(piece)
+    return sums

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from headrace.bus import (
@@ -28,7 +29,7 @@ from headrace.bus import (
 from support.sim.net import EPOCH_MS
 
 if TYPE_CHECKING:
-    from support.sim.bus import SimBus
+    from support.sim.bus import SimBus, SimSubscription
     from support.sim.pulls import SimPull
     from support.sim.world import World
 
@@ -50,6 +51,7 @@ class Message:
         self.subject, self.data, self.reply, self.sender = subject, data, reply, sender
 
 
+@lru_cache(maxsize=50_000)
 def matches(pattern: tuple[str, ...], subject: str) -> bool:
     """Tell whether *subject* falls under a pattern's tokens (``*`` one token, ``>`` the rest)."""
     tokens = subject.split(".")
@@ -75,16 +77,24 @@ class Stream:
         self.full = False
         self.silent_until_s = 0.0
         """No leader before: requests are not answered, or with "busy"."""
+        self.busy_until_s = 0.0
+        """Its disk has work until then."""
 
     def store(
-        self, subject: str, payload: bytes, headers: Mapping[str, str], now_s: float
+        self,
+        subject: str,
+        payload: bytes,
+        headers: Mapping[str, str],
+        now_s: float,
+        *,
+        full: bool = False,
     ) -> PubAck:
         """Store, or raise what the broker would answer."""
         known = self.ids.get(headers.get(_MESSAGE_ID, ""))
         if known is not None:
             return PubAck(self.config.name, known, True)
         self._check(subject, headers)
-        if self.full:
+        if full:
             raise StorageFull("maximum bytes exceeded", err_code=10047)
         self.last += 1
         self.stored[self.last] = (subject, payload, now_s)
@@ -133,8 +143,8 @@ class Stream:
             got.append(Stored(seq, name, data, stamp(name, when_s)))
         return got
 
-    def info(self, subjects: str = "") -> StreamInfo:
-        """Return the stream's figures."""
+    def info(self, subjects: str = "", now_s: float = 0.0) -> StreamInfo:
+        """Return the stream's figures; the broker's clock is exact."""
         by_subject: dict[str, int] | None = None
         if subjects:
             by_subject = {}
@@ -152,6 +162,7 @@ class Stream:
                 subjects=by_subject,
             ),
             created=self.created,
+            ts=written(now_s),
         )
 
 
@@ -159,6 +170,11 @@ def stamp(subject: str, when_s: float) -> str:
     """Return when a message was stored, as the broker writes it; only epoch records are asked."""
     if not subject.endswith(".epoch"):
         return ""
+    return written(when_s)
+
+
+def written(when_s: float) -> str:
+    """Return a time as the broker writes it."""
     return datetime.fromtimestamp(EPOCH_MS / 1000 + when_s, UTC).isoformat()
 
 
@@ -187,6 +203,12 @@ class Broker:
         self.streams: dict[str, Stream] = {}
         self.consumers: dict[tuple[str, str], Consumer] = {}
         self.buses: list[SimBus] = []
+        self.routes: dict[str, list[SimSubscription]] = {}
+        """Subject -> who takes it; emptied whenever somebody comes or goes."""
+        self.disk_s = 0.0
+        """How long the slow disk takes for what it is to keep, at most; 0: no time."""
+        self.full = False
+        """The disk has no room: nothing in files grows."""
         self.appended: dict[str, list[tuple[int, str, bytes, float]]] = {}
         """Everything that was ever stored, by stream: purges do not touch it."""
         self.on_append: Callable[[str, int, str, bytes], None] = lambda *_: None
@@ -209,7 +231,11 @@ class Broker:
             self._created += 1
             self.streams[config.name] = Stream(config, f"{self._created}")
             self.appended.setdefault(config.name, [])
-        return self.stream(config.name).info()
+        return self.info(config.name)
+
+    def info(self, name: str, subjects: str = "") -> StreamInfo:
+        """Return a stream's figures; raises as `stream` does."""
+        return self.stream(name).info(subjects, self.world.loop.now_s)
 
     def publish(self, subject: str, payload: bytes, headers: Mapping[str, str]) -> PubAck:
         """A message for a stream has arrived."""
@@ -217,7 +243,12 @@ class Broker:
         if stream is None:
             raise JetStreamMissing(f"no stream takes {subject}", status=503)
         self.stream(stream.config.name)
-        ack = stream.store(subject, payload, headers, self.world.loop.now_s)
+        full = stream.full or (self.full and stream.config.storage != "memory")
+        try:
+            ack = stream.store(subject, payload, headers, self.world.loop.now_s, full=full)
+        except StorageFull:
+            self.world.tally["disk-full"] += 1
+            raise
         if not ack.duplicate:
             name = stream.config.name
             self.appended[name].append((ack.seq, subject, payload, self.world.loop.now_s))
@@ -233,6 +264,29 @@ class Broker:
             if any(matches(pattern, subject) for pattern in stream.subjects):
                 return stream
         return None
+
+    def disk_wait_s(self, subject: str) -> float:
+        """Return how long a message waits for the disk: writes to a stream go one by one."""
+        stream = self._captures(subject)
+        if not self.disk_s or stream is None or stream.config.storage == "memory":
+            return 0.0
+        world = self.world
+        world.tally["disk-slow"] += 1
+        begin_s = max(stream.busy_until_s, world.loop.now_s)
+        stream.busy_until_s = begin_s + world.rng.random() * self.disk_s
+        return stream.busy_until_s - world.loop.now_s
+
+    def takers(self, subject: str) -> list[SimSubscription]:
+        """Return the subscriptions that take a core message, whoever is connected."""
+        found = self.routes.get(subject)
+        if found is None:
+            found = self.routes[subject] = [
+                subscription
+                for bus in self.buses
+                for subscription in bus.subscriptions
+                if subscription.takes(subject)
+            ]
+        return found
 
     # -- consumers -----------------------------------------------------------------------------
 
@@ -271,7 +325,7 @@ class Broker:
             consumer.delivered = max(consumer.delivered, seq)
             consumer.unacked[seq] = world.loop.now_s + consumer.ack_wait_s
             times = consumer.deliveries[seq] = consumer.deliveries.get(seq, 0) + 1
-            for _ in range(2 if world.net.twice() else 1):
+            for _ in world.net.copies_of("task-doubled"):
                 pull.send(seq, stored[0], stored[1], times)
 
     def ack(self, stream: str, consumer: Consumer, seq: int) -> None:
@@ -306,4 +360,5 @@ class Broker:
             lost = [n for n, s in self.streams.items() if s.config.storage == "memory"]
             for name in lost:
                 del self.streams[name]
+                self.world.tally["memory-lost"] += 1
             self.consumers = {k: c for k, c in self.consumers.items() if k[0] not in lost}

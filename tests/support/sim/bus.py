@@ -20,8 +20,10 @@ from headrace.bus import (
     StreamInfo,
     TimedOut,
 )
+from headrace.errors import HeadraceError
 from support.sim.broker import Broker, Message, matches
 from support.sim.loop import Process
+from support.sim.net import BROKER
 
 if TYPE_CHECKING:
     from support.sim.world import World
@@ -48,6 +50,7 @@ class SimSubscription:
         self.open = False
         if self in self.bus.subscriptions:
             self.bus.subscriptions.remove(self)
+            self.bus.broker.routes.clear()
 
     def receive(self, message: Message) -> None:
         """Called in the process, when the message has arrived."""
@@ -61,8 +64,8 @@ class SimBus:
     max_payload_bytes = 1024 * 1024
     backlog_bytes = 0
 
-    def __init__(self, world: World, process: Process) -> None:
-        self.world, self.process = world, process
+    def __init__(self, world: World, process: Process, name: str) -> None:
+        self.world, self.process, self.name = world, process, name
         self.broker: Broker = world.broker
         self.connected = True
         self.generation = 1
@@ -75,6 +78,7 @@ class SimBus:
         self._quiet_s: dict[int, float] = {}
         """When the last message to each other bus arrives: messages keep their order."""
         self.broker.buses.append(self)
+        self.broker.routes.clear()
 
     # -- the connection ------------------------------------------------------------------------
 
@@ -113,6 +117,7 @@ class SimBus:
         self.connected = False
         if self in self.broker.buses:
             self.broker.buses.remove(self)
+            self.broker.routes.clear()
 
     def on_up(self, callback: Callable[[], None]) -> Callable[[], None]:
         self._up.append(callback)
@@ -136,6 +141,7 @@ class SimBus:
     ) -> SimSubscription:
         found = SimSubscription(self, subject, callback)
         self.subscriptions.append(found)
+        self.broker.routes.clear()
         return found
 
     def publish(
@@ -146,7 +152,7 @@ class SimBus:
         reply: str = "",
         headers: Mapping[str, str] | None = None,
     ) -> bool:
-        if not self.connected:
+        if not self.connected or not self.process.acts():
             return False
         if subject.startswith("headrace.task."):
             self._publish_task(subject, bytes(payload), reply, dict(headers or {}))
@@ -155,7 +161,7 @@ class SimBus:
         return True
 
     def respond(self, message: Message, payload: bytes) -> bool:
-        if not message.reply or not self.connected:
+        if not message.reply or not self.connected or not self.process.acts():
             return False
         self.world.oracle.answered(message.subject, message.data, bytes(payload))
         asker: SimBus = message.sender
@@ -170,7 +176,7 @@ class SimBus:
         timeout_s: float,
         headers: Mapping[str, str] | None = None,
     ) -> Message:
-        if not self.connected:
+        if not self.connected or not self.process.acts():
             raise Disconnected(f"{subject}: not connected")
         token, future = self._future(subject, timeout_s)
         if self.world.forgets(subject, payload):
@@ -222,35 +228,35 @@ class SimBus:
     def _spread(self, message: Message) -> int:
         """Send to every subscription that takes the subject; return how many there are."""
         reached = 0
-        for bus in self.broker.buses:
-            if not bus.connected:
-                continue
-            for subscription in bus.subscriptions:
-                if subscription.takes(message.subject):
-                    reached += 1
-                    self._deliver(bus, subscription.receive, message)
+        for subscription in self.broker.takers(message.subject):
+            if subscription.bus.connected:
+                reached += 1
+                self._deliver(subscription.bus, subscription.receive, message)
         return reached
 
     def _deliver(self, to: SimBus, receive: Callable[..., None], *content: Any) -> None:
         """Let *receive* be called in the other process, when the network has brought it there."""
         net, now_s = self.world.net, self.world.loop.now_s
-        if net.lost():
+        if net.parted(self.name, to.name) or net.lost():
             return
-        for _ in range(2 if net.twice() else 1):
+        for _ in net.copies_of():
             at_s = now_s + net.delay_s()
-            if net.in_order:
-                at_s = max(at_s, self._quiet_s.get(id(to), 0.0))
+            quiet_s = self._quiet_s.get(id(to), 0.0)
+            if at_s >= quiet_s:
                 self._quiet_s[id(to)] = at_s
+            elif net.in_order:
+                at_s = quiet_s
+            else:
+                net.overtakes()
             to.process.call_later(at_s - now_s, receive, *content)
 
     def _publish_task(
         self, subject: str, payload: bytes, reply: str, headers: dict[str, str]
     ) -> None:
         world = self.world
-        if world.net.lost():
+        if world.net.parted(self.name, BROKER) or world.net.lost():
             return
-        copies = 2 if world.net.twice() else 1
-        for _ in range(copies):
+        for _ in world.net.copies_of():
             delay_s = world.net.delay_s()
             world.later(delay_s, self._task_arrived, subject, payload, reply, headers)
 
@@ -269,35 +275,47 @@ class SimBus:
             if subscription.takes(reply):
                 self._deliver(self, subscription.receive, message)
 
-    async def ask(self, serve: Callable[[], T], timeout_s: float, what: str) -> T:
+    async def ask(
+        self, serve: Callable[[], T], timeout_s: float, what: str, *, disk: str = ""
+    ) -> T:
         """Have *serve* run at the broker, and return what it returns or raise what it raises.
 
-        The request may be lost before or after it was served, or arrive after we gave up.
+        The request may be lost before or after it was served, be served twice, or arrive after we
+        gave up. *disk*: it waits for the disk of that stream, behind others.
         """
-        if not self.connected:
+        if not self.connected or not self.process.acts():
             raise Disconnected(f"{what}: not connected")
         net, world = self.world.net, self.world
         token, future = self._future(what, timeout_s)
         fate = net.fate()
         there_s = net.delay_s()
-        if fate == "late":
+        if fate == "request-late":
             there_s += timeout_s * (0.5 + world.rng.random() * 2)
 
         def arrive() -> None:
+            wait_s = self.broker.disk_wait_s(disk) if disk else 0.0
+            if wait_s:
+                world.later(wait_s, work)
+            else:
+                work()
+
+        def work() -> None:
             try:
                 answer: Any = serve()
             except JetStreamBusy as error:
                 # A stream without a leader: mostly silence.
+                world.tally["leaderless"] += 1
                 if world.rng.random() < 0.6:
                     return
                 answer = error
-            except (JetStreamError, NoResponders) as error:
+            except HeadraceError as error:
                 answer = error
-            if fate != "no-answer":
+            if fate != "answer-lost" and not net.parted(BROKER, self.name):
                 self.process.call_later(net.delay_s(), self._resolve, token, answer)
 
-        if fate != "lost":
-            world.later(there_s, arrive)
+        if fate != "request-lost" and not net.parted(self.name, BROKER):
+            for copy in net.copies_of("request-doubled"):
+                world.later(there_s + (net.delay_s() if copy else 0.0), arrive)
         return await future  # type: ignore[no-any-return]
 
     def _resolve(self, token: int, answer: Any) -> None:
@@ -324,9 +342,7 @@ class SimJetStream:
     async def stream_info(
         self, stream: str, *, subjects: str = "", timeout_s: float = 5.0
     ) -> StreamInfo:
-        return await self._bus.ask(
-            lambda: self._broker.stream(stream).info(subjects), timeout_s, stream
-        )
+        return await self._bus.ask(lambda: self._broker.info(stream, subjects), timeout_s, stream)
 
     async def purge(self, stream: str, *, subject: str, upto: int = 0, keep: int = 0) -> int:
         def serve() -> int:
@@ -346,7 +362,7 @@ class SimJetStream:
     ) -> PubAck:
         sent, data = dict(headers or {}), bytes(payload)
         return await self._bus.ask(
-            lambda: self._broker.publish(subject, data, sent), timeout_s, subject
+            lambda: self._broker.publish(subject, data, sent), timeout_s, subject, disk=subject
         )
 
     async def get_last(self, stream: str, subject: str, *, timeout_s: float = 5.0) -> Stored | None:
@@ -374,7 +390,7 @@ class SimJetStream:
                 raise NoResponders(f"nobody answers for stream {stream}")
             source = self._broker.stream(stream)
             upto = source.last
-            if world.net.replica_lags():
+            if upto >= start and world.net.replica_lags():
                 upto = max(start - 1, upto - world.rng.randint(1, 3))
             return source.read(start, count, subject, upto), False
 

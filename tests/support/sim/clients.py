@@ -51,7 +51,7 @@ class SimClient:
     def __init__(self, world: World) -> None:
         self.world = world
         self.process = world.process("client")
-        self.bus = SimBus(world, self.process)
+        self.bus = SimBus(world, self.process, "client")
         self.clock = SimClock(self.process)
         self._requests = 0
         self.busy = 0

@@ -1,27 +1,42 @@
-"""A coordinator process without its control plane: the world tells it which shards to lead."""
+"""A coordinator process: the real server and its control plane, with the world's stores."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
+import msgspec
+
+from headrace.config import Config
+from headrace.config import Coordinator as Settings
+from headrace.coordinator.control import Cadence, ControlOptions, ControlPlane, RegistryPolicy
+from headrace.coordinator.control.raft import RaftTimings
 from headrace.coordinator.core import Limits
 from headrace.coordinator.dispatch import Dispatcher
-from headrace.coordinator.dispatch.dispatcher import Settings
+from headrace.coordinator.dispatch.dispatcher import Settings as DispatchSettings
 from headrace.coordinator.dispatch.lanes import Lanes
 from headrace.coordinator.runtime.leading import Shard, Surroundings
+from headrace.coordinator.runtime.observe import Observer
+from headrace.coordinator.runtime.server import CoordinatorServer
 from headrace.coordinator.shardlog import ShardLog
 from headrace.coordinator.shardlog.jetstream import JetStreamLog
 from headrace.errors import HeadraceError, Unreachable
+from headrace.messages import subjects
+from headrace.telemetry import CoordinatorMetrics, new_registry
 from support.sim.bus import SimBus
 from support.sim.net import SimClock
 from support.sim.plans import HANDLER
+from support.sim.stores import CoordinatorArchive, CoordinatorSnapshots
 
 if TYPE_CHECKING:
     from support.sim.world import World
 
-UPKEEP_S = 0.25
 LEASE_MS = 1_500
+SKEW_MS_MAX = 5_000
+TIMINGS = RaftTimings(election_min_s=0.4, election_max_s=0.8, append_period_s=0.12, fallback_s=1.0)
+CADENCE = Cadence(heartbeat_s=0.3, decide_s=0.1)
+_METRICS = CoordinatorMetrics(new_registry())
+"""Nobody reads them: one for all worlds."""
 
 
 class SimShard(Shard):
@@ -39,46 +54,92 @@ class SimShard(Shard):
         )
 
 
-class SimCoordinator:
-    """One life of a coordinator."""
+class SimControl(ControlPlane):
+    """The real control plane, at half its pace; its process may hold an old view for a while."""
 
-    def __init__(self, world: World, name: str, life: int, skew_ms: int) -> None:
-        self.world, self.name, self.life = world, name, life
-        self.process = world.process(f"{name}.{life}")
-        self.bus = SimBus(world, self.process)
-        self.clock = SimClock(self.process)
-        self.clock.skew_ms = skew_ms
-        self.shards: dict[int, Shard] = {}
-        self.wanted: dict[int, str] = {}
-        self._changed = asyncio.Event()
-        self.process.spawn(self._main())
+    def __init__(self, *args: Any, **options: Any) -> None:
+        set_by_server: ControlOptions = options["options"]
+        registry = RegistryPolicy(coordinator_expire_s=4 * CADENCE.heartbeat_s)
+        options["options"] = msgspec.structs.replace(
+            set_by_server,
+            policy=msgspec.structs.replace(set_by_server.policy, registry=registry),
+            cadence=CADENCE,
+            timings=TIMINGS if len(options["peers"]) > 1 else None,
+        )
+        super().__init__(*args, **options)
+        self.beliefs: dict[int, bool] = {}
+        """What it takes for true of a shard, whatever the controller says: led here, or not."""
 
-    def tell(self, shard: int, mode: str) -> None:
-        """Have it lead (`leading`), follow (`standby`) or leave a shard ("")."""
-        self.wanted[shard] = mode
-        self.process.call_later(0.0, self._changed.set)
+    @property
+    def owned(self) -> dict[int, int]:
+        """See `ControlPlane`."""
+        told = super().owned
+        for shard, led in self.beliefs.items():
+            if led:
+                told.setdefault(shard, 0)
+            else:
+                told.pop(shard, None)
+        return told
 
-    def kill(self) -> None:
-        """It dies, between any two steps."""
-        self.process.kill()
-        self.bus.close()
 
-    def _surroundings(self, lanes: Lanes) -> Surroundings:
-        world = self.world
-        dispatcher = Dispatcher(self.bus, self.clock, lanes, Settings(lease_ms=LEASE_MS))  # type: ignore[arg-type]
-        self.dispatcher = dispatcher
-        dispatcher.share = lambda: world.share
+class _Unwatched(Observer):
+    """Counts nothing."""
+
+    def stalled(self, late_s: float) -> None:
+        """See `Observer`."""
+
+    def state(self, server: CoordinatorServer) -> None:
+        """See `Observer`."""
+
+
+class SimServer(CoordinatorServer):
+    """The real server: election, registry, assignments, skew, replies; other stores and limits."""
+
+    control: SimControl
+
+    def __init__(self, one: SimCoordinator, peers: tuple[str, ...]) -> None:
+        world = self._world = one.world
+        settings = Settings(
+            id=one.name,
+            peers=peers,
+            shards_journal=world.layout.journal,
+            shards_snapshot=0,
+            shards_memory=0,
+            clock_skew_ms_max=SKEW_MS_MAX,
+            retention_days=0.0,
+        )
+        super().__init__(
+            cast("Any", one.bus), Config(coordinator=settings), metrics=_METRICS, clock=one.clock
+        )
+        self._one = one
+        self.observer = _Unwatched(_METRICS)
+
+    async def _start(self) -> Surroundings:
+        world, one = self._world, self._one
+        lanes = Lanes(self.bus, self.clock, replicas=1)
+        while True:
+            try:
+                await lanes.start()
+                break
+            except (Unreachable, HeadraceError):
+                await asyncio.sleep(0.2)
+        self.archive = CoordinatorArchive(world.archive, one.bus)
+        self.dispatcher = Dispatcher(
+            self.bus, self.clock, lanes, DispatchSettings(lease_ms=LEASE_MS)
+        )
+        self.dispatcher.share = self.census.share
+        await self.skew.measure()
         return Surroundings(
-            bus=self.bus,  # type: ignore[arg-type]
+            bus=self.bus,
             clock=self.clock,
-            dispatcher=dispatcher,
-            archive=world.archive,
-            snapshots=world.snapshots,
-            layout=world.layout,
+            dispatcher=self.dispatcher,
+            archive=self.archive,
+            snapshots=CoordinatorSnapshots(world.snapshots, one.bus),
+            layout=self.layout,
             builtin=frozenset({HANDLER}),
             limits=Limits(),
-            coordinator=self.name,
-            incarnation=str(self.life),
+            coordinator=one.name,
+            incarnation=str(one.life),
             replicas=world.log_replicas,
             synced=True,
             log_bytes_max=0,
@@ -86,48 +147,76 @@ class SimCoordinator:
             snapshot_touches=world.snapshot_touches,
             snapshot_ms=3_000,
             observe=lambda *_: None,
-            broken=self._broken,
+            respond=self.replies.respond,
+            skewed=self.skew.note,
+            broken=one.broken,
         )
 
-    def _broken(self, error: BaseException) -> None:
+    async def _broker_ms(self) -> int:
+        return (await self.bus.js.stream_info(subjects.TASK_STREAM, timeout_s=1.0)).time_ms
+
+    async def _sweep_blobs(self) -> None:
+        """There is no bucket of large values."""
+
+
+class SimCoordinator:
+    """One life of a coordinator."""
+
+    def __init__(
+        self, world: World, name: str, life: int, *, peers: tuple[str, ...], skew_ms: int
+    ) -> None:
+        self.world, self.name, self.life = world, name, life
+        self.process = world.process(f"{name}.{life}")
+        self.bus = SimBus(world, self.process, name)
+        self.clock = SimClock(self.process)
+        self.clock.skew_ms = skew_ms
+        self._peers = peers
+        self._stopping = False
+        self.server: SimServer | None = None
+        self._task = self.process.spawn(self._main())
+
+    @property
+    def shards(self) -> dict[int, Shard]:
+        """The shards that it leads, keeps warm, or has left."""
+        return self.server.shards if self.server is not None else {}
+
+    @property
+    def controls(self) -> bool:
+        """It is the elected controller, as far as it knows."""
+        server = self.server
+        return self.process.alive and server is not None and server.control.is_controller
+
+    def believe(self, shard: int, led: bool | None) -> None:
+        """Have it act on an old view of a shard; None: on the newest one again."""
+        server = self.server
+        if server is None or not self.process.alive:
+            return
+        if led is None:
+            server.control.beliefs.pop(shard, None)
+        else:
+            server.control.beliefs[shard] = led
+        self.process.call_later(0.0, server._changed.set)
+
+    def kill(self) -> None:
+        """It dies, between any two steps."""
+        self.process.kill()
+        self.bus.close()
+
+    def stop(self) -> None:
+        """SIGTERM: it says good-bye, gives its shards up in order, and ends."""
+        if not self._stopping:
+            self._stopping = True
+            self.process.call_later(0.0, self._task.cancel)
+
+    def broken(self, error: BaseException) -> None:
+        """What nobody expected has happened in it."""
         self.world.violation(f"coordinator {self.process.name} is broken: {error!r}", error)
 
     async def _main(self) -> None:
-        lanes = Lanes(self.bus, self.clock, replicas=1)  # type: ignore[arg-type]
-        while True:
-            try:
-                await lanes.start()
-                break
-            except (Unreachable, HeadraceError):
-                await asyncio.sleep(0.2)
-        around = self._surroundings(lanes)
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._reconcile(around))
-            group.create_task(self._upkeep(around.dispatcher))
-
-    async def _reconcile(self, around: Surroundings) -> None:
-        """As `CoordinatorServer` does, with the world in place of the control plane."""
-        while True:
-            self._changed.clear()
-            for number, mode in list(self.wanted.items()):
-                shard = self.shards.get(number)
-                if shard is None:
-                    if not mode:
-                        continue
-                    shard = self.shards[number] = SimShard(number, around)
-                await shard.become(mode)
-            await self._changed.wait()
-
-    async def _upkeep(self, dispatcher: Dispatcher) -> None:
-        generation = self.bus.generation
-        while True:
-            await asyncio.sleep(UPKEEP_S)
-            dispatcher.expire()
-            try:
-                if self.bus.connected and self.bus.generation != generation:
-                    seen = self.bus.generation
-                    await dispatcher.lanes.start()
-                    generation = seen
-                await dispatcher.look_after()
-            except HeadraceError:
-                continue
+        self.server = SimServer(self, self._peers)
+        try:
+            await self.server.run()
+        except asyncio.CancelledError:
+            if self._stopping:
+                self.kill()
+            raise

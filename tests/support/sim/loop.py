@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import itertools
-from asyncio import events
 from collections.abc import Callable, Coroutine, Generator
 from concurrent.futures import Executor
 from heapq import heappop, heappush
@@ -24,6 +23,11 @@ SPIN_MAX = 20_000
 _current: contextvars.ContextVar[Process] = contextvars.ContextVar("process")
 
 
+def current_process() -> Process | None:
+    """Return the process that runs now."""
+    return _current.get(None)
+
+
 class Process:
     """One life of one simulated process."""
 
@@ -32,14 +36,28 @@ class Process:
         loop.processes.append(self)
         self.alive = True
         self.frozen = False
+        self.stopped = False
+        """Nothing of it runs now."""
+        self.steps = 0
+        """How often it went on after an await, or sent something: each a point to die at."""
+        self.fatal = 0
+        """The step that it does not live to see; 0: none."""
+        self.dying: Callable[[], None] = self.kill
+        """What happens at its fatal step."""
         self.held: list[asyncio.Handle] = []
         self.context = contextvars.copy_context()
         self.context.run(_current.set, self)
 
-    @property
-    def stopped(self) -> bool:
-        """Nothing of it runs now."""
-        return self.frozen or not self.alive
+    def die_at(self, step: int, dying: Callable[[], None]) -> None:
+        """Let it die right before a step, of an await or of something that it sends."""
+        self.fatal, self.dying = step, dying
+
+    def acts(self) -> bool:
+        """Something is about to leave the process: False when it dies before that."""
+        self.steps += 1
+        if self.steps == self.fatal and self.alive:
+            self.dying()
+        return self.alive
 
     def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Run *work* in this process; what it raises is the world's business."""
@@ -57,16 +75,17 @@ class Process:
 
     def freeze(self) -> None:
         """SIGSTOP."""
-        self.frozen = True
+        self.frozen = self.stopped = True
 
     def thaw(self) -> None:
         """SIGCONT: what became due meanwhile runs now."""
         self.frozen = False
+        self.stopped = not self.alive
         self.release()
 
     def kill(self) -> None:
         """SIGKILL: what was to run never runs."""
-        self.alive = False
+        self.alive, self.stopped = False, True
 
     def release(self) -> None:
         """Let run what was held."""
@@ -85,6 +104,44 @@ class SimTask(asyncio.Task[Any]):
         return self._number
 
 
+class SimHandle(asyncio.Handle):
+    """A handle without what is for debugging: half of a world's callbacks are its making."""
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        callback: Callable[..., Any],
+        args: tuple[Any, ...],
+        loop: SimLoop,
+        context: contextvars.Context | None,
+    ) -> None:
+        self._context = context if context is not None else contextvars.copy_context()
+        self._loop, self._callback, self._args = loop, callback, args
+        self._cancelled = False
+        self._repr = self._source_traceback = None
+
+
+class SimTimer(asyncio.TimerHandle):
+    """The same, of a timer."""
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        when: float,
+        callback: Callable[..., Any],
+        args: tuple[Any, ...],
+        loop: SimLoop,
+        context: contextvars.Context | None,
+    ) -> None:
+        self._context = context if context is not None else contextvars.copy_context()
+        self._loop, self._callback, self._args = loop, callback, args
+        self._cancelled = self._scheduled = False
+        self._repr = self._source_traceback = None
+        self._when = when
+
+
 class Stuck(Exception):
     """Nothing is scheduled any more, or too much at one instant."""
 
@@ -100,7 +157,7 @@ class SimLoop(asyncio.BaseEventLoop):
         self.tasks: list[SimTask] = []
         self.processes: list[Process] = []
         self._order = itertools.count()
-        self._timers: list[tuple[float, int, events.TimerHandle]] = []
+        self._timers: list[tuple[float, int, SimTimer]] = []
         self._spins = 0
         self._numbers = itertools.count(1)
         self._pending: Any = self.__dict__["_ready"]
@@ -117,8 +174,18 @@ class SimLoop(asyncio.BaseEventLoop):
         *args: Any,
         context: contextvars.Context | None = None,
     ) -> asyncio.TimerHandle:
-        handle = events.TimerHandle(when, callback, args, self, context)
+        handle = SimTimer(when, callback, args, self, context)
         heappush(self._timers, (when, next(self._order), handle))
+        return handle
+
+    def call_soon(  # type: ignore[override]
+        self,
+        callback: Callable[..., Any],
+        *args: Any,
+        context: contextvars.Context | None = None,
+    ) -> asyncio.Handle:
+        handle = SimHandle(callback, args, self, context)
+        self._pending.append(handle)
         return handle
 
     def call_later(  # type: ignore[override]
@@ -148,7 +215,7 @@ class SimLoop(asyncio.BaseEventLoop):
     def shut_down(self) -> None:
         """Cancel everything that still runs, dead processes' tasks too, and wait for the end."""
         for process in self.processes:
-            process.alive, process.frozen = True, False
+            process.alive, process.frozen, process.stopped, process.fatal = True, False, False, 0
             process.release()
         live = [task for task in self.tasks if not task.done()]
         for task in live:
@@ -174,7 +241,7 @@ class SimLoop(asyncio.BaseEventLoop):
         if not ready:
             while timers:
                 when, _, handle = heappop(timers)
-                if handle.cancelled():
+                if handle._cancelled:
                     continue
                 if when > self.now_s:
                     self.now_s = when
@@ -193,13 +260,23 @@ class SimLoop(asyncio.BaseEventLoop):
             raise Stuck(f"{SPIN_MAX} callbacks at {now_s:.3f} s, the last one {ready[0]!r}")
         for _ in range(count):
             handle = ready.popleft()
-            if handle.cancelled():
+            if handle._cancelled:
                 continue
             process = handle._context.get(_current)
-            if process is not None and process.stopped:
-                process.held.append(handle)
-                continue
-            handle._run()
+            if process is not None:
+                if not process.stopped:
+                    process.steps += 1
+                    if process.steps == process.fatal:
+                        process.dying()
+                if process.stopped:
+                    process.held.append(handle)
+                    continue
+            try:
+                handle._context.run(handle._callback, *handle._args)
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as error:
+                self.call_exception_handler({"message": f"in {handle!r}", "exception": error})
 
     def _write_to_self(self) -> None:
         return

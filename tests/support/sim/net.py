@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 
 from support.sim.loop import Process
 
 EPOCH_MS = 1_700_000_000_000
 """What an exact clock shows when a world begins."""
+BROKER = "broker"
+"""The broker as a part of the network; all other parts are processes, by name."""
+SLOW_S = 1.5
 
 
 class Net:
-    """The network between processes and the broker."""
+    """The network between processes and the broker. What it does to messages, it counts."""
 
-    def __init__(self, rng: random.Random) -> None:
-        self._rng = rng
+    def __init__(self, rng: random.Random, tally: Counter[str]) -> None:
+        self._rng, self._tally = rng, tally
+        self.walls: dict[tuple[str, str], int] = {}
+        """(from, to): nothing gets through, and no connection breaks; how many faults say so."""
         self.calm()
 
     def calm(self) -> None:
@@ -22,40 +28,67 @@ class Net:
         self.loss = self.copies = self.slow = self.failures = self.lag = 0.0
         self.in_order = True
 
-    def trouble(self) -> None:
-        """Some mix of troubles."""
-        rng = self._rng
-        self.loss = rng.choice([0.0, 0.0, 0.02, 0.1])
-        self.copies = rng.choice([0.0, 0.02, 0.1])
-        self.slow = rng.choice([0.0, 0.02, 0.1])
-        self.failures = rng.choice([0.0, 0.05, 0.15, 0.3])
-        self.lag = rng.choice([0.0, 0.1, 0.5])
-        self.in_order = rng.random() < 0.6
-
     def delay_s(self) -> float:
         """Return how long one message takes."""
         draw = self._rng.random
         if self.slow and draw() < self.slow:
-            return draw() * 1.5
+            self._tally["message-delayed"] += 1
+            return draw() * SLOW_S
         return 0.0005 + draw() * 0.0035
 
     def lost(self) -> bool:
         """Tell whether a message never arrives."""
-        return self.loss > 0 and self._rng.random() < self.loss
+        if self.loss and self._rng.random() < self.loss:
+            self._tally["message-lost"] += 1
+            return True
+        return False
 
-    def twice(self) -> bool:
-        """Tell whether a message arrives twice."""
-        return self.copies > 0 and self._rng.random() < self.copies
+    def copies_of(self, what: str = "message-doubled") -> range:
+        """Return how often a message arrives: once or twice."""
+        if self.copies and self._rng.random() < self.copies:
+            self._tally[what] += 1
+            return _TWICE
+        return _ONCE
+
+    def overtakes(self) -> None:
+        """A message arrives before one that was sent earlier."""
+        self._tally["message-overtaken"] += 1
 
     def replica_lags(self) -> bool:
         """Tell whether a read is answered by a replica that lags."""
-        return self.lag > 0 and self._rng.random() < self.lag
+        if self.lag and self._rng.random() < self.lag:
+            self._tally["replica-behind"] += 1
+            return True
+        return False
 
     def fate(self) -> str:
         """Return what becomes of a request to the broker; "" is: it is served and answered."""
         if self.failures and self._rng.random() < self.failures:
-            return self._rng.choice(("lost", "no-answer", "no-answer", "late"))
+            fate = self._rng.choice(("request-lost", "answer-lost", "answer-lost", "request-late"))
+            self._tally[fate] += 1
+            return fate
         return ""
+
+    # -- partitions ----------------------------------------------------------------------------
+
+    def part(self, one: str, other: str, by: int) -> None:
+        """Let nothing through from *one* to *other* (*by* 1), or end that (*by* -1)."""
+        count = self.walls.get((one, other), 0) + by
+        if count > 0:
+            self.walls[one, other] = count
+        else:
+            self.walls.pop((one, other), None)
+
+    def parted(self, one: str, other: str) -> bool:
+        """Tell whether a message meets a wall: all of them go through the broker."""
+        walls = self.walls
+        if walls and ((one, other) in walls or (one, BROKER) in walls or (BROKER, other) in walls):
+            self._tally["message-parted"] += 1
+            return True
+        return False
+
+
+_ONCE, _TWICE = range(1), range(2)
 
 
 class SimClock:

@@ -1,7 +1,7 @@
 """What must hold: at every entry of the logs, at every answer, and at the end of a world.
 
-Everything is judged from outside: stored entries, messages on the wire, steps that ran. The core
-is used in one place only, to compare replicas with a fresh fold.
+Everything is judged from outside: stored entries, messages on the wire, steps that ran. Whether
+replicas agree is asked in `agreement`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import msgspec
 
-from headrace.coordinator.core import Folder, ShardState, state_hash
 from headrace.coordinator.runtime.archiver import unpack
 from headrace.events import RunEvent, ShardEvent
 from headrace.messages import (
@@ -28,7 +27,7 @@ from headrace.plan import decode_plan
 from support.sim.chaos import WORKERS_SAFE
 from support.sim.instances import DISPATCHED, HELD
 from support.sim.journal import AFTER, BEFORE, CHUNKS, TIME_MS, Journal
-from support.sim.plans import GROUP_KEYS, HANDLER, LOCKS, RUN_KEYS, asks_for_more
+from support.sim.plans import GROUP_KEYS, LOCKS, RUN_KEYS, asks_for_more
 from support.sim.runs import RunModel
 from support.sim.schedules import Schedules
 
@@ -123,13 +122,16 @@ class ShardOracle:
             self.world.oracle.later(lambda: self.world.oracle.scheduled(key_of, run))
         # Encoded again by us: what the archive must hold, byte for byte.
         run.chunks.append(msgspec.msgpack.encode(chunk))
+        told = self.world.story is not None
         for event in events:
-            self.world.tell(f"      shard {self.shard} {key} #{run.events + 1}: {_named(event)}")
+            if told:
+                said = f"shard {self.shard} {key} #{run.events + 1}: {_named(event)}"
+                self.world.tell(f"      {said}")
             run.apply(event, time_ms)
 
     def _shard_event(self, event: list[Any], time_ms: int) -> None:
         kind = event[0]
-        if kind != 101:
+        if kind != 101 and self.world.story is not None:
             self.world.tell(f"      shard {self.shard}: {_named(event)}")
         if kind == 101:
             self.plans[event[1]] = decode_plan(event[2])
@@ -434,7 +436,7 @@ class Oracle:
             run.check_children()
         for shard in self.shards.values():
             shard.schedules.check(set(runs))
-            self._replicas(shard)
+            self.world.agreement.check(shard.shard, shard.entries, shard.snapshots, shard.fault)
 
     def _acknowledged(self, name: str, request: Any) -> None:
         run = self.run(f"default/{name}")
@@ -466,22 +468,3 @@ class Oracle:
                     )
                 if summary.state != run.state or summary.events != run.events:
                     shard.fault(f"{key} is archived as {summary}")
-
-    def _replicas(self, shard: ShardOracle) -> None:
-        """Fold the whole log anew, and compare with everything that claims to have folded it."""
-        claims: dict[int, list[tuple[str, str]]] = {}
-        for position, (_, digest) in shard.snapshots.items():
-            claims.setdefault(position, []).append(("a snapshot", digest))
-        for name, state in self.world.replicas_of(shard.shard):
-            claims.setdefault(state.batch_position, []).append((name, state_hash(state)))
-        folder = Folder(ShardState(shard.shard, frozenset({HANDLER})))
-        for position, data in shard.entries:
-            folder.fold(position, data)
-            if folder.state.batch_position != position:
-                continue
-            for who, digest in claims.pop(position, ()):
-                if digest != state_hash(folder.state):
-                    shard.fault(f"{who} at position {position} differs from the log")
-        for position, who in claims.items():
-            if position:
-                shard.fault(f"{who} at position {position}: no such position")

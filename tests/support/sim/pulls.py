@@ -9,6 +9,7 @@ from headrace.bus import JetStreamError
 from headrace.messages import subjects
 from support.sim.broker import Message
 from support.sim.bus import SimBus
+from support.sim.net import BROKER
 
 _CHECK_S = 1.0
 
@@ -55,8 +56,10 @@ class SimPull:
     def ack(self, message: Message) -> bool:
         bus = self._bus
         seq = int(message.reply.split(".")[5])
-        if not bus.connected or bus.world.net.lost():
+        if not bus.connected or not bus.process.acts():
             return False
+        if bus.world.net.parted(bus.name, BROKER) or bus.world.net.lost():
+            return True
         broker = bus.broker
 
         def arrive() -> None:
@@ -75,7 +78,7 @@ class SimPull:
     def send(self, seq: int, subject: str, data: bytes, deliveries: int) -> None:
         """A message is on its way to us."""
         net = self._bus.world.net
-        if net.lost():
+        if net.parted(BROKER, self._bus.name) or net.lost():
             return
         stream, consumer = subjects.TASK_STREAM, self._consumer
         reply = f"$JS.ACK.{stream}.{consumer}.{deliveries}.{seq}.{seq}.0.0"
@@ -104,7 +107,7 @@ class SimPull:
 
     def _refill(self) -> None:
         bus = self._bus
-        if self._closed or not bus.connected:
+        if self._closed or not bus.connected or bus.world.net.parted(bus.name, BROKER):
             return
         try:
             consumer = bus.broker.consumer(subjects.TASK_STREAM, self._consumer)

@@ -66,7 +66,7 @@ class SimWorker:
     ) -> None:
         self.world, self.name = world, name
         self.process = world.process(f"{name}.{life}")
-        self.bus = SimBus(world, self.process)
+        self.bus = SimBus(world, self.process, name)
         self.clock = SimClock(self.process)
         self.clock.skew_ms = skew_ms
         self.capabilities, self.slots = capabilities, slots

@@ -4,34 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import random
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator
-from types import SimpleNamespace
 from typing import Any
-from unittest import mock
 
-from headrace.coordinator.core import ShardState, entries, explain, keys, schedules
-from headrace.coordinator.core.requests import schedules as requests_schedules
-from headrace.coordinator.dispatch import dispatcher
-from headrace.coordinator.runtime import archiver, leading, snapshots
+from headrace.coordinator.core import ShardState, explain
 from headrace.coordinator.runtime.layout import Layout
-from headrace.coordinator.shardlog import jetstream
-from headrace.worker import reporter
-from support.sim import schedules as calendar
+from support.sim.agreement import Agreement
 from support.sim.broker import Broker
 from support.sim.chaos import Chaos
 from support.sim.clients import SimClient
 from support.sim.coordinators import SimCoordinator
 from support.sim.loop import Process, SimLoop, Stuck
-from support.sim.net import Net
+from support.sim.net import BROKER, Net
 from support.sim.oracle import Oracle
 from support.sim.plans import PlanMaker, drawn
+from support.sim.recipe import Recipe
 from support.sim.record import Record
 from support.sim.stores import SimArchive, SimSnapshots
+from support.sim.surroundings import patched
 from support.sim.workers import SimWorker
 
+CLOCKS_WRONG = frozenset(("all", "only", "clocks"))
+"""Profiles in which clocks may disagree."""
+DOOMED_S = 0.5
+"""How long who is killed by the recipe stays away."""
 HEALED_S = 60.0
 """How long a world may take to finish everything once nothing fails any more."""
 LOOK_S = 0.1
@@ -44,22 +43,27 @@ class Violation(Exception):
 
 
 class World:
-    """``World(seed).run()`` returns what was violated: an empty list, if all is well."""
+    """``World(recipe).run()`` returns what was violated: an empty list, if all is well."""
 
-    def __init__(self, seed: int, *, story: bool = False, profile: str = "") -> None:
-        self.seed = seed
+    def __init__(self, recipe: Recipe | int, *, story: bool = False) -> None:
+        self.recipe = recipe = Recipe(recipe) if isinstance(recipe, int) else recipe
+        seed = self.seed = recipe.seed
         self.rng = random.Random(seed)
+        self.tally: Counter[str] = Counter()
+        """What really befell this world, and how often."""
+        self.parts: list[str] = []
+        """What could be left out of it."""
         self.story: list[str] | None = [] if story else None
         self.violations: list[str] = []
         self.loop = SimLoop()
-        self.net = Net(self.rng)
+        self.net = Net(self.rng, self.tally)
         self.broker = Broker(self)
         self.healed = False
         self._lives = 0
         rng = self.rng
-        self.profile = profile or Chaos.draw(rng)
+        self.chaos = Chaos(self)
+        self.profile = self.chaos.profile
         self.layout = Layout(journal=rng.choice([1, 2, 2, 3]), snapshot=0, memory=0)
-        self.share = 1.0
         self.log_replicas = rng.choice([1, 3])
         self.snapshot_touches = rng.choice([5, 20, 60])
         self.part_bytes_max = rng.choice([300, 2_000, 512 * 1024])
@@ -67,20 +71,23 @@ class World:
         self.archive, self.snapshots = SimArchive(self), SimSnapshots(self)
         self.record = Record(self)
         self.oracle = Oracle(self)
+        self.agreement = Agreement(self)
         self.coordinators: dict[str, SimCoordinator] = {}
         self.workers: dict[str, SimWorker] = {}
         self._mishaps = random.Random(f"mishaps of {seed}")
         self.forgotten = self._mishaps.choice([0.0, 0.0, 0.5])
         """How many releases of keys are lost for good, as after a bug: audits find them out."""
-        self.modes: dict[tuple[str, int], str] = {}
-        """(coordinator, shard) -> what it was told to do."""
-        self.chaos = Chaos(self, self.profile)
+        self._peers: tuple[str, ...] = ()
+        self._led: dict[int, str] = {}
+        """Shard -> the life that led it last."""
+        self._controller = ""
 
     # -- the whole -----------------------------------------------------------------------------
 
     def run(self) -> list[str]:
         """Live through the world; return what was violated."""
-        with self._patched():
+        with patched(self):
+            self._outside = Process(self.loop, "outside").context
             asyncio.set_event_loop(self.loop)
             try:
                 self.loop.run_until_complete(self._live())
@@ -103,12 +110,14 @@ class World:
     async def _direct(self) -> None:
         rng = self.rng
         self.client = SimClient(self)
-        for name in COORDINATORS[: rng.choice([1, 2, 2, 3])]:
+        coordinators = COORDINATORS[: rng.choice([1, 2, 2, 3, 3])]
+        self._peers = tuple(name for name in coordinators if self.takes_part(name))
+        for name in self._peers or COORDINATORS[:1]:
             self.start_coordinator(name)
-        for name in list(WORKERS)[: rng.choice([2, 2, 3])]:
+        workers = list(WORKERS)[: rng.choice([2, 2, 3])]
+        for name in [name for name in workers if self.takes_part(name)] or workers[:1]:
             self.start_worker(name)
-        self._settle_owners()
-        until_s = rng.choice([2.0, 4.0, 7.0])
+        until_s = rng.choice([3.0, 5.0, 8.0])
         maker = PlanMaker(
             rng,
             keys=rng.random() < 0.6,
@@ -121,9 +130,11 @@ class World:
         for number in range(rng.randint(2, 6)):
             plan = rng.choice(plans)
             name = self._name(number)
-            self.tell(f"{name} will be of plan {plan.name}")
-            self.client.start(name, plan, rng.random() * until_s * 0.7)
-        if rng.random() < 0.2:
+            at_s = rng.random() * until_s * 0.7
+            if self.takes_part(f"run-{number}"):
+                self.tell(f"{name} will be of plan {plan.name}")
+                self.client.start(name, plan, at_s)
+        if rng.random() < 0.2 and self.takes_part("schedule"):
             self._schedule(until_s)
         self.client.decide()
         for plan in plans if self.story is not None else ():
@@ -147,11 +158,28 @@ class World:
         self.tell(f"schedule {name}: {drawn(plan)}")
         self.client.start_schedule(name, plan, rng.random() * until_s * 0.3, until_s)
 
+    def takes_part(self, part: str) -> bool:
+        """Note something that could be left out; tell whether it is there."""
+        self.parts.append(part)
+        return part not in self.recipe.omit
+
     async def _housekeep(self, until_s: float) -> None:
         while self.loop.now_s < until_s:
             await asyncio.sleep(0.5)
-            self.broker.redeliver()
-            self._check_errors()
+            self._look_around()
+
+    def _look_around(self) -> None:
+        self.broker.redeliver()
+        self._check_errors()
+        for one in self.coordinators.values():
+            if one.controls and one.process.name != self._controller:
+                self.tally["controller-changed"] += bool(self._controller)
+                self._controller = one.process.name
+
+    def led(self, shard: int, life: str) -> None:
+        """A life of a coordinator has taken a shard."""
+        self.tally["shard-moved"] += self._led.get(shard, life) != life
+        self._led[shard] = life
 
     async def _finish(self) -> None:
         deadline_s = self.loop.now_s + HEALED_S
@@ -163,7 +191,7 @@ class World:
             await asyncio.sleep(LOOK_S)
             rounds += 1
             if rounds % 5 == 0:
-                self.broker.redeliver()
+                self._look_around()
             self._check_errors()
         self.oracle.final()
 
@@ -198,33 +226,80 @@ class World:
         self.loop.call_at(self.loop.now_s + delay_s, action, *args, context=self._outside)
 
     def _skew_ms(self) -> int:
-        return self.rng.choice([0, 0, -40, 60, 500, -500]) if self.profile == "all" else 0
+        skew_ms = self.rng.choice([0, 0, -40, 60, 500, -500]) if self.clocks_wrong else 0
+        self.tally["clock-skewed"] += skew_ms != 0
+        return skew_ms
+
+    @property
+    def clocks_wrong(self) -> bool:
+        """Clocks of this world may disagree."""
+        return self.profile in CLOCKS_WRONG
+
+    def set_clock(self, one: Any, skew_ms: int) -> None:
+        """Set a process's clock."""
+        kind = "clock-forward" if skew_ms > one.clock.skew_ms else "clock-back"
+        self.tally[kind] += 1
+        self.tell(f"   a clock shows {skew_ms - one.clock.skew_ms} ms more")
+        one.clock.skew_ms = skew_ms
+
+    def parts_of_the_net(self) -> list[str]:
+        """Return the names of all that can be parted from each other."""
+        return [*sorted(self.coordinators), *sorted(self.workers), self.client.bus.name, BROKER]
 
     def start_coordinator(self, name: str) -> None:
-        """Start a coordinator in a new life; it leads what its last life was told to."""
+        """Start a coordinator in a new life."""
         old = self.coordinators.get(name)
         if old is not None and old.process.alive:
             return
         self._lives += 1
-        one = self.coordinators[name] = SimCoordinator(self, name, self._lives, self._skew_ms())
+        peers = self._peers or (name,)
+        one = self.coordinators[name] = SimCoordinator(
+            self, name, self._lives, peers=peers, skew_ms=self._skew_ms()
+        )
+        self._begun(one, first=old is None)
+
+    def _begun(self, one: SimCoordinator | SimWorker, *, first: bool) -> None:
         self.tell(f"{one.process.name} starts")
-        for (owner, shard), mode in self.modes.items():
-            if owner == name:
-                one.tell(shard, mode)
+        self.tally["restarted"] += not first
+        if first and one.name == self.recipe.kill[0]:
+            self.doom(one, self.recipe.kill[1], DOOMED_S)
 
-    def kill_coordinator(self, name: str) -> None:
+    def kill_coordinator(self, one: SimCoordinator) -> None:
         """SIGKILL."""
-        self.tell(f"{self.coordinators[name].process.name} is killed")
-        self.coordinators[name].kill()
+        self._killed(one.process)
+        one.kill()
 
-    def assign(self, name: str, shard: int, mode: str) -> None:
-        """Tell a coordinator what to do with a shard."""
-        if self.healed:
-            return
-        self.tell(f"{name} is told: shard {shard} {mode or 'leave'}")
-        self.modes[name, shard] = mode
-        if self.coordinators[name].process.alive:
-            self.coordinators[name].tell(shard, mode)
+    def kill_worker(self, one: SimWorker) -> None:
+        """SIGKILL."""
+        self._killed(one.process)
+        one.kill()
+
+    def _killed(self, process: Process) -> None:
+        if process.alive:
+            self.tell(f"{process.name} is killed")
+            self.tally["killed"] += 1
+
+    def doom(self, one: SimCoordinator | SimWorker, steps: int, pause_s: float) -> None:
+        """Kill a process right before one of its coming steps; it starts again after a pause."""
+        start = self.start_coordinator if isinstance(one, SimCoordinator) else self.start_worker
+
+        def dying() -> None:
+            if self.healed:
+                return
+            self.tell(f"{one.process.name} is killed at step {one.process.steps}")
+            self.tally["killed-at-step"] += 1
+            one.kill()
+            self.later(pause_s, start, one.name)
+
+        one.process.die_at(one.process.steps + steps, dying)
+
+    def believe(self, name: str, shard: int, led: bool | None) -> None:
+        """Have a coordinator act on an old view of a shard; None: on the newest one again."""
+        one = self.coordinators[name]
+        if one.process.alive:
+            words = {True: "takes itself for the owner of", False: "does not know that it owns"}
+            self.tell(f"{one.process.name} {words.get(led, 'learns who owns')} shard {shard}")
+            one.believe(shard, led)
 
     def start_worker(self, name: str) -> None:
         """Start a worker in a new life."""
@@ -242,7 +317,7 @@ class World:
             slots=self.rng.choice([1, 2, 4]),
             skew_ms=self._skew_ms(),
         )
-        self.tell(f"{name}.{self._lives} starts")
+        self._begun(self.workers[name], first=old is None)
 
     def forgets(self, subject: str, payload: bytes) -> bool:
         """Tell whether a message between shards is confirmed and comes to nothing."""
@@ -251,32 +326,30 @@ class World:
         if b"release:" not in payload or self._mishaps.random() >= self.forgotten:
             return False
         self.tell(f"forgotten: {payload!r}")
+        self.tally["release-forgotten"] += 1
         return True
 
     # -- the end of faults ---------------------------------------------------------------------
 
-    def _settle_owners(self) -> None:
-        rng = self.rng
-        names = sorted(self.coordinators)
-        for shard in self.layout.shards:
-            leader = rng.choice(names)
-            for name in names:
-                standby = "standby" if rng.random() < 0.4 else ""
-                self.assign(name, shard, "leading" if name == leader else standby)
-
     def _heal(self) -> None:
         """Nothing fails from here on."""
         self.tell("** healed")
+        self.healed = True
         self.net.calm()
+        self.net.walls.clear()
         self.archive.trouble = self.snapshots.trouble = self.snapshots.tears = 0.0
+        self.broker.full, self.broker.disk_s = False, 0.0
         for stream in self.broker.streams.values():
             stream.full, stream.silent_until_s = False, 0.0
-        for name in sorted(self.coordinators):
+        for name, one in sorted(self.coordinators.items()):
             self.start_coordinator(name)
-        self._settle_owners()
-        self.healed = True
+            if one.server is not None:
+                for shard in list(one.server.control.beliefs):
+                    one.believe(shard, None)
         for name in sorted(self.workers):
             self.start_worker(name)
+        for anybody in (*self.coordinators.values(), *self.workers.values(), self.client):
+            anybody.clock.skew_ms = 0
         for process in self.loop.processes:
             if process.alive and process.frozen:
                 process.thaw()
@@ -329,44 +402,6 @@ class World:
 
     # -- inside --------------------------------------------------------------------------------
 
-    @contextlib.contextmanager
-    def _patched(self) -> Iterator[None]:
-        """Give chance, ids and some limits into the world's hands."""
-        rng = self.rng
-        state = random.getstate()
-        random.seed(self.seed)
-        ids = SimpleNamespace(token_hex=lambda size: f"{rng.getrandbits(8 * size):0{2 * size}x}")
-        noise = SimpleNamespace(
-            urandom=lambda size: rng.getrandbits(8 * size).to_bytes(size, "big")
-        )
-        with (
-            mock.patch.object(leading, "secrets", ids),
-            mock.patch.object(jetstream, "os", noise),
-            mock.patch.object(leading, "feed", _no_feed),
-            mock.patch.object(leading, "PEER_TIMEOUT_S", 0.5),
-            mock.patch.object(dispatcher, "RETURN_MS", 2_500),
-            mock.patch.object(dispatcher, "UNHELD_MS", 1_000),
-            mock.patch.object(keys, "AUDIT_MS", 3_000),
-            mock.patch.object(schedules, "calendar", calendar),
-            mock.patch.object(requests_schedules, "calendar", calendar),
-            mock.patch.object(schedules, "ON_TIME_MS", calendar.ON_TIME_MS),
-            mock.patch.object(schedules, "PAUSE_MS", calendar.PAUSE_MS),
-            mock.patch.object(entries, "PART_BYTES_MAX", self.part_bytes_max),
-            mock.patch.object(archiver, "SEGMENT_BYTES", self.segment_bytes),
-            mock.patch.object(snapshots, "COPY_TIMEOUT_S", 3.0),
-            mock.patch.object(reporter, "TIMEOUT_S", 1.0),
-        ):
-            self._outside = Process(self.loop, "outside").context
-            handler = _Story(self) if self.story is not None else None
-            if handler is not None:
-                logging.getLogger("headrace").addHandler(handler)
-            try:
-                yield
-            finally:
-                if handler is not None:
-                    logging.getLogger("headrace").removeHandler(handler)
-                random.setstate(state)
-
     def _clean_up(self) -> None:
         self.story = None if self.story is None else list(self.story)
         told, self.story = self.story, None
@@ -377,33 +412,3 @@ class World:
             self.loop.shut_down()
         asyncio.set_event_loop(None)
         self.story, self.violations = told, found
-
-
-async def _no_feed(*_: object) -> None:
-    return
-
-
-class _Story(logging.Handler):
-    """Puts what the code logs into the story."""
-
-    def __init__(self, world: World) -> None:
-        super().__init__(logging.DEBUG)
-        self._world = world
-
-    def emit(self, record: logging.LogRecord) -> None:
-        from support.sim.loop import _current
-
-        process = _current.get(None)
-        known = ("shard", "epoch", "reason", "error", "worker", "run", "step", "attempt", "token")
-        more = {name: getattr(record, name) for name in known if hasattr(record, name)}
-        name = process.name if process is not None else "-"
-        self._world.tell(f"{name}: {record.getMessage()} {more or ''}")
-
-
-def run_seed(seed: int, *, story: bool = False) -> tuple[list[str], list[str]]:
-    """Live through one world; return (violations, story)."""
-    world = World(seed, story=story)
-    violations = world.run()
-    told = world.story or []
-    del world
-    return violations, told
