@@ -24,6 +24,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 CATALOGUE = Path(__file__).with_suffix(".toml")
@@ -34,7 +35,9 @@ PATHS = ("common", "coordinator", "worker", "tests")
 LAYER_TIMEOUT_S = 240.0
 GREEN, RED, BROKEN = "green", "red", "broken"
 Targets = tuple[str, ...]
-"""What one layer runs: tests, or for the simulation how many worlds."""
+"""What one layer runs: tests, or for the simulation how many worlds, and of which faults alone."""
+CALM_WORLDS = 40
+"""A bug that a fault reveals is not seen in so many worlds without any."""
 
 
 class NotPlantable(Exception):
@@ -51,6 +54,12 @@ class Bug:
     find: str
     replace: str
     layers: dict[str, Targets]
+
+    @property
+    def fault(self) -> str:
+        """The faults, of the simulation, without which it is not seen."""
+        simulation = self.layers.get("simulation", ())
+        return simulation[1] if len(simulation) > 1 else ""
 
     def plant(self, root: Path) -> None:
         """Write the bug into the tree below *root*. Raises `NotPlantable`."""
@@ -80,6 +89,8 @@ class Report:
 
     bug: Bug
     layers: dict[str, Seen] = field(default_factory=dict)
+    calm: Seen = field(default_factory=lambda: Seen(GREEN))
+    """What worlds without faults made of it."""
 
     @property
     def seen(self) -> bool:
@@ -95,11 +106,15 @@ def catalogue() -> list[Bug]:
         for layer in LAYERS:
             if layer in entry:
                 targets = entry.pop(layer)
-                layers[layer] = (
-                    (str(targets),) if isinstance(targets, int) else tuple(map(str, targets))
-                )
+                layers[layer] = _targets(targets)
         bugs.append(Bug(layers=layers, **entry))
     return bugs
+
+
+def _targets(entry: Any) -> Targets:
+    if isinstance(entry, dict):
+        return (str(entry["worlds"]), str(entry["fault"]))
+    return (str(entry),) if isinstance(entry, int) else tuple(map(str, entry))
 
 
 # -- running ------------------------------------------------------------------------------------
@@ -117,7 +132,8 @@ class Runner:
         """Run one layer in the tree below *root*."""
         simulated = layer == "simulation"
         if simulated:
-            command = ["-m", "support.sim", "--seed", "0", "--count", targets[0], "--first"]
+            command = ["-m", "support.sim", "--seed", "0", "--count", targets[0]]
+            command += ["--first", "--jobs", "1", "--no-shrink", *targets[1:]]
         else:
             options = ("-q", "-x", "-p", "no:cacheprovider", "--hypothesis-seed=0", "--tb=line")
             command = ["-m", "pytest", *options, *targets]
@@ -224,7 +240,7 @@ def together(bugs: Iterable[Bug]) -> dict[str, Targets]:
         for layer, targets in bug.layers.items():
             known = found.get(layer, ())
             if layer == "simulation":
-                found[layer] = (str(max(int(n) for n in (*known, *targets))),)
+                found[layer] = (str(max(int(n) for n in (*known[:1], targets[0]))),)
             else:
                 found[layer] = (*known, *(t for t in targets if t not in known))
     return found
@@ -238,6 +254,10 @@ def plant_and_run(runner: Runner, base: Path, bug: Bug) -> Report:
         bug.plant(root)
         report = Report(bug)
         for layer, targets in bug.layers.items():
+            if bug.fault and layer == "simulation":
+                calm = (str(CALM_WORLDS), "--profile", "calm")
+                report.calm = runner.run(root, layer, calm)
+                targets = (targets[0], "--only", bug.fault)
             report.layers[layer] = runner.run(root, layer, targets)
         return report
     finally:
@@ -301,6 +321,8 @@ def _complaints(report: Report) -> list[str]:
         for layer, seen in report.layers.items()
         if seen.color == BROKEN
     ]
+    if report.calm.color != GREEN:
+        found.append(f"{report.bug.name} is seen without {report.bug.fault}: {report.calm.why}")
     if not report.seen:
         found.append(
             f"{report.bug.name} turns nothing red: a test is missing ({report.bug.breaks})"

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from architecture import planted
+from support.sim.mishaps import MISHAPS
 
 BUGS = planted.catalogue()
 WANTED = {
@@ -54,6 +55,7 @@ def test_a_bug_names_layers_that_can_be_run(bug):
     for layer, targets in bug.layers.items():
         if layer == "simulation":
             assert 0 < int(targets[0]) <= 1_000
+            assert set(bug.fault.split(",")) <= {"", *MISHAPS}
             continue
         for target in targets:
             path = target.partition("::")[0]

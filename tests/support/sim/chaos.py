@@ -71,11 +71,11 @@ class Chaos:
     def __init__(self, world: World) -> None:
         self._world = world
         recipe = world.recipe
-        drawn = world.rng.choice(DRAWN)
+        drawn = world.shape.choice(DRAWN)
         alone = recipe.only or recipe.kill[0]
         self.profile = "only" if alone else recipe.profile or drawn
         chosen = {"all": tuple(sorted(MISHAPS)), "only": tuple(sorted(recipe.only)), **PROFILES}
-        self._kinds = [name for name in chosen[self.profile] if name not in recipe.never]
+        self._kinds = chosen[self.profile]
         self._mishaps = Mishaps(world)
 
     def plan(self, until_s: float) -> None:
@@ -83,12 +83,12 @@ class Chaos:
         world = self._world
         if not self._kinds:
             return
-        for number in range(world.rng.randint(1, FAULTS_MAX)):
+        for number in range(world.shape.randint(1, FAULTS_MAX)):
             # Each has its own chance: one that is left out changes nothing of the others.
             rng = random.Random(f"{world.recipe.seed} fault {number}")
             at_s = 0.1 + rng.random() * until_s
             fault = Fault(f"fault-{number}", rng.choice(self._kinds), at_s, rng)
-            if world.takes_part(fault.part):
+            if world.takes_part(fault.part) and fault.kind not in world.recipe.never:
                 world.later(at_s, self._do, fault)
 
     def _do(self, fault: Fault) -> None:

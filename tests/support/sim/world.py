@@ -49,6 +49,9 @@ class World:
         self.recipe = recipe = Recipe(recipe) if isinstance(recipe, int) else recipe
         seed = self.seed = recipe.seed
         self.rng = random.Random(seed)
+        """What happens while the world lives."""
+        self.shape = random.Random(f"shape of {seed}")
+        """What there is at all: the same, whatever is left out."""
         self.tally: Counter[str] = Counter()
         """What really befell this world, and how often."""
         self.parts: list[str] = []
@@ -60,7 +63,7 @@ class World:
         self.broker = Broker(self)
         self.healed = False
         self._lives = 0
-        rng = self.rng
+        rng = self.shape
         self.chaos = Chaos(self)
         self.profile = self.chaos.profile
         self.layout = Layout(journal=rng.choice([1, 2, 2, 3]), snapshot=0, memory=0)
@@ -108,7 +111,7 @@ class World:
         directing.cancel()
 
     async def _direct(self) -> None:
-        rng = self.rng
+        rng = self.shape
         self.client = SimClient(self)
         coordinators = COORDINATORS[: rng.choice([1, 2, 2, 3, 3])]
         self._peers = tuple(name for name in coordinators if self.takes_part(name))
@@ -147,12 +150,12 @@ class World:
 
     def _name(self, number: int) -> str:
         """Return the id of a run; ids that differ in their end alone have one home."""
-        letters = self.rng.choices("abcdefghijklmnopqrstuvwxyz", k=2)
+        letters = self.shape.choices("abcdefghijklmnopqrstuvwxyz", k=2)
         return f"{''.join(letters)}-r{number}"
 
     def _schedule(self, until_s: float) -> None:
         """Somebody wants runs to begin by themselves."""
-        rng = self.rng
+        rng = self.shape
         maker = PlanMaker(rng, keys=False, jobs=False, patient=False, nodes_max=2)
         plan, name = maker.plan("scheduled"), self._name(0) + "-s"
         self.tell(f"schedule {name}: {drawn(plan)}")

@@ -148,6 +148,19 @@ async def test_an_owner_of_a_full_log_does_not_spin(small):
         assert 2 <= len(small.dispatch.adopted) <= 5
 
 
+async def test_work_that_waited_for_room_needs_nobody_to_come(small):
+    async with small.leading() as owner:
+        digest = await store(owner, ONE)
+        small.log.faults += [LogFull("no space left")]
+        assert (await ask(owner, submission(owner, digest, "x")).reply()).code == "unavailable"
+        await eventually(lambda: len(small.dispatch.adopted) == 2)
+        assert owner._room.full
+        done = asyncio.Event()
+        owner.post(lambda _: done.set())
+        async with asyncio.timeout(5):
+            await done.wait()
+
+
 # -- snapshots --------------------------------------------------------------------------------
 
 

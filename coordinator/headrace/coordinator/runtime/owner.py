@@ -281,6 +281,9 @@ class Owner:
                 await self._wake.wait()
                 self._wake.clear()
                 await self._tick_without_room(machine)
+                if not self._room.full:
+                    # What has waited for room is not to wait for somebody to come, too.
+                    self._wake.set()
                 continue
             if not self._wake.is_set:
                 due_ms = machine.timers.next_ms()
