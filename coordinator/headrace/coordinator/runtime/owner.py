@@ -281,9 +281,6 @@ class Owner:
                 await self._wake.wait()
                 self._wake.clear()
                 await self._tick_without_room(machine)
-                if not self._room.full:
-                    # What has waited for room is not to wait for somebody to come, too.
-                    self._wake.set()
                 continue
             if not self._wake.is_set:
                 due_ms = machine.timers.next_ms()
@@ -352,6 +349,9 @@ class Owner:
             intake.unsay()
         intake.answer()
         intake.end(machine, self._clock)
+        if not self._room.full:
+            # What has waited for room is not to wait for somebody to come, too.
+            self._wake.set()
 
     def _begin(self, machine: Machine) -> None:
         for copy in self._keeper.copies:
