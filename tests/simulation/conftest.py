@@ -6,9 +6,6 @@ import os
 
 import pytest
 
-from support.sim.batch import Sums, run_many
-from support.sim.recipe import Recipe
-
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
@@ -22,12 +19,8 @@ def one_seed(request: pytest.FixtureRequest) -> int | None:
     return request.config.getoption("--sim-seed", default=None)
 
 
-@pytest.fixture(scope="module")
-def lived() -> Sums:
-    """Worlds that were lived through: HEADRACE_SIM_SEEDS of them from HEADRACE_SIM_FIRST on."""
+@pytest.fixture
+def seeds() -> range:
+    """Which worlds to live through: HEADRACE_SIM_SEEDS of them, from HEADRACE_SIM_FIRST on."""
     first = int(os.environ.get("HEADRACE_SIM_FIRST", "0"))
-    count = int(os.environ.get("HEADRACE_SIM_SEEDS", "1000"))
-    sums = Sums()
-    for piece in run_many(Recipe(seed) for seed in range(first, first + count)):
-        sums.merge(piece)
-    return sums
+    return range(first, first + int(os.environ.get("HEADRACE_SIM_SEEDS", "1000")))
