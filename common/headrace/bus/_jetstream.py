@@ -247,6 +247,10 @@ class JetStream:
             body["keep"] = keep
         return (await self.api(f"STREAM.PURGE.{stream}", body, _Purged)).purged
 
+    async def renumber(self, stream: str, upto: int) -> None:
+        """Drop all messages, of every subject; the next one has a sequence above *upto*."""
+        await self.api(f"STREAM.PURGE.{stream}", {"seq": upto + 1}, _Purged)
+
     # -- messages ------------------------------------------------------------------------------
 
     async def publish(

@@ -17,41 +17,50 @@ if TYPE_CHECKING:
     from headrace.flowctl._inputs import collect_inputs, input_options, parse_labels, read_json
     from headrace.flowctl._live import Progress
     from headrace.flowctl._output import emit, emit_run, exit_code_of
-    from headrace.flowctl._settings import Settings
-    from headrace.flowctl._shared import pass_settings, shared_options, some_options
+    from headrace.flowctl._settings import Settings, connect_timeout_s, find_target
+    from headrace.flowctl._shared import note, pass_settings, shared_options, some_options
+    from headrace.flowctl._text import table
 
 __all__ = [
     "Progress",
     "Settings",
     "collect_inputs",
+    "connect_timeout_s",
     "emit",
     "emit_run",
     "exit_code_of",
+    "find_target",
     "input_options",
     "load_definition",
     "main",
+    "note",
     "parse_labels",
     "pass_settings",
     "read_json",
     "shared_options",
     "some_options",
+    "table",
 ]
 
 _HOMES = {
     "Progress": "_live",
     "Settings": "_settings",
     "collect_inputs": "_inputs",
+    "connect_timeout_s": "_settings",
     "emit": "_output",
     "emit_run": "_output",
     "exit_code_of": "_output",
+    "find_target": "_settings",
     "input_options": "_inputs",
     "load_definition": "_definitions",
     "main": "_app",
+    "note": "_shared",
     "parse_labels": "_inputs",
     "pass_settings": "_shared",
     "read_json": "_inputs",
     "shared_options": "_shared",
     "some_options": "_shared",
+    "table": "_text",
 }
 
 

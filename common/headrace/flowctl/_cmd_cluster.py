@@ -1,14 +1,16 @@
-"""Commands about the cluster: `workers`, `drain`, `cluster status`, `cluster check`."""
+"""Commands about the cluster: `workers`, `drain`, and the group `cluster`."""
 
 from __future__ import annotations
 
 import asyncio
 import sys
 import time
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from headrace.errors import InvalidRequest
 from headrace.flowctl._output import colourful, emit
 from headrace.flowctl._settings import Settings
 from headrace.flowctl._shared import note, pass_settings, run_client, settings_of, shared_options
@@ -113,11 +115,37 @@ def drain(settings: Settings, worker: str, grace: str) -> None:
         emit(settings, worker_json(view), lines=lambda _: [], names=[view.id])
 
 
-@click.group()
+BACKUPS = ("backup", "inspect", "restore")
+"""Commands of the coordinator's package, which knows logs and archives: loaded when asked for."""
+
+
+class ClusterCommands(click.Group):
+    """The group `cluster`."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return all names."""
+        return sorted([*super().list_commands(ctx), *BACKUPS])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command, or None. Raises `InvalidRequest` if an extra is missing."""
+        if cmd_name not in BACKUPS:
+            return super().get_command(ctx, cmd_name)
+        try:
+            found = getattr(import_module("headrace.coordinator.backup.command"), cmd_name)
+        except ImportError as error:
+            raise InvalidRequest(
+                f"`flowctl cluster {cmd_name}` needs more packages: "
+                f"pip install 'headrace[coordinator]' ({error})"
+            ) from error
+        assert isinstance(found, click.Command), cmd_name
+        return found
+
+
+@click.group(cls=ClusterCommands)
 @shared_options
 @click.pass_context
 def cluster(context: click.Context) -> None:
-    """Look at the cluster as a whole."""
+    """Look at the cluster as a whole, back it up, bring it back."""
     settings_of(context)
 
 

@@ -43,6 +43,8 @@ INFO = "headrace.info"
 """Any coordinator answers (queue group): `GetInfo` -> `ServerInfo`."""
 ARCHIVE = "headrace.archive"
 """Any coordinator answers (queue group): queries about closed runs."""
+BACKUP = "headrace.backup"
+"""Every coordinator hears a backup or a restore: to stand still, and to say where logs end."""
 EVERYBODY = {INFO: "headrace.info.all", ARCHIVE: "headrace.archive.all"}
 """Subjects of a queue group -> where the same question reaches every coordinator: for when the
 one that the broker chose does not answer."""

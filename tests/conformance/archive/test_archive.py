@@ -325,3 +325,18 @@ async def test_a_closed_archive_says_so(archive):
         await archive.put([closed("a")])
     with pytest.raises(Unavailable):
         await archive.list(NS, ListRuns())
+
+
+async def test_keys_come_in_order_a_piece_at_a_time(archive):
+    await archive.put([closed(f"r{number}") for number in (3, 1, 2)])
+    await archive.put([closed("r0", namespace="another")])
+    await archive.put_segment(NS, "live", Segment(1, b"x"))
+    wanted = [("another", "r0"), (NS, "live"), (NS, "r1"), (NS, "r2"), (NS, "r3")]
+    assert [tuple(key) for key in await archive.keys(after=("", ""), limit=10)] == wanted
+    found = []
+    after = ("", "")
+    while some := await archive.keys(after=after, limit=2):
+        assert len(some) <= 2
+        found += [tuple(key) for key in some]
+        after = tuple(some[-1])
+    assert found == wanted

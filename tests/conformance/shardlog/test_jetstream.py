@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from headrace.bus import BrokerCluster, BrokerProcess, connect
+from headrace.coordinator.shardlog import NeedsNewerRelease
 from headrace.coordinator.shardlog.jetstream import JetStreamLog
 from headrace.errors import Unavailable, Unreachable
 from support.broker import eventually
@@ -44,7 +45,7 @@ async def test_an_older_release_does_not_take_a_shard_of_a_newer(wire_world: Jet
     newer = JetStreamLog(wire_world.bus, wire_world.shard, feature_level=2)
     await newer.take("newer", lambda *_: None)
     older = JetStreamLog(wire_world.bus, wire_world.shard, feature_level=1)
-    with pytest.raises(Unavailable, match="feature level 2"):
+    with pytest.raises(NeedsNewerRelease, match=r"feature level 2 .* a downgrade is not possible"):
         await older.take("older", lambda *_: None)
     await newer.append(b"still ours")
 

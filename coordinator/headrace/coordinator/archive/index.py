@@ -88,6 +88,15 @@ def known(db: sqlite3.Connection, keys: Sequence[Key]) -> set[Key]:
     return found
 
 
+def kept(db: sqlite3.Connection, after: Key, limit: int) -> list[Key]:
+    """Return the first *limit* keys behind *after* of runs, or of which there are segments."""
+    # Each half by its index, and no more of it than can be wanted.
+    half = "SELECT * FROM (SELECT DISTINCT namespace, run FROM {} WHERE (namespace, run) > (?, ?)"
+    half += " ORDER BY namespace, run LIMIT ?)"
+    sql = f"{half.format('runs')} UNION {half.format('segments')} ORDER BY 1, 2 LIMIT ?"
+    return db.execute(sql, (*after, limit, *after, limit, limit)).fetchall()
+
+
 def add(db: sqlite3.Connection, summaries: Sequence[RunSummary], *, origin: int = 0) -> set[Key]:
     """Add runs that are not there yet (the first record of a run stands); return their keys."""
     seen = known(db, [(one.namespace, one.run) for one in summaries])

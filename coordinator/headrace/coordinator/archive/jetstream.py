@@ -178,6 +178,11 @@ class JetStreamArchive:
         await self._current(of_all=True)
         return await self._database.read(index.known, keys)
 
+    async def keys(self, *, after: tuple[str, str], limit: int) -> Sequence[tuple[str, str]]:
+        """See `Archive.keys`; sees what all coordinators have stored by now."""
+        await self._current(of_all=True)
+        return await self._database.read(index.kept, after, limit)
+
     async def history(self, namespace: str, run: str) -> list[Segment]:
         """See `Archive.history`. Raises `Unavailable` when stored bytes are missing or damaged."""
         await self._current(of_all=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Sequence
+from heapq import nsmallest
 
 from headrace.coordinator.archive.paging import (
     Place,
@@ -74,6 +75,12 @@ class MemoryArchive:
         """See `Archive.known`."""
         self._check_open()
         return self._runs.keys() & set(keys)
+
+    async def keys(self, *, after: tuple[str, str], limit: int) -> Sequence[tuple[str, str]]:
+        """See `Archive.keys`."""
+        self._check_open()
+        behind = (key for key in self._runs.keys() | self._segments.keys() if key > after)
+        return nsmallest(limit, behind)
 
     async def history(self, namespace: str, run: str) -> list[Segment]:
         """See `Archive.history`."""

@@ -52,7 +52,19 @@ class SqliteArchive:
         Raises `Unavailable`: another process has it open, it was written by a newer release, or
         the file cannot be used.
         """
-        lock = lock_file(path)
+        return await cls._open(path, lock_file(path))
+
+    @classmethod
+    async def open_beside(cls, path: Path) -> SqliteArchive:
+        """Open the archive at *path* beside the coordinator that has it: for a backup or a restore.
+
+        SQLite keeps the two apart; the lock stays with the coordinator.
+        Raises `Unavailable`.
+        """
+        return await cls._open(path, -1)
+
+    @classmethod
+    async def _open(cls, path: Path, lock: int) -> SqliteArchive:
         opened: list[Database] = []
         try:
             opened.append(await Database.open(path))
@@ -62,7 +74,8 @@ class SqliteArchive:
         except BaseException:
             for database in opened:
                 await database.close()
-            os.close(lock)
+            if lock >= 0:
+                os.close(lock)
             raise
         return cls(opened[0], opened[1], lock)
 
@@ -86,6 +99,10 @@ class SqliteArchive:
     async def known(self, keys: Sequence[tuple[str, str]]) -> set[tuple[str, str]]:
         """See `Archive.known`."""
         return await self._reader.read(index.known, keys)
+
+    async def keys(self, *, after: tuple[str, str], limit: int) -> Sequence[tuple[str, str]]:
+        """See `Archive.keys`."""
+        return await self._reader.read(index.kept, after, limit)
 
     async def history(self, namespace: str, run: str) -> list[Segment]:
         """See `Archive.history`."""

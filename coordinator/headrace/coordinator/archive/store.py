@@ -78,6 +78,13 @@ class Archive(Protocol):
         """Return those of *keys*, (namespace, run), that are closed runs kept here."""
         ...
 
+    async def keys(self, *, after: tuple[str, str], limit: int) -> Sequence[tuple[str, str]]:
+        """Return the first *limit* (namespace, run) behind *after* of which anything is kept.
+
+        In order; live runs with archived segments too. From ``("", "")`` on, this is all of them.
+        """
+        ...
+
     async def history(self, namespace: str, run: str) -> list[Segment]:
         """Return all segments of a run in order, also those of a run that is still live."""
         ...

@@ -16,6 +16,7 @@ from headrace.coordinator.core.machine import Machine
 from headrace.coordinator.core.program import Program
 from headrace.coordinator.core.snapshot import (
     BadSnapshot,
+    decode_image,
     decode_state,
     encode_hashed,
     encode_state,
@@ -44,6 +45,7 @@ __all__ = [
     "WorkerFacts",
     "apply_chunk",
     "batch_hash",
+    "decode_image",
     "decode_state",
     "encode_hashed",
     "encode_state",

@@ -29,16 +29,19 @@ from headrace.coordinator.runtime.arrivals import Incoming, Reader
 from headrace.coordinator.runtime.explicit import check_explicit, needs_check
 from headrace.coordinator.runtime.feed import feed
 from headrace.coordinator.runtime.follower import Follower
+from headrace.coordinator.runtime.holding import Standstill
 from headrace.coordinator.runtime.inbox import PendingBatch, reply_of, short_pages
 from headrace.coordinator.runtime.layout import Layout
 from headrace.coordinator.runtime.owner import BUSY, Owner
 from headrace.coordinator.runtime.snapshots import Snapshots
 from headrace.coordinator.runtime.watch import Watch
 from headrace.coordinator.shardlog import (
+    FEATURE_LEVEL,
     Fenced,
     MemoryLog,
     MemoryLogStore,
     MemorySnapshotStore,
+    NeedsNewerRelease,
     ShardLog,
 )
 from headrace.coordinator.shardlog.jetstream import JetStreamLog
@@ -111,6 +114,9 @@ class Surroundings(NamedTuple):
     """Answers a message (see `Replies`); None: as the bus does."""
     skewed: Callable[[int], None] = lambda _ms: None
     """Told at each takeover how far our clock is from the broker's."""
+    feature_level: Callable[[], int] = lambda: 0
+    """What every coordinator of the cluster can read: successors must be able to, too."""
+    release: str = ""
     incoming: Incoming | None = None
     """Events from outside, which the owner of the system shard reads; None: nobody does."""
 
@@ -126,8 +132,10 @@ class Shard:
         self.dispatch: ShardDispatch | None = None
         self.log: ShardLog | None = None
         self.problem = ""
+        self.standstill = Standstill()
         self._task: asyncio.Task[None] | None = None
         self._mode = ""
+        self._changing = asyncio.Lock()
         self._subscriptions: list[Subscription] = []
         self._background: set[asyncio.Task[None]] = set()
         self._served = False
@@ -143,6 +151,10 @@ class Shard:
 
     async def become(self, mode: str) -> None:
         """Lead, stand by, or leave (""); a standby's state is handed on to the owner."""
+        async with self._changing:
+            await self._become(mode)
+
+    async def _become(self, mode: str) -> None:
         if mode == self._mode:
             return
         follower = self.follower
@@ -189,6 +201,9 @@ class Shard:
             replicas=around.replicas,
             max_bytes=around.log_bytes_max,
             synced=around.synced,
+            feature_level=FEATURE_LEVEL,
+            stamp=around.feature_level,
+            release=around.release,
         )
 
     def _make_snapshots(self) -> Snapshots:
@@ -236,6 +251,8 @@ class Shard:
                 if watch is not None:
                     watch.fenced()
                 log.warning("shard lost", extra={"shard": self.shard, "error": str(error)})
+            except NeedsNewerRelease:
+                raise  # no other try will do, and whoever can is to have the shard: we end
             except (BrokenLog, LogLost) as error:
                 self.problem = str(error)
                 log.critical("log cannot be read", extra={"shard": self.shard, "error": str(error)})
@@ -418,8 +435,8 @@ class Shard:
             owner.post_claim(request, respond)
 
     def _on_peer(self, message: Message) -> None:
-        if self.owner is None:
-            return
+        if self.owner is None or self.standstill.on:
+            return  # it is sent again
         try:
             delivery = decode(Delivery, message.data)
         except InvalidRequest as error:
@@ -446,7 +463,8 @@ class Shard:
                 return
             finally:
                 self._sending.discard(name)
-            logged(name)
+            if not self.standstill.on:
+                logged(name)
 
         self._spawn(deliver())
 

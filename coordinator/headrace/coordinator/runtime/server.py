@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from headrace.bus import Bus, JetStreamBusy, Message, ObjectBucket
+from headrace.bus import Bus, JetStreamBusy, JetStreamMissing, Message, ObjectBucket
 from headrace.config import Config
 from headrace.coordinator.archive.store import Archive
 from headrace.coordinator.control import ControlOptions, ControlPlane, PlacementPolicy, Policy
@@ -23,6 +23,7 @@ from headrace.coordinator.runtime.blobs import BlobSweep, asking, keep_sweeping
 from headrace.coordinator.runtime.census import Census
 from headrace.coordinator.runtime.closed import answer
 from headrace.coordinator.runtime.feed import ensure_feed, ensure_step_logs
+from headrace.coordinator.runtime.holding import Holding
 from headrace.coordinator.runtime.inbox import PendingBatch, reply_of, short_pages
 from headrace.coordinator.runtime.layout import Layout
 from headrace.coordinator.runtime.leading import Shard, Surroundings
@@ -30,7 +31,8 @@ from headrace.coordinator.runtime.neighbours import Neighbours
 from headrace.coordinator.runtime.observe import Observer
 from headrace.coordinator.runtime.replies import Replies
 from headrace.coordinator.runtime.skew import Skew
-from headrace.coordinator.shardlog import ObjectSnapshotStore
+from headrace.coordinator.shardlog import FEATURE_LEVEL, ObjectSnapshotStore
+from headrace.coordinator.shardlog.jetstream import check_level, last_epoch
 from headrace.errors import HeadraceError, InvalidRequest, Unavailable, Unreachable
 from headrace.language import BUILTIN_HANDLERS
 from headrace.messages import ClientBatch, GetInfo, decode, subjects
@@ -98,6 +100,7 @@ class CoordinatorServer:
             clock=self.clock,
             shards=self.layout.shards,
             release=release(),
+            feature_level=FEATURE_LEVEL,
             own_archive=settings.archive == "sqlite",
             on_assignments=lambda *_: self._changed.set(),
             redial=redial,
@@ -107,6 +110,7 @@ class CoordinatorServer:
         )
         self.replies = Replies(bus, self.clock, settings.id)
         self.census = Census(self)
+        self.holding = Holding(self, release=release())
         self._queries = asyncio.Semaphore(QUERIES_MAX)
         self._asking: set[asyncio.Task[None]] = set()
         self._broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -137,6 +141,7 @@ class CoordinatorServer:
             self.bus.subscribe(subjects.EVERYBODY[subjects.INFO], self._on_info),
             self.bus.subscribe(subjects.ARCHIVE, self._on_archive, queue="archive"),
             self.bus.subscribe(subjects.EVERYBODY[subjects.ARCHIVE], self._on_archive),
+            self.bus.subscribe(subjects.BACKUP, self.holding.on_message),
             *self.census.subscribe(),
         ]
         self.replies.start()
@@ -170,6 +175,7 @@ class CoordinatorServer:
         neighbours = Neighbours(self.bus)
         await self._make_streams(lanes, snapshots)
         await neighbours.check(own_archive=settings.archive == "sqlite")
+        await self._check_level()
         self.archive = await self._open_archive()
         dispatch = self.config.dispatch
         self.dispatcher = Dispatcher(
@@ -222,7 +228,20 @@ class CoordinatorServer:
             skewed=self.skew.note,
             broken=self._on_broken,
             incoming=self._incoming(),
+            feature_level=self._common_level,
+            release=release(),
         )
+
+    def _common_level(self) -> int:
+        """Return what every coordinator of the cluster can read; 0 while one is away.
+
+        Raised only when all are there: in the middle of an upgrade an old one may still have to
+        take a shard over.
+        """
+        settings, known = self.config.coordinator, self.control.view.coordinators
+        found = [known.get(name) for name in settings.peers or (settings.id,)]
+        levels = [one.feature_level if one and one.status == "online" else 0 for one in found]
+        return min([FEATURE_LEVEL, *levels])
 
     def _incoming(self) -> IncomingStream:
         return IncomingStream(
@@ -251,6 +270,20 @@ class CoordinatorServer:
                 log.log(level, "broker not ready", extra={"error": str(error)})
                 waited = True
                 await asyncio.sleep(START_RETRY_S)
+
+    async def _check_level(self) -> None:
+        """Raise `NeedsNewerRelease` before anybody gives us a shard that we cannot own."""
+        for shard in range(self.layout.journal):
+            while True:
+                try:
+                    _, record = await last_epoch(self.bus, shard)
+                except JetStreamMissing:
+                    break  # nobody has ever owned it
+                except (Unreachable, JetStreamBusy):
+                    await asyncio.sleep(START_RETRY_S)
+                    continue
+                check_level(shard, record, FEATURE_LEVEL)
+                break
 
     async def _open_archive(self) -> Archive:
         settings = self.config.coordinator

@@ -4,6 +4,7 @@
 imported by whoever composes a runtime from them.
 """
 
+from headrace.coordinator.shardlog.levels import FEATURE_LEVEL, NeedsNewerRelease
 from headrace.coordinator.shardlog.log import (
     Fenced,
     Fold,
@@ -17,6 +18,7 @@ from headrace.coordinator.shardlog.memory import MemoryLog, MemoryLogStore
 from headrace.coordinator.shardlog.snapshots import MemorySnapshotStore, ObjectSnapshotStore
 
 __all__ = [
+    "FEATURE_LEVEL",
     "Fenced",
     "Fold",
     "Level",
@@ -25,6 +27,7 @@ __all__ = [
     "MemoryLog",
     "MemoryLogStore",
     "MemorySnapshotStore",
+    "NeedsNewerRelease",
     "ObjectSnapshotStore",
     "ShardLog",
     "SnapshotStore",

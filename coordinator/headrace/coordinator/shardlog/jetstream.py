@@ -28,6 +28,7 @@ from headrace.bus import (
     StreamConfig,
     WrongLastSequence,
 )
+from headrace.coordinator.shardlog.levels import FEATURE_LEVEL, NeedsNewerRelease
 from headrace.coordinator.shardlog.log import Fenced, Fold, Level, LogFull, LogLost, LogStatus
 from headrace.errors import Unavailable, Unreachable
 from headrace.messages import subjects
@@ -61,6 +62,11 @@ class EpochRecord(msgspec.Struct, frozen=True, kw_only=True):
     owner: str
     nonce: str
     feature_level: int = 0
+    """What a later owner must be able to read."""
+    release: str = ""
+    """Of the owner, for messages."""
+    restore: str = ""
+    """The backup that is being restored: nobody else owns the shard until it is whole."""
 
 
 class JetStreamLog:
@@ -75,21 +81,30 @@ class JetStreamLog:
         replicas: int = 1,
         max_bytes: int = 0,
         synced: bool = False,
-        feature_level: int = 0,
+        feature_level: int = FEATURE_LEVEL,
+        stamp: Callable[[], int] | None = None,
+        release: str = "",
         append_timeout_s: float = APPEND_TIMEOUT_S,
         resolve_timeout_s: float = RESOLVE_TIMEOUT_S,
         take_timeout_s: float = TAKE_TIMEOUT_S,
         on_resolved: Callable[[str], None] | None = None,
+        restore: str = "",
     ) -> None:
-        """*on_resolved*: told what became of an append in doubt, `stored`, `absent` or `fenced`."""
+        """*on_resolved*: told what became of an append in doubt, `stored`, `absent` or `fenced`.
+
+        *feature_level*: what we can read; *stamp* returns what a successor must be able to (the
+        same, if it is not given). *restore*: the backup that we are to restore.
+        """
         self._bus, self._js, self._shard = bus, bus.js, shard
         self._level: Level = level
         self._synced = synced
-        self._feature_level = feature_level
+        self._feature_level, self._release = feature_level, release
+        self._stamp = stamp or (lambda: feature_level)
         self._append_timeout_s = append_timeout_s
         self._resolve_timeout_s = resolve_timeout_s
         self._take_timeout_s = take_timeout_s
         self._on_resolved = on_resolved or _nobody
+        self._restore = restore
         self._stream = subjects.log_stream(shard)
         self._data, self._epochs = subjects.log(shard), subjects.log_epoch(shard)
         self._config = StreamConfig(
@@ -126,7 +141,8 @@ class JetStreamLog:
     # -- ownership -----------------------------------------------------------------------------
 
     async def take(self, owner: str, fold: Fold, *, after: int = 0) -> int:
-        """See `ShardLog.take`. Raises `Unavailable` when the shard needs a newer release."""
+        """See `ShardLog.take`. Raises `NeedsNewerRelease` too, and `Unavailable` while the shard
+        is being restored."""
         self._owned = False
         self._owner, self._nonce = owner, os.urandom(8).hex()
         try:
@@ -169,13 +185,19 @@ class JetStreamLog:
                     return last
                 if standing and last != standing:
                     raise Fenced(self._shard, epoch=last, owner=record.owner)
-                if record.feature_level > self._feature_level:
+                if record.restore not in ("", self._restore) and last != standing:
                     raise Unavailable(
-                        f"shard {self._shard} needs feature level {record.feature_level}, "
-                        f"this release has {self._feature_level}"
+                        f"shard {self._shard} is being restored from backup {record.restore}; if "
+                        "`flowctl cluster restore` is over and has failed, run it again with that "
+                        "file"
                     )
+                check_level(self._shard, record, self._feature_level)
                 ours = EpochRecord(
-                    owner=self._owner, nonce=self._nonce, feature_level=self._feature_level
+                    owner=self._owner,
+                    nonce=self._nonce,
+                    feature_level=max(record.feature_level, self._stamp()),
+                    release=self._release,
+                    restore=self._restore,
                 )
                 ack = await self._js.publish(
                     self._epochs,
@@ -365,6 +387,20 @@ class JetStreamLog:
             synced=self._synced,
         )
 
+    async def restart(self, upto: int) -> None:
+        """Drop everything, ownership too, and number what comes from behind *upto* on.
+
+        For a restore only, into a log that holds nothing: `take` comes next.
+        """
+        self._owned = False
+        await self._js.renumber(self._stream, upto)
+
+    async def hand_over(self) -> None:
+        """End a restore: from now on anybody may own the shard."""
+        self._restore, self._nonce = "", os.urandom(8).hex()
+        await self._claim(standing=self._epoch)
+        self._owned = False
+
     async def close(self) -> None:
         """See `ShardLog.close`; the stream and our epoch record stay as they are."""
         self._owned = False
@@ -412,6 +448,28 @@ def _epoch_record(stored: Stored | None) -> tuple[int, EpochRecord]:
     if stored is None:
         return 0, _NO_RECORD
     return stored.seq, msgspec.json.decode(stored.data, type=EpochRecord)
+
+
+def check_level(shard: int, record: EpochRecord, has: int) -> None:
+    """Raise `NeedsNewerRelease` unless a release of level *has* may own the shard."""
+    if record.feature_level > has:
+        raise NeedsNewerRelease(
+            shard,
+            needs=record.feature_level,
+            has=has,
+            owner=record.owner.partition(".")[0],
+            release=record.release,
+        )
+
+
+async def last_epoch(bus: Bus, shard: int) -> tuple[int, EpochRecord]:
+    """Return the newest ownership of a shard and its position; 0: nobody has owned it.
+
+    Raises `JetStreamMissing` when it has no log yet, `Unreachable` and `JetStreamError`.
+    """
+    return _epoch_record(
+        await bus.js.get_last(subjects.log_stream(shard), subjects.log_epoch(shard))
+    )
 
 
 def _time_ms(text: str) -> int:
