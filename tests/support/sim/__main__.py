@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from support.sim.batch import Finding, Sums, begin, explain, quiet, run_many, run_some
+from support.sim.batch import Finding, Sums, begin, explain, quiet, run_many, run_some, steps_of
 from support.sim.chaos import PROFILES
 from support.sim.mishaps import MISHAPS
 from support.sim.recipe import Recipe
@@ -93,9 +93,7 @@ def recipes(options: argparse.Namespace) -> Iterator[Recipe]:
     if options.kill_each:
         quiet(story=False)
         name = options.kill_each
-        world = World(_recipe(options, options.seed))
-        world.run()
-        steps = next((p.steps for p in world.loop.processes if p.name.startswith(f"{name}.")), 0)
+        steps = steps_of(_recipe(options, options.seed), name)
         print(f"{name} does {steps} steps in world {options.seed}")
         for step in range(1, steps + 1, options.stride):
             yield _recipe(options, options.seed)._replace(kill=(name, step))

@@ -124,6 +124,13 @@ def run_some(recipes: Iterable[Recipe], *, first: bool = False) -> Sums:
     return sums
 
 
+def steps_of(recipe: Recipe, name: str) -> int:
+    """Return how many steps the first life of a process does before nothing fails any more."""
+    world = World(recipe)
+    world.run()
+    return world.steps_at_heal.get(name, 0)
+
+
 def tell(recipe: Recipe) -> tuple[list[str], list[str]]:
     """Live through one world here; return what was violated, and its story."""
     quiet(story=True)

@@ -62,6 +62,8 @@ class World:
         self.net = Net(self.rng, self.tally)
         self.broker = Broker(self)
         self.healed = False
+        self.steps_at_heal: dict[str, int] = {}
+        """Process -> steps of its first life until then."""
         self._lives = 0
         rng = self.shape
         self.chaos = Chaos(self)
@@ -337,6 +339,8 @@ class World:
     def _heal(self) -> None:
         """Nothing fails from here on."""
         self.tell("** healed")
+        for process in reversed(self.loop.processes):
+            self.steps_at_heal[process.name.partition(".")[0]] = process.steps
         self.healed = True
         self.net.calm()
         self.net.walls.clear()
