@@ -267,8 +267,8 @@ def test_a_fault_of_ours_blocks_the_run_that_met_it(
 
     with monkeypatch.context() as patch:
         if place == "deciding":
-            original: Any = advance.is_wanted
-            patch.setattr(advance, "is_wanted", broken)
+            original: Any = advance.push_plain
+            patch.setattr(advance, "push_plain", broken)
         else:
             original = evolve.EVOLVE[StepCompleted]
             patch.setitem(evolve.EVOLVE, StepCompleted, broken)

@@ -26,7 +26,7 @@ from headrace.telemetry import Clock, SystemClock
 from headrace.worker.core import Admission, Assignment, Assignments, Origin, Stop
 from headrace.worker.deferred import NotWanted
 from headrace.worker.driving import Work, resumed
-from headrace.worker.handlers import EMPTY_MAP, Context, Handler, HandlerError, Registry
+from headrace.worker.handlers import EMPTY_MAP, Context, HandlerError, Registry
 from headrace.worker.handlers import encode_output as encode_value
 from headrace.worker.hidden import HiddenValues
 from headrace.worker.masks import Masker
@@ -268,16 +268,17 @@ class Executor:
                 if output is None:
                     continue
                 if len(output) <= inline_bytes and context.temporary_folder is None:
-                    self._complete(assignment, handler, context, output)
+                    extra = context.result_extra()
+                    self._end(assignment, context, ResultStatus.COMPLETED, output, None, extra)
                     continue
-                rest = self._store(assignment, handler, context, output)
+                rest = self._store(assignment, context, output)
             except (Exception, SystemExit, asyncio.CancelledError) as error:
                 if context.temporary_folder is None and not getattr(error, "output", None):
                     self._end_badly(assignment, context, error)
                     continue
                 rest = self._fail(assignment, context, error)
             else:
-                rest = self._finish(assignment, handler, context, work, waiting)
+                rest = self._finish(assignment, context, work, waiting)
             yield from self._own(assignment, rest).__await__()
             return
         self._taker = None
@@ -301,7 +302,6 @@ class Executor:
     async def _finish(
         self,
         assignment: Assignment,
-        handler: Handler | None,
         context: Context,
         work: Coroutine[Any, Any, Any],
         waiting: Any,
@@ -315,7 +315,7 @@ class Executor:
             return
         output = self._encoded(assignment, context, value)
         if output is not None:
-            await self._store(assignment, handler, context, output)
+            await self._store(assignment, context, output)
 
     async def _fail(self, assignment: Assignment, context: Context, error: BaseException) -> None:
         """End an attempt that raised, with what it produced all the same."""
@@ -335,9 +335,7 @@ class Executor:
             error = interrupted
         self._end_badly(assignment, context, error, output)
 
-    async def _store(
-        self, assignment: Assignment, handler: Handler | None, context: Context, output: bytes
-    ) -> None:
+    async def _store(self, assignment: Assignment, context: Context, output: bytes) -> None:
         """Complete the attempt, with a large output put where it belongs first."""
         try:
             await self._tidy(context)
@@ -351,7 +349,8 @@ class Executor:
         if stop is not None and stop.kind in ("timeout", "superseded"):
             self._end_badly(assignment, context, asyncio.CancelledError())
             return
-        self._complete(assignment, handler, context, output)
+        extra = context.result_extra()
+        self._end(assignment, context, ResultStatus.COMPLETED, output, None, extra)
 
     # -- timeouts ------------------------------------------------------------------------------
 
@@ -382,7 +381,7 @@ class Executor:
     def _encoded(self, assignment: Assignment, context: Context, value: Any) -> bytes | None:
         """Return the masked output; None when the attempt has been ended as failed instead."""
         try:
-            output = encode_value(value)
+            output = EMPTY_MAP if value is None else encode_value(value)
             return output if output is EMPTY_MAP else self._masker_of(context).packed(output)
         except HandlerError as error:
             self._end_badly(assignment, context, error)
@@ -392,13 +391,6 @@ class Executor:
         """Return what the attempt must not show: a step may read a secret from anywhere."""
         opened = context.opened_log
         return self._hidden.masker() if opened is None else opened.masker
-
-    def _complete(
-        self, assignment: Assignment, handler: Handler | None, context: Context, output: bytes
-    ) -> None:
-        extra = context.result_extra()
-        raw = msgspec.Raw(output) if output is not EMPTY_MAP else _EMPTY
-        self._end(assignment, context, ResultStatus.COMPLETED, raw, None, extra)
 
     def _end_badly(
         self,
@@ -416,27 +408,27 @@ class Executor:
             # Nobody knows how far it came: the owner's rule for a lost worker decides.
             self._forget(assignment, context)
         elif isinstance(error, NotWanted):
-            self._end(assignment, context, ResultStatus.SKIPPED, _EMPTY, None, None)
+            self._end(assignment, context, ResultStatus.SKIPPED, EMPTY_MAP, None, None)
         elif isinstance(error, HandBack):
-            self._end(assignment, context, ResultStatus.RETURNED, _EMPTY, None, None)
+            self._end(assignment, context, ResultStatus.RETURNED, EMPTY_MAP, None, None)
             self.assignments.forget((assignment,))
         elif stop is not None and isinstance(error, asyncio.CancelledError):
             status, why = stopped(stop)
-            self._end(assignment, context, status, _EMPTY, why, context.result_extra())
+            self._end(assignment, context, status, EMPTY_MAP, why, context.result_extra())
         else:
             why = failure(error, self._masker_of(context))
             if is_surprise(error):
                 for line in traceback_lines(error):
                     context.log(line, stream="system")
-            raw, extra = msgspec.Raw(output), context.result_extra()
-            self._end(assignment, context, ResultStatus.FAILED, raw, why, extra)
+            extra = context.result_extra()
+            self._end(assignment, context, ResultStatus.FAILED, output, why, extra)
 
     def _end(
         self,
         assignment: Assignment,
         context: Context,
         status: int,
-        output: msgspec.Raw,
+        output: bytes,
         error: StepError | None,
         extra: ResultExtra | None,
     ) -> None:
@@ -453,7 +445,7 @@ class Executor:
             task.attempt,
             assignment.token,
             status,
-            output,
+            _EMPTY if output is EMPTY_MAP else msgspec.Raw(output),
             assignment.started_ms,
             self._now_ms(),
             error,

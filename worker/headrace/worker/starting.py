@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import Any, cast
+from typing import Any
 
 from headrace.errors import Unreachable
 from headrace.payloads import BLOB_KEY
@@ -50,11 +50,12 @@ class Starter:
         special = options is not None and (
             options.at_most_once or options.start_by_ms or options.deferred
         )
-        if special or not handler.is_async or BLOB_KEY in bytes(task.inputs):
+        inputs = task.inputs
+        fetched = len(inputs) > 1 and BLOB_KEY in bytes(inputs)
+        if special or fetched or not handler.is_async:
             return self._prepared(assignment, handler, context)
-        return cast(
-            "Coroutine[Any, Any, Any]", handler.function(context, handler.decode(task.inputs))
-        )
+        started: Coroutine[Any, Any, Any] = handler.function(context, handler.decode(inputs))
+        return started
 
     async def _prepared(self, assignment: Assignment, handler: Handler, context: Context) -> Any:
         """Do what must happen right before the effect, then run the handler."""

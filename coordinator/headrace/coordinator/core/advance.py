@@ -14,6 +14,7 @@ from headrace.coordinator.core.nodes import (
     decide,
     fail_node,
     is_wanted,
+    push_plain,
     push_ready,
     rule_holds,
 )
@@ -48,12 +49,21 @@ def _enable(tick: Tick, run: Run, instance: int) -> None:
         return
     program = run.program
     node = instance if instance < program.size else run.locate(instance)[0]
-    if value == status.WAITING and program.kind[node] == kinds.TASK:
-        if run.is_ready(instance, tick.state.now_ms):
+    if value != status.PENDING:
+        if (
+            value == status.WAITING
+            and program.kind[node] == kinds.TASK
+            and run.is_ready(instance, tick.state.now_ms)
+        ):
             # Its retry is due; it was queued for a worker that is not its job's any more.
             push_ready(tick, run, instance, node)
         return
-    if value != status.PENDING:
+    plain = program.plain[node]
+    if plain is not None and not (
+        run.taint[instance] or run.cancelling or run.paused or run.carried is not None
+    ):
+        # The short way; what follows would decide the same.
+        push_plain(tick, run, instance, plain)
         return
     parent = program.parent[node]
     if parent >= 0 and program.kind[parent] == kinds.CHOICE:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from array import array
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -60,6 +60,19 @@ _ordered = msgspec.msgpack.Encoder(order="deterministic").encode
 """For comparing: the order of keys says nothing."""
 
 
+class PlainTask(NamedTuple):
+    """A task whose way from enabled to dispatched has no questions in it: most are like that.
+
+    No condition, rule, job, gate, preference, expression or deadline; what is sent is known here.
+    """
+
+    lane: str
+    capabilities: tuple[str, ...]
+    priority: int
+    inputs: msgspec.Raw
+    options: TaskOptions
+
+
 class Program:
     """One plan in one namespace; shared by all its runs."""
 
@@ -87,6 +100,7 @@ class Program:
         "options",
         "parent",
         "path",
+        "plain",
         "plan",
         "policies",
         "raw_inputs",
@@ -152,8 +166,6 @@ class Program:
         """Node -> (what follows when it fails for good, the group that `compensate` is about)."""
         self.path = self._paths()
         self.status_template = self._statuses()
-        self.capabilities: list[tuple[str, ...] | None] = []
-        self.lane: list[str] = []
         self.fed = bytes(
             isinstance(node, Task)
             and plan.dialect == "tasks"
@@ -163,10 +175,18 @@ class Program:
             for node in nodes
         )
         """Scripts that read the results of what they depend on."""
+        self._tasks()
+
+    def _tasks(self) -> None:
+        """What a task message needs, and which tasks are plain."""
+        self.capabilities: list[tuple[str, ...] | None] = []
+        self.lane: list[str] = []
         self.raw_inputs: list[msgspec.Raw | None] = []
         self.options: list[TaskOptions | None] = []
-        for index, node in enumerate(nodes):
+        for index, node in enumerate(self.nodes):
             self._task(index, node)
+        self.plain = [self._plain_task(index, node) for index, node in enumerate(self.nodes)]
+        """For each task that is one, what makes it plain; the long way decides the same of it."""
 
     def _few(self) -> None:
         """What few nodes have."""
@@ -356,6 +376,27 @@ class Program:
             and not self._is_asked_of_the_worker(index)
         )
         self.options.append(self._plain_options(node) if plain else None)
+
+    def _plain_task(self, index: int, node: Node) -> PlainTask | None:
+        capabilities = self.capabilities[index]
+        raw, options = self.raw_inputs[index], self.options[index]
+        if (
+            not isinstance(node, Task)
+            or capabilities is None
+            or raw is None
+            or options is None
+            or options.at_most_once
+            or node.dormant
+            or node.schedule_timeout_ms
+            or self.condition[index] is not None
+            or self.job[index] >= 0
+            or self.undoes[index]
+            or self.broadcasts
+            or any(index in few for few in (self.rule, self.gates, self.sticky))
+            or (node.parent >= 0 and self.kind[node.parent] == CHOICE)
+        ):
+            return None
+        return PlainTask(self.lane[index], capabilities, node.priority, raw, options)
 
     def _is_asked_of_the_worker(self, index: int) -> bool:
         condition = self.condition[index]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -51,7 +51,6 @@ def schedule(tick: Tick, lane_name: str, credit: int, wire_lane: str) -> list[Wi
             continue
         program = run.program
         index = step if step < program.size else run.locate(step)[0]
-        node: Any = program.nodes[index]
         if (run.jobs or program.gates or run.patches is not None) and not _may_go(
             tick, run, step, lane
         ):
@@ -60,25 +59,22 @@ def schedule(tick: Tick, lane_name: str, credit: int, wire_lane: str) -> list[Wi
             fail_node(tick, run, step, "attempts", "the limit of attempts is reached")
             settle(tick)
             continue
-        try:
-            inputs, options = _content(tick, run, step, index, node)
-        except HeadraceError as error:
-            fail_node(tick, run, step, "expression", str(error))
-            settle(tick)
+        node: Any = program.nodes[index]
+        content = program.plain[index] or _content_of(tick, run, step, index, node)
+        if content is None:
             continue
-        except Exception as error:
-            tick.quarantine(run, error)
-            continue
+        options = content.options
         if run.rounds or run.gates:
             options = _of_this_attempt(run, step, options, now_ms)
         attempt, token = run.attempt[step] + 1, tick.state.token_last + 1
         tick.emit(run, StepScheduled(step, attempt, token, wire_lane))
         if lane.fair:
             lane.charge(run, run.priority + node.priority)
+        # After the event: this attempt goes by the number that the newest plan gives it.
+        wire = step if run.patches is None else run.wire(step)
+        path = program.path[step] if step < program.size else run.path(step)
         tasks.append(
-            WireTask(
-                run.key, run.wire(step), run.path(step), attempt, token, node.uses, inputs, options
-            )
+            WireTask(run.key, wire, path, attempt, token, node.uses, content.inputs, options)
         )
     if tick.state.outbox_news:
         # What has begun is counted by its rate limit from now on.
@@ -117,16 +113,32 @@ def _lane_still_fits(tick: Tick, run: Run, step: int, lane: Lane) -> bool:
     return False
 
 
-def _content(
-    tick: Tick, run: Run, step: int, index: int, node: Task
-) -> tuple[msgspec.Raw, TaskOptions | None]:
-    """Return (inputs as msgpack, options) of a task, the node at *index*."""
+class _Content(NamedTuple):
+    """What a task message says beside whose it is."""
+
+    inputs: msgspec.Raw
+    options: TaskOptions | None
+
+
+def _content_of(tick: Tick, run: Run, step: int, index: int, node: Task) -> _Content | None:
+    """Return the content of a task, the node at *index*; None: it has none, and was failed."""
+    try:
+        return _content(tick, run, step, index, node)
+    except HeadraceError as error:
+        fail_node(tick, run, step, "expression", str(error))
+        settle(tick)
+    except Exception as error:
+        tick.quarantine(run, error)
+    return None
+
+
+def _content(tick: Tick, run: Run, step: int, index: int, node: Task) -> _Content:
     program = run.program
     raw, options = program.raw_inputs[index], program.options[index]
     if raw is not None and options is not None:
         if options.at_most_once:
-            return raw, _with_start_by(tick, options)
-        return raw, options
+            return _Content(raw, _with_start_by(tick, options))
+        return _Content(raw, options)
     contexts = Contexts(run, step)
     status_functions = functions(run, step)
     deferred: dict[str, Any] = {}
@@ -140,10 +152,10 @@ def _content(
         env = task_env(contexts, deferred)
         if deferred and contexts.call >= 0:
             deferred[SECRETS] = secret_levels(run, contexts.call)
-        return raw, _options(tick, run, step, node, contexts, env, deferred)
+        return _Content(raw, _options(tick, run, step, node, contexts, env, deferred))
     if deferred:
         options = msgspec.structs.replace(options, deferred=deferred)
-    return raw, _with_start_by(tick, options) if options.at_most_once else options
+    return _Content(raw, _with_start_by(tick, options) if options.at_most_once else options)
 
 
 def _ask_condition(run: Run, step: int, contexts: Contexts, deferred: dict[str, Any]) -> None:

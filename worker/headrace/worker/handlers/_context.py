@@ -70,11 +70,11 @@ class Context:
     __slots__ = (
         "_assignment",
         "_extra",
-        "_log",
         "_services",
-        "_temporary",
         "_workspace",
         "env",
+        "opened_log",
+        "temporary_folder",
         "version",
     )
 
@@ -84,10 +84,12 @@ class Context:
         options = assignment.task.options
         self.env: dict[str, str] = options.env if options is not None else _NO_ENV
         """Environment of the step (workflow, job, step and earlier steps' additions)."""
-        self._log: StepLog | None = None
+        self.opened_log: StepLog | None = None
+        """The log, if anything asked for it."""
         self._extra: Extra | None = None
         self._workspace: Path | None = None
-        self._temporary = False
+        self.temporary_folder: Path | None = None
+        """The folder to delete after the step."""
         self.version = ""
         """Of the handler that runs the attempt; empty: of the worker's release."""
 
@@ -127,7 +129,9 @@ class Context:
     def workspace(self) -> Path:
         """Folder to work in: the job's, else a temporary one that goes with the step."""
         if self._workspace is None:
-            self._workspace, self._temporary = self._services.open_workspace(self.task)
+            self._workspace, temporary = self._services.open_workspace(self.task)
+            if temporary:
+                self.temporary_folder = self._workspace
         return self._workspace
 
     @property
@@ -153,9 +157,9 @@ class Context:
     @property
     def output(self) -> StepLog:
         """The attempt's log; `log` is the short way to it."""
-        if self._log is None:
-            self._log = self._services.open_log(self._assignment)
-        return self._log
+        if self.opened_log is None:
+            self.opened_log = self._services.open_log(self._assignment)
+        return self.opened_log
 
     def log(self, line: str, *, stream: str = "stdout") -> None:
         """Write to the step's log; line breaks make several lines."""
@@ -167,16 +171,6 @@ class Context:
         self._services.beat(self._assignment, details)
 
     # -- for the executor ----------------------------------------------------------------------
-
-    @property
-    def opened_log(self) -> StepLog | None:
-        """The log, if anything asked for it."""
-        return self._log
-
-    @property
-    def temporary_folder(self) -> Path | None:
-        """The folder to delete after the step."""
-        return self._workspace if self._temporary else None
 
     def result_extra(self) -> ResultExtra | None:
         """Return what the result carries beside the outputs."""

@@ -40,7 +40,7 @@ from headrace.coordinator.core.nodes.loop import LoopKind
 from headrace.coordinator.core.nodes.sagas import is_compensating
 from headrace.coordinator.core.nodes.sleep import SleepKind
 from headrace.coordinator.core.nodes.subworkflow import SubworkflowKind
-from headrace.coordinator.core.nodes.task import TaskKind, lane_of, push_ready, release
+from headrace.coordinator.core.nodes.task import TaskKind, lane_of, push_plain, push_ready, release
 from headrace.coordinator.core.nodes.wait import (
     CORRELATION_KEY_MAX,
     WaitKind,
@@ -86,6 +86,7 @@ __all__ = [
     "lane_of",
     "lock_around",
     "lose_iterations",
+    "push_plain",
     "push_ready",
     "rate_request",
     "release",

@@ -19,6 +19,7 @@ from headrace.coordinator.core.nodes.offers import (
     needed_labels,
     nobody,
 )
+from headrace.coordinator.core.program import PlainTask
 from headrace.coordinator.core.ready import PREFERRED, Lane
 from headrace.coordinator.core.state import Run, ShardState
 from headrace.coordinator.core.sticky import KEY_MAX, preferred
@@ -100,6 +101,17 @@ def push_ready(tick: Tick, run: Run, instance: int, node: int, *, prefers: bool 
     if limit_ms and not (run.status[instance] == status.PENDING and instance in run.due):
         tick.emit(run, StepQueued(instance, now_ms + limit_ms))
         tick.timers.push(now_ms + limit_ms, run.key, instance)
+
+
+def push_plain(tick: Tick, run: Run, instance: int, plain: PlainTask) -> None:
+    """Put a plain task that may run into its lane's queue: `push_ready` without its questions."""
+    ready = tick.ready
+    lane = ready.lanes.get(plain.lane)
+    if lane is None:
+        lane = ready.lane(plain.lane, run.program.namespace, plain.capabilities)
+    step = instance if run.patches is None else run.wire(instance)
+    lane.push(run, step, tick.state.now_ms, run.priority + plain.priority)
+    ready.filled.add(plain.lane)
 
 
 def _preferred_lane(tick: Tick, run: Run, instance: int, node: int, lane: Lane) -> Lane:
