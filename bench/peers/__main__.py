@@ -89,11 +89,13 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
             rounds = systems[kind.name]["rounds"]
             if "absent" in systems[kind.name]:
                 continue
-            if rounds and time.monotonic() + max(one["took_s"] for one in rounds) > until:
+            if time.monotonic() + max((one["took_s"] for one in rounds), default=0) > until:
                 say(f"no time for round {number} of {kind.title}")
                 continue
             place = folder / f"{kind.name}-{number}"
-            figures = measure_round(kind, place, options.workloads, quick=options.quick)
+            figures = measure_round(
+                kind, place, options.workloads, quick=options.quick, until=until
+            )
             rounds.append(figures)
             shutil.rmtree(place, ignore_errors=True)
             say(f"round {number}, {kind.title}: {json.dumps(_short(figures))}")

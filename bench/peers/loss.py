@@ -16,7 +16,7 @@ BACK_AFTER_S = 1.0
 """The killed worker is started again after so long."""
 LOAD_S, QUICK_LOAD_S = 10.0, 7.0
 BEFORE_S = 2.0
-FIRST_STEP_S = 30.0
+FIRST_STEP_S = 40.0
 
 
 def measure_loss(system: System, *, quick: bool) -> dict[str, Any]:
@@ -43,7 +43,7 @@ def measure_loss(system: System, *, quick: bool) -> dict[str, Any]:
     killed_ns = time.time_ns()
     time.sleep(BACK_AFTER_S)
     system.start_worker()
-    told = system.client.answer(within_s=seconds + load.w5_grace_s + 20.0)
+    told = system.client.answer(within_s=seconds + load.w5_grace_s + FIRST_STEP_S)
     figures = read_steps(log, killed_ns, told["submitted"])
     return figures | {"at_once": load.w5_streams * load.w5_batch, "failures": told["failures"]}
 

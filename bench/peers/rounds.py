@@ -14,10 +14,13 @@ from bench.peers.processes import Broken, cpu_seconds, pss_mb
 from bench.peers.systems import Load, System
 
 STEPS = 10
-SLOWEST_S = 150.0
+SLOWEST_S = 75.0
+"""So long one answer may take; a system that needs more has no figure."""
 SETTLE_S = 1.0
 IDLE_S = 2.0
 WARM_RUNS = 10
+W5_S = 15.0
+"""What W5 takes at least."""
 
 
 def percentile(values: Sequence[float], share: float) -> float:
@@ -26,34 +29,58 @@ def percentile(values: Sequence[float], share: float) -> float:
     return ordered[min(int(len(ordered) * share), len(ordered) - 1)]
 
 
+class Measured:
+    """A system that answers until the time of the whole run is over."""
+
+    def __init__(self, system: System, load: Load, until: float) -> None:
+        self.system, self.load, self._until = system, load, until
+
+    def ask(self, do: str, **parameters: Any) -> dict[str, Any]:
+        """Return the client's answer. Raises `Broken`, also when there is no time left."""
+        assert self.system.client is not None
+        left_s = self._until - time.monotonic()
+        if left_s < 1.0:
+            raise Broken("the time of the run is over")
+        return self.system.client.ask(do, within_s=min(SLOWEST_S, left_s), **parameters)
+
+    def cpu_us(self, before: float, steps: int) -> float:
+        """Return the CPU that all processes have used since *before*, in us a step."""
+        return (cpu_seconds(self.system.processes()) - before) / steps * 1e6
+
+
 def measure_round(
-    kind: type[System], folder: Path, workloads: Sequence[str], *, quick: bool
+    kind: type[System], folder: Path, workloads: Sequence[str], *, quick: bool, until: float
 ) -> dict[str, Any]:
-    """Start *kind*, measure *workloads*, stop; what failed is in `errors` by workload."""
+    """Start *kind*, measure *workloads*, stop; what failed is in `errors` by workload.
+
+    Nothing is begun after *until* (of the monotonic clock), and no answer awaited.
+    """
     system = kind(folder)
-    load = kind.load.quick() if quick else kind.load
+    measured = Measured(system, kind.load.quick() if quick else kind.load, until)
     figures: dict[str, Any] = {"errors": {}}
     part = "start"
     begun = time.monotonic()
     try:
         system.start()
-        _warm(system)
+        _warm(measured)
         figures["start_s"] = time.monotonic() - begun
         time.sleep(SETTLE_S)
         part = "idle"
         figures["idle"] = _idle(system)
         for part in workloads:
-            measured = time.monotonic()
+            part_begun = time.monotonic()
             if part == "W5":
+                if time.monotonic() + W5_S > until:
+                    raise Broken("the time of the run is over")
                 figures[part] = measure_loss(system, quick=quick)
             else:
-                figures[part] = _WORKLOADS[part](system, load)
-            figures[part]["took_s"] = round(time.monotonic() - measured, 2)
+                figures[part] = _WORKLOADS[part](measured)
+            figures[part]["took_s"] = round(time.monotonic() - part_begun, 2)
             if part == "W2":
                 figures["loaded_pss_mb"] = pss_mb(system.processes())
     except Broken as error:
         # Nothing is known of the system's state now: the rest of this round is not measured.
-        figures["errors"][part] = str(error)[:1500]
+        figures["errors"][part] = str(error).splitlines()[0][:300]
         print(f"{kind.title}, {part}: {error}\n{system.tails()}", file=sys.stderr, flush=True)
     finally:
         system.stop()
@@ -61,14 +88,10 @@ def measure_round(
     return figures
 
 
-def _ask(system: System, do: str, **parameters: Any) -> dict[str, Any]:
-    assert system.client is not None
-    return system.client.ask(do, within_s=SLOWEST_S, **parameters)
-
-
-def _warm(system: System) -> None:
-    _ask(system, "w1", runs=WARM_RUNS)
-    _ask(system, "w2", runs=min(WARM_RUNS, system.load.w2_runs))
+def _warm(measured: Measured) -> None:
+    runs = min(WARM_RUNS, measured.load.w1_runs)
+    measured.ask("w1", runs=runs)
+    measured.ask("w2", runs=runs)
 
 
 def _idle(system: System) -> dict[str, Any]:
@@ -86,53 +109,53 @@ def _idle(system: System) -> dict[str, Any]:
     }
 
 
-def _cpu_us(system: System, before: float, steps: int) -> float:
-    return (cpu_seconds(system.processes()) - before) / steps * 1e6
-
-
-def _w1(system: System, load: Load) -> dict[str, Any]:
-    before = cpu_seconds(system.processes())
-    took = _ask(system, "w1", runs=load.w1_runs)["ms"]
+def _w1(measured: Measured) -> dict[str, Any]:
+    load = measured.load
+    before = cpu_seconds(measured.system.processes())
+    took = measured.ask("w1", runs=load.w1_runs)["ms"]
     return {
         "runs": load.w1_runs,
         "p50_ms": statistics.median(took),
         "p99_ms": percentile(took, 0.99),
-        "cpu_us_per_step": _cpu_us(system, before, load.w1_runs),
+        "cpu_us_per_step": measured.cpu_us(before, load.w1_runs),
     }
 
 
-def _w2(system: System, load: Load) -> dict[str, Any]:
-    before = cpu_seconds(system.processes())
+def _w2(measured: Measured) -> dict[str, Any]:
+    load = measured.load
+    before = cpu_seconds(measured.system.processes())
     steps = load.w2_runs * STEPS
-    rates = [steps / _ask(system, "w2", runs=load.w2_runs)["seconds"] for _ in range(load.w2_times)]
+    rates = [steps / measured.ask("w2", runs=load.w2_runs)["seconds"] for _ in range(load.w2_times)]
     return {
         "runs": load.w2_runs,
         "times": load.w2_times,
         "steps_per_s": statistics.median(rates),
-        "cpu_us_per_step": _cpu_us(system, before, steps * load.w2_times),
+        "cpu_us_per_step": measured.cpu_us(before, steps * load.w2_times),
     }
 
 
-def _w3(system: System, load: Load) -> dict[str, Any]:
-    before = cpu_seconds(system.processes())
+def _w3(measured: Measured) -> dict[str, Any]:
+    load = measured.load
+    before = cpu_seconds(measured.system.processes())
     took = [
-        _ask(system, "w3", width=load.w3_width)["seconds"] * 1_000 for _ in range(load.w3_times)
+        measured.ask("w3", width=load.w3_width)["seconds"] * 1_000 for _ in range(load.w3_times)
     ]
     return {
         "width": load.w3_width,
         "times": load.w3_times,
         "ms": statistics.median(took),
-        "cpu_us_per_step": _cpu_us(system, before, load.w3_width * load.w3_times),
+        "cpu_us_per_step": measured.cpu_us(before, load.w3_width * load.w3_times),
     }
 
 
-def _w4(system: System, load: Load) -> dict[str, Any]:
-    before = cpu_seconds(system.processes())
-    seconds = _ask(system, "w4", count=load.w4_runs)["seconds"]
+def _w4(measured: Measured) -> dict[str, Any]:
+    load = measured.load
+    before = cpu_seconds(measured.system.processes())
+    seconds = measured.ask("w4", count=load.w4_runs)["seconds"]
     return {
         "runs": load.w4_runs,
         "runs_per_s": load.w4_runs / seconds,
-        "cpu_us_per_step": _cpu_us(system, before, load.w4_runs),
+        "cpu_us_per_step": measured.cpu_us(before, load.w4_runs),
     }
 
 

@@ -56,6 +56,10 @@ class System:
         """Like `chains`, each step noting its run's name and its number."""
         raise NotImplementedError
 
+    async def load(self, parameters: dict[str, Any]) -> dict[str, Any]:
+        """Load for W5: streams of `noted_chains` for a time; names and failures."""
+        return await _load(self, parameters)
+
     async def other(self, do: str, parameters: dict[str, Any]) -> dict[str, Any]:
         """Answer a command that only this system knows."""
         raise ValueError(f"no such command: {do} {parameters}")
@@ -112,7 +116,7 @@ async def _answer(system: System, request: dict[str, Any]) -> dict[str, Any]:
     if do == "w4":
         return await _seconds(system.singles(request["count"]))
     if do == "load":
-        return await _load(system, request)
+        return await system.load(request)
     return await system.other(do, request)
 
 

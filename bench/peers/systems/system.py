@@ -38,7 +38,7 @@ class Load:
             w2_times=max(self.w2_times // 3, 1),
             w3_times=max(self.w3_times // 3, 1),
             w3_width=self.w3_width,
-            w4_runs=max(self.w4_runs // 2, 100) if self.w4_runs < 5_000 else self.w4_runs,
+            w4_runs=self.w4_runs if self.w4_runs > 5_000 else max(self.w4_runs // 2, 20),
             w5_streams=self.w5_streams,
             w5_batch=self.w5_batch,
             w5_grace_s=self.w5_grace_s,
