@@ -27,7 +27,9 @@ class Celery(System):
         ResultSet([one.apply_async() for _ in range(runs)]).join_native(timeout=WAIT_S)
 
     async def fan_out(self, width: int) -> None:
-        chord(group(step.si() for _ in range(width)), join.s())().get(timeout=WAIT_S)
+        chord(group(step.si() for _ in range(width)), join.s())().get(
+            timeout=WAIT_S, follow_parents=False
+        )
 
     async def singles(self, count: int) -> None:
         group(step.si() for _ in range(count)).apply_async().join_native(timeout=WAIT_S)
