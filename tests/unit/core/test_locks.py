@@ -291,6 +291,29 @@ def test_one_that_expires_in_another_shard_is_told() -> None:
     assert pair.kits[2].machine.state.keys == {}
 
 
+def test_one_that_hears_of_the_end_of_its_lock_before_it_has_it_asks_anew() -> None:
+    pair = Pair()
+    pair.kits[1].start(plan(task("a", lock=lock("db2", ttl_ms=5_000))))
+    pair.collect()
+    pair.deliver(0)
+    late = next(at for at in pair.wire if at.content and at.content.kind == "granted")
+    pair.wire.remove(late)
+    for kit in pair.kits.values():
+        kit.advance(5_000)
+    pair.collect()
+    pair.wire.sort(key=lambda at: at.content is None or at.content.kind != "expired")
+    pair.deliver(0)
+    assert [event.reason for event in pair.kits[1].all_events(kind=KeyLost)] == ["expired"]
+    pair.wire.insert(0, late)
+    pair.calm()
+    assert pair.kits[1].dispatched() == ["a"], "with a lock that it has now"
+    assert len(pair.kits[1].all_events(kind=KeyGranted)) == 1
+    assert len(pair.kits[2].machine.state.keys) == 1
+    pair.kits[1].complete("a")
+    pair.calm()
+    assert pair.kits[2].machine.state.keys == {}
+
+
 def test_the_audit_frees_the_lock_of_one_that_is_gone() -> None:
     pair = Pair()
     pair.kits[1].start(plan(task("a", lock=lock("db2"))))

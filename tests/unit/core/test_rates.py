@@ -66,6 +66,37 @@ def test_a_limit_that_became_lower_is_waited_for_and_looked_at_once() -> None:
     assert started(kit, 12) == ["r0", "r1", "r2"]
 
 
+def test_a_place_that_is_free_again_is_not_looked_at_while_another_is_held() -> None:
+    record = KeyRecord(2)
+    record.per_ms, record.holders = MINUTE_MS, {"r1#1.1": 0}
+    record.started(START_MS)
+    assert record.next_ms(START_MS) == START_MS + MINUTE_MS
+    assert record.next_ms(START_MS + MINUTE_MS) == 0
+
+    kit = Kit()
+    digest = kit.store(limited(2))
+    kit.start(digest, "r0")
+    kit.credit = 0
+    kit.start(digest, "r1")  # it may begin, and waits for a worker
+    kit.advance(2 * MINUTE_MS)
+    assert started(kit, 2) == ["r0"]
+    kit.credit = 10
+    kit.tick()
+    assert started(kit, 2) == ["r0", "r1"]
+    kit.advance(MINUTE_MS)
+    assert kit.machine.state.keys == {}, "it was armed again, and is forgotten"
+
+
+def test_what_a_snapshot_takes_does_not_change_with_the_state() -> None:
+    record = KeyRecord(2)
+    record.per_ms = MINUTE_MS
+    record.started(START_MS)
+    taken = record.rest()
+    record.started(START_MS)  # counted in the same place
+    record.cool(START_MS + MINUTE_MS)
+    assert taken[2] == [[START_MS + MINUTE_MS, 1]]
+
+
 def test_a_limit_that_nobody_uses_is_forgotten() -> None:
     kit = Kit()
     kit.start(limited())

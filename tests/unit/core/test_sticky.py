@@ -11,7 +11,7 @@ from headrace.events import StepKeyed
 from headrace.messages import ResultStatus
 from support.corekit import Kit, finish
 from support.patchkit import patched
-from support.plans import group, job, plan, task
+from support.plans import group, job, lock, plan, task
 
 PAIR = (task("a", sticky="k"), task("b", needs=["a"], sticky="k"))
 
@@ -58,6 +58,16 @@ def test_after_a_moment_any_may_run_it() -> None:
     assert not any("?" in lane for lane in kit.machine.ready.filled)
     kit.complete("b", worker="w8")
     assert kit.machine.state.sticky["default/k"][1] == "w8"
+
+
+def test_a_preference_does_not_outlive_the_lock_of_its_step() -> None:
+    kit = Kit()
+    short = lock("db", ttl_ms=STICKY_WAIT_MS // 2)
+    kit.start(plan(task("a", sticky="k"), task("b", needs=["a"], sticky="k", lock=short)))
+    kit.closed = no_preferred
+    kit.complete("a", worker="w7")
+    kit.advance(STICKY_WAIT_MS // 4)
+    assert kit.dispatched() == ["b"], "it has the lock still"
 
 
 def test_those_behind_have_their_own_moment() -> None:

@@ -271,6 +271,11 @@ def key_granted(state: ShardState, run: Run, event: KeyGranted) -> None:
 def key_lost(state: ShardState, run: Run, event: KeyLost) -> None:
     """Fold `KeyLost`."""
     gate = run.gates[event.node]
+    if gate.wants == LOCK:
+        # It never heard that it had it.
+        gate.wants, gate.key, gate.holder = 0, "", ""
+        run.status[event.node] = status.PENDING
+        run.due.pop(event.node, None)
     gate.lock, gate.lock_holder = "", ""
     gate.passed &= ~LOCK
     if run.status[event.node] == status.PENDING and state.leading:

@@ -84,15 +84,19 @@ class KeyRecord:
     def next_ms(self, now_ms: int) -> int:
         """Return when something is to be done about it: a wait or a lock is over, places are free.
 
-        Of the places that are free already (but not yet forgotten) those who wait expect nothing
-        more. 0: nothing is to be done.
+        Of the places that are free already (but not yet forgotten) nobody expects anything more.
+        0: nothing is to be done.
         """
         times = [terms.until_ms for terms in self.terms.values() if terms.until_ms]
         if self.waiters:
             times += [until_ms for until_ms, _ in self.cooling if until_ms > now_ms][:1]
-        elif self.cooling:
+        elif self.is_cooling(now_ms):
             times.append(self.cooling[-1][0])
         return min(times, default=0)
+
+    def is_cooling(self, now_ms: int) -> bool:
+        """Tell whether a place of one that has begun is not free yet."""
+        return bool(self.cooling) and self.cooling[-1][0] > now_ms
 
     def free_ms(self, place: int) -> int:
         """Return about when the waiter at *place* (from 0) may begin, by what cools down; 0: not
@@ -105,13 +109,14 @@ class KeyRecord:
         return 0
 
     def rest(self) -> list[Any]:
-        """Return what only locks and rate limits have, as plain data; none: nothing."""
+        """Return what only locks and rate limits have, as plain data that stays as it is; none:
+        nothing."""
         if not (self.terms or self.per_ms):
             return []
         return [
             sorted((name, *terms) for name, terms in self.terms.items()),
             self.per_ms,
-            self.cooling,
+            [list(pair) for pair in self.cooling],
         ]
 
     def restore(self, rest: list[Any]) -> None:

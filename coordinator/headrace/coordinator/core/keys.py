@@ -125,7 +125,7 @@ def started(tick: Tick, key: str, holder: str) -> None:
     """A holder's step has begun: its place within a rate limit cools down."""
     record = tick.state.keys.get(key)
     if record is not None and holder in record.holders:
-        cold = not record.cooling
+        cold = not record.is_cooling(tick.state.now_ms)
         tick.emit_shard(KeyReleased(key, holder, "started"))
         if cold:
             arm(tick, key, record)
@@ -203,10 +203,15 @@ def _start(tick: Tick, run: Run) -> None:
 
 
 def lost(tick: Tick, key: str, holder: str, reason: str) -> None:
-    """The home shard has taken a lock from a node of this shard."""
+    """The home shard has taken a lock from a node of this shard.
+
+    Perhaps before the node has heard that it had it: then it asks anew, and that word is too late.
+    """
     run, instance = _holder(tick, holder)
     gate = run.gates.get(instance) if run is not None else None
-    if run is None or gate is None or gate.lock_holder != holder or run.quarantined:
+    if run is None or gate is None or run.quarantined:
+        return
+    if holder not in (gate.lock_holder, gate.holder):
         return
     tick.emit(run, KeyLost(instance, key, reason))
     if run.status[instance] == status.RUNNING:

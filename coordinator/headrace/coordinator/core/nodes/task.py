@@ -10,7 +10,7 @@ from headrace.coordinator.core import status
 from headrace.coordinator.core.contexts import Contexts, functions
 from headrace.coordinator.core.facts import Facts
 from headrace.coordinator.core.nodes.failing import fail_node
-from headrace.coordinator.core.nodes.gates import gate_reason, passes, timed_out
+from headrace.coordinator.core.nodes.gates import gate_reason, lock_around, passes, timed_out
 from headrace.coordinator.core.nodes.kind import NodeKind
 from headrace.coordinator.core.nodes.offers import (
     able,
@@ -130,7 +130,12 @@ def _preferred_lane(tick: Tick, run: Run, instance: int, node: int, lane: Lane) 
     worker = preferred(tick.state, run, instance)
     if not worker:
         return lane
-    when_ms = tick.state.now_ms + STICKY_WAIT_MS
+    now_ms = tick.state.now_ms
+    when_ms = now_ms + STICKY_WAIT_MS
+    gate = lock_around(run, instance) if run.gates else None
+    if gate is not None and gate.until_ms:
+        # Else it might lose its lock each time before anybody may run it.
+        when_ms = min(when_ms, (now_ms + gate.until_ms) // 2)
     tick.preferring[run.key, instance] = when_ms
     tick.timers.push(when_ms, run.key, instance)
     name = f"@{worker}{PREFERRED}{lane.name}"
