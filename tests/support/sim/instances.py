@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from headrace.plan import Node
 
 if TYPE_CHECKING:
+    from support.sim.oracle import ShardOracle
     from support.sim.world import World
 
 PENDING, DISPATCHED, WAITING, RUNNING = "pending", "dispatched", "waiting", "running"
@@ -31,6 +32,7 @@ class Instance:
     """A node of a run."""
 
     __slots__ = (
+        "asked",
         "attempt",
         "called",
         "children",
@@ -43,15 +45,19 @@ class Instance:
         "index",
         "key",
         "licences",
+        "lock",
+        "missed",
         "needs",
         "node",
         "parent",
+        "placed",
         "retry_ms",
         "signal",
         "state",
         "step",
         "token",
         "tolerated",
+        "until_ms",
     )
 
     def __init__(self, index: int, node: Node, parent: Instance | None) -> None:
@@ -72,6 +78,14 @@ class Instance:
         self.grown = 0
         """Of a loop's body: which iteration it is, from 1; else 0."""
         self.key = self.signal = ""
+        self.asked: tuple[str, str, str] | None = None
+        """(gate, key, under what name) of what it waits for before it begins."""
+        self.lock = self.placed = ""
+        """The lock that it holds, and the rate limit within which it has a place."""
+        self.until_ms = 0
+        """When the lock expires; 0: never."""
+        self.missed = False
+        """No result of it is cached."""
         self.handler = -1
         """Who decides about it while it is held; -1: a person."""
         self.step: Instance | None = None
@@ -97,9 +111,15 @@ class Model:
     """What the parts of `RunModel` may ask of it."""
 
     world: World
+    shard: ShardOracle
     key: str
     instances: list[Instance]
     cancelling: bool
+    state: str
+    events: int
+    time_ms: int
+    own: Instance
+    """The run itself, as far as it waits for something before it begins."""
 
     def fault(self, text: str) -> None:
         """Report a broken rule."""
@@ -125,8 +145,16 @@ class Model:
         """Check that a container may have this state."""
         raise NotImplementedError
 
-    def drop_key(self, found: Instance) -> str:
-        """It holds its key no more; return the empty name."""
+    def drop(self, found: Instance) -> None:
+        """It holds nothing any more, and waits for nothing."""
+        raise NotImplementedError
+
+    def note_completed(self, step: Instance) -> None:
+        """A step has completed: perhaps it is undone some day."""
+        raise NotImplementedError
+
+    def wire(self, found: Instance) -> int:
+        """Return the number by which others know an instance."""
         raise NotImplementedError
 
     def check_children_ended(self, group: Instance) -> None:

@@ -21,13 +21,14 @@ from headrace.messages import (
     ResultBatch,
     ResultReply,
     Task,
-    subjects,
 )
 from headrace.plan import decode_plan
 from support.sim.chaos import WORKERS_SAFE
+from support.sim.extras import FIXED_RATES
+from support.sim.homes import Homes, limit_of, place_of
 from support.sim.instances import DISPATCHED, HELD
 from support.sim.journal import AFTER, BEFORE, CHUNKS, TIME_MS, Journal
-from support.sim.plans import GROUP_KEYS, LOCKS, RUN_KEYS, asks_for_more
+from support.sim.plans import asks_for_more
 from support.sim.runs import RunModel
 from support.sim.schedules import Schedules
 
@@ -40,8 +41,6 @@ _reply_batch = msgspec.msgpack.Decoder(ReplyBatch)
 _worker_request = msgspec.msgpack.Decoder(ResultBatch | Claim)
 _result_reply = msgspec.msgpack.Decoder(ResultReply)
 _claim_reply = msgspec.msgpack.Decoder(ClaimReply)
-_LIMITS = {f"default/{name}": limit for name, limit in (RUN_KEYS | GROUP_KEYS).items()}
-_LIMITS |= {subjects.lock_key("default", name): 1 for name in LOCKS}
 _FINAL = ("COMPLETED", "FAILED", "CANCELLED")
 _OF_RUNS = ("SubmitRun", "SignalRun", "CancelRun", "PauseRun", "ResumeRun")
 SCHEDULE_LABEL = "headrace/schedule"
@@ -58,12 +57,6 @@ def _named(event: list[Any]) -> str:
     return f"{_NAMES.get(event[0], '?')} {event[1:]}"
 
 
-def _place(holder: str) -> tuple[str, int]:
-    """Return (run, instance or -1) of a holder's id."""
-    name, _, rest = holder.partition("#")
-    return name, int(rest.partition(".")[0]) if rest else -1
-
-
 class ShardOracle:
     """One shard's log, followed entry by entry."""
 
@@ -73,8 +66,7 @@ class ShardOracle:
         self.entries: list[tuple[int, bytes]] = []
         self.runs: dict[str, RunModel] = {}
         self.plans: dict[str, Any] = {}
-        self.holders: dict[str, dict[str, None]] = {}
-        self.waiters: dict[str, dict[str, None]] = {}
+        self.homes = Homes(self)
         self.seen: set[str] = set()
         self.given_up: set[tuple[str, int, int]] = set()
         """Attempts called lost in a world where no worker is in trouble."""
@@ -141,16 +133,8 @@ class ShardOracle:
             self.snapshots[event[1]] = (event[2], event[3])
         elif kind == 104:
             self.seen.add(event[1])
-        elif kind == 110:
-            self.waiters.setdefault(event[1], {})[event[2]] = None
-        elif kind == 111:
-            self._granted(event[1], event[2])
-        elif kind == 112:
-            self._released(event[1], event[2])
-        elif kind == 115:
-            for holder in event[2]:
-                if holder not in self.holders.get(event[1], {}):
-                    self.fault(f"{event[1]}: {holder} is asked about, and does not hold it")
+        elif 110 <= kind <= 115 or 150 <= kind <= 154:
+            self.homes.apply(event, time_ms)
         elif 132 <= kind <= 136:
             self.schedules.apply(event, time_ms)
 
@@ -162,30 +146,6 @@ class ShardOracle:
         run.may_leave()
         if not self.world.archive.has(key):
             self.fault(f"{key} is evicted, and the archive does not have it")
-
-    def _granted(self, key: str, holder: str) -> None:
-        holders = self.holders.setdefault(key, {})
-        if holder not in self.waiters.get(key, {}):
-            self.fault(f"{key} is granted to {holder}, who does not wait")
-        del self.waiters[key][holder]
-        holders[holder] = None
-        if len(holders) > _LIMITS[key]:
-            self.fault(f"{key} has too many holders: {list(holders)}")
-
-    def _released(self, key: str, holder: str) -> None:
-        holders = self.holders.setdefault(key, {})
-        self.waiters.setdefault(key, {}).pop(holder, None)
-        if holder not in holders:
-            return
-        del holders[holder]
-        place, oracle = _place(holder), self.world.oracle
-
-        def check() -> None:
-            # A group that begins anew gives its key back and has it again within one tick.
-            if place in oracle.holding.get(key, ()) and place not in map(_place, holders):
-                self.fault(f"{key} is taken from {holder}, who goes on")
-
-        oracle.later(check)
 
     # -- for the models of runs ----------------------------------------------------------------
 
@@ -202,6 +162,33 @@ class ShardOracle:
     def release_real(self, key: str, holder: tuple[str, int]) -> None:
         """A holder has ended."""
         self.world.oracle.holding.get(key, set()).discard(holder)
+
+    def home_of(self, key: str) -> Homes:
+        """Return what the home of a key knows."""
+        oracle = self.world.oracle
+        return oracle.shards[self.world.layout.home(key)].homes
+
+    def freed(self, key: str, holder: str) -> None:
+        """A holder's key is free at home: it must have ended."""
+        place, oracle = place_of(holder), self.world.oracle
+
+        def check() -> None:
+            # A group that begins anew gives its key back and has it again within one tick.
+            held = self.homes.holders[key]
+            if place in oracle.holding.get(key, ()) and place not in map(place_of, held):
+                self.fault(f"{key} is taken from {holder}, who goes on")
+
+        oracle.later(check)
+
+    def robbed(self, key: str, holder: tuple[str, int]) -> None:
+        """A lock is taken from its holder, who may go on until it hears of that: tokens are for
+        that."""
+        self.release_real(key, holder)
+
+    @staticmethod
+    def decoded(data: bytes) -> Any:
+        """Return a value that the log holds as bytes."""
+        return _decode(data)
 
     def lost(self, run: str, step: int, attempt: int) -> None:
         """An attempt is given up: if no worker was ever in trouble, none may have begun it."""
@@ -239,6 +226,8 @@ class Oracle:
         self.world = world
         self.shards = {shard: ShardOracle(world, shard) for shard in world.layout.shards}
         self.holding: dict[str, set[tuple[str, int]]] = {}
+        self.begun: dict[str, list[int]] = {}
+        """Rate limit -> when something began."""
         self.of_schedule: dict[str, list[RunModel]] = {}
         self._checks: list[Callable[[], None]] = []
         world.broker.on_append = self._appended
@@ -250,6 +239,21 @@ class Oracle:
     def hold(self, key: str, holder: tuple[str, int]) -> None:
         """See `ShardOracle.hold_real`."""
         self.holding.setdefault(key, set()).add(holder)
+
+    def begins_within(self, key: str, time_ms: int) -> None:
+        """Something begins within a rate limit: in no period are there more.
+
+        By the times of logs, which agree only where no clock is wrong.
+        """
+        begun = self.begun.setdefault(key, [])
+        begun.append(time_ms)
+        fixed = FIXED_RATES.get(key.partition("/")[2])
+        if fixed is None or self.world.clocks_wrong:
+            return
+        limit, per_ms = fixed
+        late = [at_ms for at_ms in begun if time_ms - per_ms < at_ms <= time_ms]
+        if len(late) > limit:
+            self.world.violation(f"{key}: {late} begin within {per_ms} ms, {limit} may")
 
     def later(self, check: Callable[[], None]) -> None:
         """Check something once the whole tick is known: events of runs come run by run."""
@@ -265,7 +269,7 @@ class Oracle:
     def check_holders(self) -> None:
         """Between two ticks nobody holds more of a key than there is."""
         for key, held in self.holding.items():
-            if len(held) > _LIMITS[key]:
+            if len(held) > limit_of(key):
                 self.world.violation(f"key {key} is held by {sorted(held)} at the same time")
 
     def begins(self, task: Task) -> None:
@@ -419,8 +423,9 @@ class Oracle:
             if not run.evicted
         ]
         for shard in self.shards.values():
-            found += [f"{k} is held by {list(h)}" for k, h in shard.holders.items() if h]
-            found += [f"{k} is wanted by {list(w)}" for k, w in shard.waiters.items() if w]
+            homes = shard.homes
+            found += [f"{k} is held by {list(h)}" for k, h in homes.holders.items() if h]
+            found += [f"{k} is wanted by {list(w)}" for k, w in homes.waiters.items() if w]
         return found
 
     def final(self) -> None:

@@ -26,6 +26,7 @@ from headrace.plan import (
     validate_plan,
 )
 from headrace.retry import RetryPolicy
+from support.sim.extras import LOCKS, Extras
 
 HANDLER = "sim"
 RUN_KEYS = {"deploy": 1, "gpu": 2}
@@ -33,8 +34,6 @@ GROUP_KEYS = {"lock": 1, "stage": 2}
 """Concurrency groups and their limits: runs hold the first, groups within runs the second, and
 child runs none, so that nobody waits for what waits for him. Wherever there are two shards or
 three, two of them are homes of each."""
-LOCKS = ("store", "index")
-"""Held by single steps alone, so that they end: nobody waits for one who waits."""
 CORRELATION_KEYS = ("", "", "k1", "k2")
 DEPTH_MAX = 3
 NODES_MAX = 14
@@ -67,11 +66,14 @@ class PlanMaker:
         patient: bool = True,
         nodes_max: int = NODES_MAX,
         locks: random.Random | None = None,
+        extras: Extras | None = None,
+        child: bool = False,
     ) -> None:
         """*generations*: how deep child runs may have child runs; *patient*: there may be waits
         that only somebody's signal ends; *locks*: steps may have locks, by a chance of their
-        own, so that worlds without them stay what they are."""
-        self._locks = locks
+        own, so that worlds without them stay what they are; *extras* likewise; *child*: of a
+        run that another one waits for."""
+        self._locks, self._extras, self._child = locks, extras, child
         self._rng = rng
         self._keys, self._jobs, self._sagas = keys, jobs, sagas
         self._generations, self._patient, self._nodes_max = generations, patient, nodes_max
@@ -94,6 +96,8 @@ class PlanMaker:
         root = Spec(Group, self._children(1, keyed=False), kind="graph")
         if self._sagas:
             add_policies(rng, root)
+        if self._extras is not None:
+            self._extras.decorate(root, child=self._child)
         nodes: list[Node] = []
         _flatten(root, -1, (), nodes, "")
         plan = Plan(
@@ -102,6 +106,8 @@ class PlanMaker:
             concurrency=concurrency,
             timeout_ms=rng.choice([2_000, 6_000]) if rng.random() < 0.05 else None,
         )
+        if self._extras is not None:
+            plan = self._extras.whole(plan)
         validate_plan(plan)
         return plan
 
@@ -124,7 +130,7 @@ class PlanMaker:
             kinds += ["group", "group", "group", "loop", "loop", "choice", "sequence"]
             kinds += ["job"] * 2 if self._jobs else []
         if self._generations and self._children_left:
-            kinds += ["child"] * 5
+            kinds += ["subworkflow"] * 5
         kind = rng.choice(kinds)
         made: Spec = getattr(self, f"_{kind}")(depth, keyed)
         if rng.random() < 0.05:
@@ -185,7 +191,7 @@ class PlanMaker:
                 fields |= {"default": {"v": 0}, "has_default": True}
         return Spec(Wait, [], **fields)
 
-    def _child(self, depth: int, keyed: bool) -> Spec:
+    def _subworkflow(self, depth: int, keyed: bool) -> Spec:
         """A run of its own."""
         rng = self._rng
         self._children_left -= 1
@@ -197,6 +203,8 @@ class PlanMaker:
             generations=self._generations - 1,
             patient=False,
             nodes_max=3,
+            extras=self._extras,
+            child=True,
         ).plan(f"inner{rng.randrange(3)}")
         fields: dict[str, Any] = {"plan": encode_plan(inner)}
         if rng.random() < 0.25:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from headrace.plan import Group, Join, Loop, Plan, Sleep, Task, Wait
 from support.sim.family import Families
+from support.sim.gates import Gates
 from support.sim.instances import (
     CANCELLED,
     COMPLETED,
@@ -33,13 +34,14 @@ if TYPE_CHECKING:
 __all__ = ["DISPATCHED", "RunModel"]
 
 
-class RunModel(Undoing, Families):
+class RunModel(Undoing, Families, Gates):
     """See the module. `fault` reports a broken rule."""
 
     def __init__(self, shard: ShardOracle, key: str, plan: Plan, asks_for_more: bool) -> None:
         Undoing.__init__(self)
         Families.__init__(self)
-        self._shard, self.key, self.plan = shard, key, plan
+        Gates.__init__(self)
+        self.shard, self.key, self.plan = shard, key, plan
         self.world = shard.world
         self._asks_for_more = asks_for_more
         self.instances: list[Instance] = []
@@ -54,10 +56,11 @@ class RunModel(Undoing, Families):
         self.run_key = ""
         self.time_ms = 0
         self._grow(0, None)
+        self.own = Instance(-1, plan.nodes[0], None)
 
     def fault(self, text: str) -> None:
         """Report a broken rule."""
-        self._shard.fault(f"run {self.key}, event {self.events}: {text}")
+        self.shard.fault(f"run {self.key}, event {self.events}: {text}")
 
     def _grow(self, first: int, loop: Instance | None) -> None:
         """Add instances for the plan's nodes from *first* on: all, or one iteration's body."""
@@ -107,13 +110,11 @@ class RunModel(Undoing, Families):
     def finish(self, found: Instance, state: str) -> None:
         """An instance has its final state."""
         found.state = state
-        found.key = self.drop_key(found)
+        self.drop(found)
 
-    def drop_key(self, found: Instance) -> str:
-        """It holds its key no more; return the empty name."""
-        if found.key:
-            self._shard.release_real(found.key, (self.key, found.index))
-        return ""
+    def wire(self, found: Instance) -> int:
+        """Return the number by which others know an instance."""
+        return found.index
 
     def _created(self, event: list[Any]) -> None:
         held, key = event[12], event[13]
@@ -126,11 +127,12 @@ class RunModel(Undoing, Families):
         self.state = "RUNNING"
         self.instances[0].state = RUNNING
         if self.run_key:
-            self._shard.hold_real(self.run_key, (self.key, -1))
+            self.shard.hold_real(self.run_key, (self.key, -1))
 
     def _started(self, event: list[Any]) -> None:
         if self.state != "PENDING":
             self.fault("started twice")
+        self.use_gates(self.own)
         self._begin()
 
     def _scheduled(self, event: list[Any]) -> None:
@@ -146,9 +148,8 @@ class RunModel(Undoing, Families):
         if step.retry_ms > self.time_ms:
             self.fault(f"step {step.index}: retry {step.retry_ms - self.time_ms} ms early")
         self.may_begin(step)
-        if step.node.lock is not None and not step.key:
-            self.fault(f"step {step.index} is scheduled without its lock")
-        self._shard.token(token)
+        self.use_gates(step)
+        self.shard.token(token)
         step.state, step.attempt, step.claimed = DISPATCHED, attempt, False
         step.token = token
 
@@ -190,8 +191,9 @@ class RunModel(Undoing, Families):
 
     def _completed(self, event: list[Any]) -> None:
         step = self._step(event, event[2])
-        self._shard.check_output(self.key, step.index, event[2], event[3], event[6])
+        self.shard.check_output(self.key, step.index, event[2], event[3], event[6])
         self.note_completed(step)
+        self.note_result(step, event[6])
         self.finish(step, COMPLETED)
 
     def _failed(self, event: list[Any]) -> None:
@@ -208,11 +210,11 @@ class RunModel(Undoing, Families):
             step = self.instances[index]
             if step.state not in (PENDING, WAITING):
                 self.fault(f"{index} fails while {step.state}")
-            if step.due_ms > self.time_ms and event[6][0] == "timeout":
+            if step.due_ms > self.time_ms and event[6][0].endswith("timeout"):
                 self.fault(f"{index}: timeout {step.due_ms - self.time_ms} ms early")
         skipped, handler = event[11], event[12]
         # Each attempt has a lock of its own.
-        step.key = self.drop_key(step)
+        self.drop(step)
         if retry_ms:
             step.state, step.retry_ms = WAITING, retry_ms
         elif handler >= 0:
@@ -226,8 +228,9 @@ class RunModel(Undoing, Families):
         if step.claimed and event[0] == 6:
             self.fault(f"step {step.index} is at-most-once and claimed, and is to run again")
         if event[0] == 6:
-            self._shard.lost(self.key, step.index, event[2])
-        step.state, step.key = PENDING, self.drop_key(step)
+            self.shard.lost(self.key, step.index, event[2])
+        step.state = PENDING
+        self.drop(step)
 
     def _claimed(self, event: list[Any]) -> None:
         step = self._step(event, event[2])
@@ -239,7 +242,7 @@ class RunModel(Undoing, Families):
         step = self._step(event, event[2])
         if not step.claimed:
             self.fault(f"step {step.index} is UNKNOWN, and was never claimed")
-        step.key = self.drop_key(step)
+        self.drop(step)
         if event[5]:
             self.hold(step, event[6])
             return
@@ -263,6 +266,7 @@ class RunModel(Undoing, Families):
         if found.state not in (PENDING, WAITING):
             self.fault(f"container {found.index} begins while {found.state}")
         self.may_begin(found)
+        self.use_gates(found)
         found.state, found.due_ms = RUNNING, event[2]
 
     def _node_ended(self, event: list[Any]) -> None:
@@ -399,10 +403,9 @@ class RunModel(Undoing, Families):
             self.fault(f"the run ends, and {busy} are dispatched")
         self.state = STATES[event[1]].upper()
         for found in self.instances:
-            if found.key:
-                self.finish(found, found.state)
+            self.drop(found)
         if self.run_key:
-            self._shard.release_real(self.run_key, (self.key, -1))
+            self.shard.release_real(self.run_key, (self.key, -1))
 
     def _job_restarted(self, event: list[Any]) -> None:
         job = self.instances[event[1]]
@@ -412,29 +415,6 @@ class RunModel(Undoing, Families):
 
     def _moved(self, event: list[Any]) -> None:
         return
-
-    def _key_requested(self, event: list[Any]) -> None:
-        found = self.instances[event[1]]
-        self.may_begin(found)
-        # A step asks anew when its retry is due.
-        again = isinstance(found.node, Task) and found.state == WAITING
-        if found.state != PENDING and not (again and found.retry_ms <= self.time_ms):
-            self.fault(f"{found.index} asks for a key while {found.state}")
-        if found.key:
-            self.fault(f"{found.index} asks for a key, and has {found.key}")
-        found.state = WAITING
-
-    def _key_granted(self, event: list[Any]) -> None:
-        if event[1] < 0:
-            return
-        found = self.instances[event[1]]
-        if found.state != WAITING:
-            self.fault(f"{found.index} is granted a key while {found.state}")
-        found.key = event[2]
-        self._shard.hold_real(found.key, (self.key, found.index))
-        if isinstance(found.node, Task):
-            # It waits for a worker from now on.
-            found.state = PENDING
 
     def _quarantined(self, event: list[Any]) -> None:
         self.fault(f"quarantined: {event[1]}")
@@ -465,10 +445,13 @@ _HANDLERS = {
     24: RunModel._ended,
     25: RunModel._job_restarted,
     26: RunModel._moved,
-    27: RunModel._key_granted,
+    27: RunModel.key_granted,
     31: RunModel._queued,
     29: RunModel._quarantined,
-    30: RunModel._key_requested,
+    30: RunModel.key_requested,
+    34: RunModel.cached,
+    35: RunModel.key_lost,
+    37: RunModel.keyed,
     40: RunModel.child_started,
     41: RunModel.child_ended,
     42: RunModel.child_stopped,

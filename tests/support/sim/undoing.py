@@ -174,7 +174,8 @@ class Undoing(Model):
             child.state = DORMANT if asleep else PENDING
             child.retry_ms = child.due_ms = 0
             child.claimed = child.tolerated = child.detached = child.called = False
-            child.key, child.step = self.drop_key(child), None
+            self.drop(child)
+            child.step = None
             self.begin_anew(child)
 
     def _left(self, group: Instance) -> list[int]:

@@ -17,6 +17,7 @@ from support.sim.broker import Broker
 from support.sim.chaos import Chaos
 from support.sim.clients import SimClient
 from support.sim.coordinators import SimCoordinator
+from support.sim.extras import Extras
 from support.sim.loop import Process, SimLoop, Stuck
 from support.sim.net import BROKER, Net
 from support.sim.oracle import Oracle
@@ -79,6 +80,7 @@ class World:
         self.agreement = Agreement(self)
         self.coordinators: dict[str, SimCoordinator] = {}
         self.workers: dict[str, SimWorker] = {}
+        self.extras = Extras(seed, skewed=self.clocks_wrong)
         self._mishaps = random.Random(f"mishaps of {seed}")
         self.forgotten = self._mishaps.choice([0.0, 0.0, 0.5])
         """How many releases of keys are lost for good, as after a bug: audits find them out."""
@@ -130,6 +132,7 @@ class World:
             sagas=rng.random() < 0.4,
             generations=rng.choice([0, 0, 1, 1, 2]),
             locks=random.Random(f"locks {self.seed}") if self.seed % 4 == 3 else None,
+            extras=self.extras,
         )
         plans = [maker.plan(f"p{number}") for number in range(rng.randint(1, 3))]
         for number in range(rng.randint(2, 6)):
@@ -158,7 +161,9 @@ class World:
     def _schedule(self, until_s: float) -> None:
         """Somebody wants runs to begin by themselves."""
         rng = self.shape
-        maker = PlanMaker(rng, keys=False, jobs=False, patient=False, nodes_max=2)
+        maker = PlanMaker(
+            rng, keys=False, jobs=False, patient=False, nodes_max=2, extras=self.extras
+        )
         plan, name = maker.plan("scheduled"), self._name(0) + "-s"
         self.tell(f"schedule {name}: {drawn(plan)}")
         self.client.start_schedule(name, plan, rng.random() * until_s * 0.3, until_s)
