@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from headrace.messages import subjects
-from headrace.plan import Group, Plan, RateLimit, Task
+from headrace.plan import Group, Node, Plan, RateLimit, Task
 from support.sim.instances import COMPLETED, PENDING, WAITING, Instance, Model
 
 
@@ -126,6 +126,11 @@ class Gates(Model):
             known = home.answers.get((asked[1], asked[2]))
             if known != given:
                 self.fault(f"{step.index} has {given} out of the cache; its home gave {known}")
+            source = self.world.oracle.run(given[1])
+            done = source.instances if source is not None else []
+            nodes = [found.node for found in done if found.path == given[2]]
+            if _content(step.node) not in map(_content, nodes):
+                self.fault(f"{step.index} has {given}, of a step that does something else")
 
         self.world.oracle.later(check)
         self.note_completed(step)
@@ -203,3 +208,8 @@ class Gates(Model):
         if gate == "lock" and isinstance(found.node, Task | Group) and found.node.lock is not None:
             return found.node.lock.timeout_ms
         return 0
+
+
+def _content(node: Node) -> object:
+    """Return what a step does."""
+    return (node.uses, node.inputs, node.env) if isinstance(node, Task) else None
