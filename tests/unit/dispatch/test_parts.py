@@ -126,10 +126,12 @@ def begin(leases, step, attempt=1, lane="l", wire_lane="l", now_ms=0):
 def test_outstanding_counts_what_is_out_and_what_is_being_logged():
     leases = Leases(0)
     leases.reserve("l", 3)
-    assert leases.outstanding == {"l": 3}
-    leases.release("l")
+    leases.reserve("l", 2)
+    leases.release("l", 3)
+    assert leases.outstanding == {"l": 2}
+    leases.release("l", 3)
     assert leases.outstanding == {}
-    leases.release("l")
+    leases.release("l", 1)
     for step in (1, 2):
         begin(leases, step)
     begin(leases, 2, attempt=2)

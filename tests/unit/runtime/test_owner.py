@@ -307,7 +307,8 @@ async def test_a_tick_takes_a_part_of_a_long_inbox(kit, monkeypatch):
         kit.log.gate.clear()
         asked = [ask(owner, submission(owner, digest, f"r{n}"), size=600) for n in range(5)]
         await eventually(lambda: kit.log.waiting)
-        assert len(owner.machine.state.runs) == 1
+        # One in the append, and as many as fill a tick behind it.
+        assert len(owner.machine.state.runs) <= 3
         kit.log.gate.set()
         for one in asked:
             await one.reply()

@@ -35,8 +35,8 @@ from headrace.coordinator.core import (
     encode_state,
 )
 from headrace.coordinator.core import status as states
+from headrace.coordinator.runtime.handout import dispatched
 from headrace.coordinator.runtime.layout import Layout
-from headrace.coordinator.runtime.owner import dispatched
 from headrace.coordinator.shardlog import FEATURE_LEVEL, ObjectSnapshotStore
 from headrace.coordinator.shardlog.jetstream import JetStreamLog, last_epoch
 from headrace.errors import Conflict, HeadraceError, Unavailable

@@ -51,9 +51,12 @@ class Leases:
         self._reserved[lane] = self._reserved.get(lane, 0) + count
         self.outstanding[lane] = self.outstanding.get(lane, 0) + count
 
-    def release(self, lane: str) -> None:
-        """What was reserved in *lane* begins now."""
-        count = self._reserved.pop(lane, 0)
+    def release(self, lane: str, count: int) -> None:
+        """So many of what was reserved in *lane* begin now."""
+        reserved = self._reserved.pop(lane, 0)
+        count = min(count, reserved)
+        if count < reserved:
+            self._reserved[lane] = reserved - count
         if count:
             self._take_out(lane, count)
 

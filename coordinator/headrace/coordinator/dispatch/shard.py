@@ -88,7 +88,7 @@ class ShardDispatch:
         everything, leases = self._all, self.leases
         self._epoch = max(self._epoch, epoch)
         now_ms = everything.now_ms()
-        leases.release(lane.name)
+        leases.release(lane.name, len(tasks))
         leases.begin_all(tasks, lane=lane.name, wire_lane=wire_lane, now_ms=now_ms)
         step = everything.message_tasks(lane, wire_lane, len(tasks))
         for first in range(0, len(tasks), step):

@@ -27,6 +27,8 @@ LOOK_MS = 200
 """So often it is looked for who has waited long enough: thousands may wait, at each tick."""
 RENDERED = (Later, HistoryParts, Waits)
 """Results that are made once the tick is in the log."""
+EndView = tuple[str, PendingBatch, int, ClientReply]
+"""Run key, and the answer to one request of a batch."""
 
 
 class Answers:
@@ -42,6 +44,21 @@ class Answers:
         """Whether anybody waits for the end of a run."""
         return bool(self._waiters)
 
+    def awaits(
+        self, batch: PendingBatch, index: int, request: Any, value: Any, now_ms: int
+    ) -> bool:
+        """Tell whether request *index* of *batch* is to be answered when its run ends: by `ended`.
+
+        Called when it comes in: a later tick may end the run before this one is in the log.
+        """
+        run: Run = value.run
+        waits = isinstance(request, GetRun) and request.wait_ms and not asks_past(request)
+        if not waits or states.is_final(run.state):
+            return False
+        until_ms = now_ms + min(request.wait_ms, WAIT_MS_MAX)
+        self._waiters.setdefault(run.key, []).append((batch, index, until_ms))
+        return True
+
     def render(
         self,
         machine: Machine,
@@ -49,9 +66,8 @@ class Answers:
         index: int,
         request: Any,
         value: Any,
-        now_ms: int,
     ) -> None:
-        """Answer request *index* of *batch*, now or when its run has ended."""
+        """Answer request *index* of *batch*; nothing may be in *machine* that is not logged."""
         run: Run = value.run
         if isinstance(value, Waits):
             explanation = explain(machine.state, run, self._dispatch.facts())
@@ -61,13 +77,11 @@ class Answers:
             self._history(batch, index, request, run)
         elif isinstance(request, GetRun) and asks_past(request):
             self._past(batch, index, request, run)
-        elif isinstance(request, GetRun) and request.wait_ms and not states.is_final(run.state):
-            until_ms = now_ms + min(request.wait_ms, WAIT_MS_MAX)
-            self._waiters.setdefault(run.key, []).append((batch, index, until_ms))
         else:
-            batch.answer(index, self._view(run, machine, steps=value.steps))
+            batch.answer(index, self.view(run, machine, steps=value.steps))
 
-    def _view(self, run: Run, machine: Machine | None = None, *, steps: bool) -> ClientReply:
+    def view(self, run: Run, machine: Machine | None = None, *, steps: bool) -> ClientReply:
+        """Return *run* as it is now; with *steps* and *machine*, why it rests, too."""
         facts = self._dispatch.facts() if steps else Facts()
         view = run_view(run, steps=steps, shard=self._shard, holders=facts.holders)
         at_rest = not run.active and not states.is_final(run.state)
@@ -118,15 +132,29 @@ class Answers:
 
         self._archiver.read_segments(run.key, older, failed)
 
-    def ended(self, run: Run) -> None:
-        """A run has ended: answer those who waited for it."""
-        for batch, index, _ in self._waiters.pop(run.key, ()):
-            batch.answer(index, self._view(run, steps=_with_steps(batch, index)))
+    def views(self, ended: Sequence[Run]) -> list[EndView]:
+        """Return what those are to be told who wait for the end of these runs.
+
+        Made when a tick is sealed, for `ended`: when it is in the log, the state may be ahead.
+        """
+        return [
+            (run.key, batch, index, self.view(run, steps=_with_steps(batch, index)))
+            for run in ended
+            for batch, index, _ in self._waiters.get(run.key, ())
+        ]
+
+    def ended(self, views: Sequence[EndView]) -> None:
+        """The ends of these runs are in the log: answer those who waited for them."""
+        for key, batch, index, reply in views:
+            self._waiters.pop(key, None)
+            batch.answer(index, reply)
+
+    def due(self, now_ms: int) -> bool:
+        """Tell whether to look who has waited long enough (`time_out`)."""
+        return bool(self._waiters) and not 0 <= now_ms - self._looked_ms < LOOK_MS
 
     def time_out(self, machine: Machine, now_ms: int) -> None:
-        """Answer those who have waited long enough."""
-        if 0 <= now_ms - self._looked_ms < LOOK_MS:
-            return
+        """Answer those who have waited long enough; *machine* holds what is logged."""
         self._looked_ms = now_ms
         for key, waiting in list(self._waiters.items()):
             run = machine.state.runs.get(key)
@@ -139,7 +167,7 @@ class Answers:
                     kept.append((batch, index, until_ms))
                 else:
                     steps = _with_steps(batch, index)
-                    batch.answer(index, self._view(run, machine, steps=steps))
+                    batch.answer(index, self.view(run, machine, steps=steps))
             if kept:
                 self._waiters[key] = kept
             else:

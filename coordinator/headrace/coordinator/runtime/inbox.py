@@ -30,6 +30,11 @@ TICK_BYTES_MAX = 4 * 1024 * 1024
 _NONE = msgspec.Raw(b"\xc0")
 
 
+def fills_a_tick(count: int, size: int) -> bool:
+    """Tell whether so many items, of so many bytes, are enough for one tick."""
+    return count >= TICK_ITEMS_MAX or size >= TICK_BYTES_MAX
+
+
 def reply_of(value: Any) -> ClientReply:
     """Return a result, or a refusal, as it goes over the wire."""
     if isinstance(value, Refusal):
@@ -61,6 +66,10 @@ class Wake:
     def set(self) -> None:
         """There is something to do."""
         self.is_set = True
+        self.nudge()
+
+    def nudge(self) -> None:
+        """Let who waits look around, though there may be nothing to do."""
         waiter = self._waiter
         if waiter is not None and not waiter.done():
             waiter.set_result(None)

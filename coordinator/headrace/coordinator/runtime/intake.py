@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from headrace.coordinator.core import Machine, OutMessage, Refusal
+from headrace.coordinator.core import Machine, OutMessage, Refusal, Run
+from headrace.coordinator.core.past import asks_past
+from headrace.coordinator.core.ready import Lane
+from headrace.coordinator.core.views import Later
 from headrace.coordinator.runtime.answers import RENDERED, Answers
 from headrace.coordinator.runtime.inbox import (
     ClaimAsked,
@@ -13,6 +16,7 @@ from headrace.coordinator.runtime.inbox import (
     PendingBatch,
     Results,
     Work,
+    fills_a_tick,
     reply_of,
     turn_away,
 )
@@ -43,9 +47,9 @@ from headrace.messages import (
     ResultReply,
     StorePlan,
     SubmitRun,
+    Task,
     encode,
 )
-from headrace.telemetry import Clock
 
 START_BY_MS = 30_000
 NO_ROOM = Refusal("unavailable", "the log is full; it is being made smaller", 1_000)
@@ -70,22 +74,71 @@ _SURE = (*_ASSERTED, AcquireLock)
 _QUESTIONS = (GetRun, GetHistory, GetExplanation, GetPlan, ListRuns, GetKey, *_ASSERTED)
 
 
+class Taken:
+    """What one tick has taken in, and is to answer once it is in the log."""
+
+    __slots__ = (
+        "asserts",
+        "items",
+        "logged",
+        "looks",
+        "replies",
+        "sends",
+        "size",
+        "started_s",
+        "views",
+    )
+
+    def __init__(self, started_s: float) -> None:
+        self.started_s = started_s
+        """The loop's time when it began."""
+        self.items: list[Item] = []
+        self.size = 0
+        """Bytes of the items, about."""
+        self.replies: list[tuple[Callable[..., object], tuple[Any, ...]]] = []
+        self.views: list[tuple[PendingBatch, int, Run, bool]] = []
+        """Runs to be shown to who asked, with steps or without, as they are at its end."""
+        self.asserts = False
+        """Its answers say "no", or "done already": true only if the shard is still ours."""
+        self.looks = False
+        """Some answers are made from the state when it is in the log: no other tick before."""
+        self.logged: list[Callable[[], None]] = []
+        """To be called once the tick is in the log."""
+        self.sends: dict[tuple[str, str], tuple[Lane, str, list[Task]]] = {}
+        """Tasks to dispatch then, by lane and wire lane."""
+
+    @property
+    def full(self) -> bool:
+        """Whether the rest is for the next tick."""
+        return fills_a_tick(len(self.items), self.size)
+
+    def show(self, answers: Answers, machine: Machine) -> None:
+        """Make the answers that show runs: the tick is decided, and the next one is not."""
+        for batch, index, run, steps in self.views:
+            self.replies.append((batch.answer, (index, answers.view(run, machine, steps=steps))))
+        self.views = []
+
+    def unsay(self) -> None:
+        """The answers are not to be given: perhaps they are not true any more."""
+        self.replies = []
+
+    def answer(self) -> None:
+        """Give the answers: the tick is in the log, or there was nothing to log."""
+        for respond, arguments in self.replies:
+            respond(*arguments)
+
+
 class Intake:
-    """One owner's, of one tick at a time."""
+    """One owner's. `tick` is the one that is being decided."""
 
     def __init__(self, dispatch: Dispatch, answers: Answers, room: Room, watch: Watch) -> None:
         self._dispatch, self._answers, self._room, self._watch = dispatch, answers, room, watch
-        self._replies: list[tuple[Callable[..., object], tuple[Any, ...]]] = []
-        self.asserts = False
-        """The tick's answers say "no", or "done already": true only if the shard is still ours."""
-        self.logged: list[Callable[[], None]] = []
-        """To be called once the tick is in the log."""
+        self.tick = Taken(0.0)
 
-    def begin(self) -> None:
-        """Begin a tick; what the one before has left over was not logged."""
-        self._replies = []
-        self.asserts = False
-        self.logged.clear()
+    def begin(self, now_s: float) -> Taken:
+        """Begin a tick."""
+        self.tick = Taken(now_s)
+        return self.tick
 
     def apply(self, machine: Machine, item: Item) -> None:
         """Apply one item."""
@@ -99,13 +152,13 @@ class Intake:
             self._watch.request(Claim)
             start_by_ms = machine.state.now_ms + START_BY_MS
             reply = machine.claim(item.claim, start_by_ms=start_by_ms)
-            self.asserts |= not reply.granted
-            self._replies.append((item.respond, (encode(reply),)))
+            self.tick.asserts |= not reply.granted
+            self.tick.replies.append((item.respond, (encode(reply),)))
         else:
             self._watch.request(OutMessage)
             if machine.deliver(item.message, item.content):
-                self.asserts = True
-                self._replies.append((item.respond, (b"",)))
+                self.tick.asserts = True
+                self.tick.replies.append((item.respond, (b"",)))
 
     def apply_without_room(self, machine: Machine, item: Item) -> None:
         """Apply what logs nothing, or makes room; turn away the rest."""
@@ -128,12 +181,13 @@ class Intake:
             late = batch.results[index]
             run = machine.state.runs.get(late.run)
             self._watch.result_refused(refusal_reason(run, late.step, late.attempt))
-            self.asserts = True
+            self.tick.asserts = True
         self._dispatch.recorded(batch.results)
-        self._replies.append((item.respond, (encode(ResultReply(refused)),)))
+        self.tick.replies.append((item.respond, (encode(ResultReply(refused)),)))
 
     def _requests(self, machine: Machine, batch: PendingBatch) -> None:
-        replies = self._replies
+        tick = self.tick
+        replies = tick.replies
         for index, request in enumerate(batch.requests):
             if request is None:
                 continue
@@ -143,33 +197,25 @@ class Intake:
                 value = machine.request(batch.namespace, request)
             self._watch.request(type(request), refused=isinstance(value, Refusal))
             if isinstance(value, Refusal):
-                self.asserts |= value.code not in _MAY_CHANGE
+                tick.asserts |= value.code not in _MAY_CHANGE
             elif isinstance(request, _SURE):
-                self.asserts = True
+                tick.asserts = True
             if isinstance(value, RENDERED):
-                if batch.wants_views:
-                    now_ms = machine.state.now_ms
-                    arguments = (machine, batch, index, request, value, now_ms)
-                    replies.append((self._answers.render, arguments))
+                now_ms = machine.state.now_ms
+                if not batch.wants_views or self._answers.awaits(
+                    batch, index, request, value, now_ms
+                ):
+                    continue
+                past = isinstance(request, GetRun) and asks_past(request)
+                if isinstance(value, Later) and not past:
+                    tick.views.append((batch, index, value.run, value.steps))
+                    continue
+                tick.looks = True
+                arguments = (machine, batch, index, request, value)
+                replies.append((self._answers.render, arguments))
             else:
                 replies.append((batch.answer, (index, reply_of(value))))
 
     def doubt(self, _: Machine) -> None:
         """Make the tick ask the log whether the shard is still ours."""
-        self.asserts = True
-
-    def unsay(self) -> None:
-        """The answers are not to be given: perhaps they are not true any more."""
-        self._replies = []
-
-    def answer(self) -> None:
-        """Give the answers: the tick is in the log, or there was nothing to log."""
-        for respond, arguments in self._replies:
-            respond(*arguments)
-
-    def end(self, machine: Machine, clock: Clock) -> None:
-        """End the tick: tell those who wait for it, or have waited long enough."""
-        for callback in self.logged:
-            callback()
-        if self._answers.waiting:
-            self._answers.time_out(machine, clock.now_ms())
+        self.tick.asserts = True

@@ -1,7 +1,9 @@
 """The owner of one shard: takes the log, ticks the machine, appends, and only then acts.
 
-One tick: drain the inbox → apply → append → replies and effects. The inbox grows while the append
-is in flight: that is the group commit. Whatever depends on a tick leaves after its append.
+One tick: drain the inbox → apply → append → replies and effects. While the append is in flight,
+what comes in is decided already, as the next tick: that is the group commit. Whatever depends on a
+tick leaves after its append. The state runs ahead of the log by those two ticks, so what leaves
+with the first one is made before the second one begins (`Taken.looks`: where that cannot be).
 """
 
 from __future__ import annotations
@@ -19,13 +21,11 @@ from headrace.coordinator.core import (
     Machine,
     OutMessage,
     Refusal,
-    ShardState,
     TickEffects,
 )
-from headrace.coordinator.core.fairness import weight_of
-from headrace.coordinator.core.ready import Lane
-from headrace.coordinator.runtime.answers import Answers
+from headrace.coordinator.runtime.answers import Answers, EndView
 from headrace.coordinator.runtime.archiver import Archiver
+from headrace.coordinator.runtime.handout import dispatched, gather, schedule
 from headrace.coordinator.runtime.inbox import (
     ClaimAsked,
     Delivery,
@@ -38,21 +38,15 @@ from headrace.coordinator.runtime.inbox import (
     refuse,
     turn_away,
 )
-from headrace.coordinator.runtime.intake import NO_ROOM, Intake
+from headrace.coordinator.runtime.intake import NO_ROOM, Intake, Taken
 from headrace.coordinator.runtime.keeper import Keeper
 from headrace.coordinator.runtime.ports import Dispatch, Peers
 from headrace.coordinator.runtime.snapshots import Snapshots
 from headrace.coordinator.runtime.watch import Watch
-from headrace.coordinator.runtime.writer import Rebuild, Writer
+from headrace.coordinator.runtime.writer import Rebuild, Sealed, Writer
 from headrace.coordinator.shardlog.log import Fenced, LogFull, ShardLog
 from headrace.errors import HeadraceError, Unreachable
-from headrace.messages import (
-    Claim,
-    ResultBatch,
-    ResultReply,
-    Task,
-    encode,
-)
+from headrace.messages import Claim, ResultBatch, ResultReply, encode
 from headrace.telemetry import Clock
 
 log = logging.getLogger(__name__)
@@ -172,18 +166,16 @@ class Owner:
         A tick that cannot be logged is thrown away with the state: then *then* is not called.
         """
 
-        def do(machine: Machine) -> None:
-            apply(machine)
-            self._intake.logged.append(then)
-
-        self._inbox.add(Work(do))
+        self._inbox.add(Work(partial(self._apply, apply, then)))
 
     def _post_room(self, apply: Callable[[Machine], None], then: Callable[[], None]) -> None:
-        def do(machine: Machine) -> None:
-            apply(machine)
-            self._intake.logged.append(then)
+        self._inbox.add(Work(partial(self._apply, apply, then), makes_room=True))
 
-        self._inbox.add(Work(do, makes_room=True))
+    def _apply(
+        self, apply: Callable[[Machine], None], then: Callable[[], None], machine: Machine
+    ) -> None:
+        apply(machine)
+        self._intake.tick.logged.append(then)
 
     def wake(self) -> None:
         """Something changed outside (a worker joined, credit is back): look at the lanes."""
@@ -289,7 +281,13 @@ class Owner:
                 else:
                     await self._wake.wait()
             self._wake.clear()
-            await self._tick(machine)
+            tick: Taken | None = self._begin(machine)
+            self._decide(machine)
+            while tick is not None:
+                tick = await self._conclude(machine, tick)
+                if tick is not None and self._wake.is_set and not tick.full:
+                    self._wake.clear()
+                    self._decide(machine)
 
     async def _something_to_do(self, due_ms: int) -> None:
         """Wait for the inbox, or the next timer, which is due at *due_ms*."""
@@ -304,76 +302,137 @@ class Owner:
         finally:
             handle.cancel()
 
-    async def _tick(self, machine: Machine) -> None:
+    def _begin(self, machine: Machine) -> Taken:
+        """Begin a tick with a state that holds nothing but what is in the log."""
+        for copy in self._keeper.copies:
+            copy.copy(machine)
+        self._keeper.copies.clear()
+        return self._intake.begin(self._clock.monotonic())
+
+    def _decide(self, machine: Machine) -> None:
+        """Take in what has come, and state what follows from it; into the tick that was begun."""
+        tick = self._intake.tick
+        tick.size += self._inbox.bytes
         items = self._inbox.take()
-        started = self._clock.monotonic()
-        self._begin(machine)
-        intake = self._intake
+        tick.size -= self._inbox.bytes
+        tick.items += items
+        machine.begin(self._clock.now_ms())
         for item in items:
-            intake.apply(machine, item)
+            self._intake.apply(machine, item)
         due_ms = machine.timers.next_ms()
         if fired := machine.fire_timers():
             self._watch.timers(fired, machine.state.now_ms - due_ms)
         machine.settle()
         if machine.gatherings:
-            self._gather(machine)
-        sends = self._schedule(machine)
-        effects = None
+            gather(machine, self._dispatch)
+        schedule(machine, self._dispatch, tick)
+
+    async def _conclude(self, machine: Machine, tick: Taken) -> Taken | None:
+        """Log a decided tick; answer and act. Return the next one if it was decided meanwhile."""
+        effects, ahead = None, None
+        views: Sequence[EndView] = ()
+        tick.show(self._answers, machine)
         if machine.dirty:
-            effects = await self._log_tick(machine, items)
+            effects, views, ahead = await self._log_tick(machine, tick)
         else:
-            if intake.asserts and not await self._still_ours(items):
-                intake.unsay()
+            if tick.asserts and not await self._still_ours(tick.items):
+                tick.unsay()
             if machine.orders or machine.outgoing:
                 # Derived again from what is in the log: after a takeover, or for want of an answer.
                 effects = machine.effects({}, [])
-        intake.answer()
-        for lane, wire_lane, tasks in sends:
+        tick.answer()
+        for lane, wire_lane, tasks in tick.sends.values():
             self._dispatch.send(self._writer.epoch, lane, wire_lane, tasks)
         if effects is not None:
-            self._act(machine, effects)
+            self._act(machine, effects, views)
             if self._observe is not None:
-                self._observe(effects, len(items), self._clock.monotonic() - started)
-        intake.end(machine, self._clock)
+                passed_s = self._clock.monotonic() - tick.started_s
+                self._observe(effects, len(tick.items), passed_s)
+        self._end(machine, tick, ahead)
+        return ahead
+
+    def _end(self, machine: Machine, tick: Taken, ahead: Taken | None) -> None:
+        """Tell those who wait for the tick and, if the state allows, have waited long enough."""
+        self.settled = ahead is None
+        for callback in tick.logged:
+            callback()
+        if self.settled and self._answers.due(now_ms := self._clock.now_ms()):
+            self._answers.time_out(machine, now_ms)
 
     async def _tick_without_room(self, machine: Machine) -> None:
         """A tick while the log is full: answer questions, and log nothing but what makes room."""
+        tick = self._begin(machine)
+        tick.looks = True
         items = self._inbox.take_all_but(_waits_for_room)
-        self._begin(machine)
-        intake = self._intake
+        machine.begin(self._clock.now_ms())
         for item in items:
-            intake.apply_without_room(machine, item)
+            self._intake.apply_without_room(machine, item)
+        tick.show(self._answers, machine)
         if machine.dirty:
-            self._act(machine, await self._log_tick(machine, []))
-        elif intake.asserts and not await self._still_ours(items):
-            intake.unsay()
-        intake.answer()
-        intake.end(machine, self._clock)
+            effects, views, _ = await self._log_tick(machine, tick)
+            self._act(machine, effects, views)
+        elif tick.asserts and not await self._still_ours(items):
+            tick.unsay()
+        tick.answer()
+        self._end(machine, tick, None)
         if not self._room.full:
             # What has waited for room is not to wait for somebody to come, too.
             self._wake.set()
 
-    def _begin(self, machine: Machine) -> None:
-        for copy in self._keeper.copies:
-            copy.copy(machine)
-        self._keeper.copies.clear()
-        self._intake.begin()
-        machine.begin(self._clock.now_ms())
-
-    async def _log_tick(self, machine: Machine, items: Sequence[Item]) -> TickEffects:
+    async def _log_tick(
+        self, machine: Machine, tick: Taken
+    ) -> tuple[TickEffects, Sequence[EndView], Taken | None]:
         """Append the tick. Raises `Fenced` and `Rebuild`, in silence: whether it took effect is
         for the next owner of the log to say."""
         touched = machine.touched()
+        sealed = self._writer.seal(machine)
+        effects = machine.effects({}, touched)
+        views = self._answers.views(effects.ended)
         self.settled = False
+        ahead = None
         try:
-            await self._writer.append(machine)
+            if not self._writer.append_now(machine.state, sealed):
+                if self._may_run_ahead(tick):
+                    ahead = await self._append_and_decide(machine, sealed)
+                else:
+                    await self._writer.append(machine.state, sealed)
         except LogFull as error:
             self._room.refused()
             self._watch.log_full()
-            turn_away(items, NO_ROOM)
+            turn_away(tick.items, NO_ROOM)
             raise Rebuild("the log is full") from error
-        self.settled = True
-        return machine.effects({}, touched)
+        return effects, views, ahead
+
+    def _may_run_ahead(self, tick: Taken) -> bool:
+        """Nobody will look at the state when *tick* is in the log."""
+        if tick.looks or self._keeper.copies or self._room.full:
+            return False
+        return not self._answers.due(self._clock.now_ms())
+
+    async def _append_and_decide(self, machine: Machine, sealed: Sealed) -> Taken | None:
+        """Append, and decide the next tick meanwhile, if anything comes for it; return that one.
+
+        It can be appended only behind this one: when this one fails, nothing came of it.
+        """
+        wake, ahead = self._wake, None
+        appending = asyncio.create_task(self._writer.append(machine.state, sealed), name="append")
+        appending.add_done_callback(lambda _: wake.nudge())
+        try:
+            while not appending.done() and (ahead is None or not ahead.full):
+                await wake.wait()
+                if wake.is_set and not appending.done():
+                    wake.clear()
+                    if ahead is None:
+                        ahead = self._intake.begin(self._clock.monotonic())
+                    self._decide(machine)
+            await appending
+        except BaseException as error:
+            appending.cancel()
+            await asyncio.gather(appending, return_exceptions=True)
+            if ahead is not None:
+                turn_away(ahead.items, MOVED if isinstance(error, Fenced) else BUSY)
+            raise
+        return ahead
 
     async def _still_ours(self, items: Sequence[Item]) -> bool:
         """Tell whether the shard is ours, when no append tells; raises `Fenced`.
@@ -389,56 +448,16 @@ class Owner:
             return False
         return True
 
-    def _gather(self, machine: Machine) -> None:
-        """Tell the broadcasts that may begin which workers there are."""
-        for (run, instance), group in list(machine.gatherings.items()):
-            workers = self._dispatch.members(*group)
-            if workers is not None:
-                machine.gather(run, instance, workers)
-        machine.settle()
-
-    def _schedule(self, machine: Machine) -> list[tuple[Lane, str, list[Task]]]:
-        sends: list[tuple[Lane, str, list[Task]]] = []
-        ready = machine.ready
-        if len(ready.filled) > 1 and self._dispatch.one_window and ready.is_shared():
-            return self._in_turns(machine)
-        for name in list(ready.filled):
-            lane = ready.lanes[name]
-            credit, wire_lane = self._dispatch.credit(lane)
-            if credit > 0:
-                tasks = machine.schedule(name, credit, wire_lane)
-                if tasks:
-                    self._dispatch.reserve(lane, len(tasks))
-                    sends.append((lane, wire_lane, tasks))
-        return sends
-
-    def _in_turns(self, machine: Machine) -> list[tuple[Lane, str, list[Task]]]:
-        """Schedule lanes that take each other's room: one step at a time, to whose turn it is."""
-        sends: dict[str, tuple[Lane, str, list[Task]]] = {}
-        ready = machine.ready
-        names = set(ready.filled)
-        while names and (lane := ready.next_lane(names)) is not None:
-            credit, wire_lane = self._dispatch.credit(lane)
-            tasks = machine.schedule(lane.name, 1, wire_lane) if credit > 0 else []
-            if not tasks:
-                names.discard(lane.name)
-                continue
-            self._dispatch.reserve(lane, 1)
-            ready.turns.charge(lane.namespace, weight_of(machine.state, lane.namespace))
-            sends.setdefault(lane.name, (lane, wire_lane, []))[2].extend(tasks)
-        ready.drop_empty()
-        return list(sends.values())
-
     # -- after the append ------------------------------------------------------------------------
 
-    def _act(self, machine: Machine, effects: TickEffects) -> None:
+    def _act(self, machine: Machine, effects: TickEffects, views: Sequence[EndView]) -> None:
         for order in effects.orders:
             self._dispatch.order(order)
         for outgoing in effects.outgoing:
             self._peers.send(outgoing, self._outbox_logged)
         for run in effects.ended:
             self._archiver.add(run)
-            self._answers.ended(run)
+        self._answers.ended(views)
         self._archiver.look_at(machine.state.runs, effects.touched)
         self._snapshots.count(len(effects.touched))
 
@@ -456,7 +475,7 @@ class Owner:
             for loss in self._dispatch.lapsed(now_ms):
                 self.post(partial(_lose, loss))
             for worker, reason in self._dispatch.gone(now_ms):
-                self.post(partial(_lose_worker, worker, reason))
+                self.post(partial(Machine.lose_worker, worker=worker, reason=reason))
             # A tick answers those whose time is over: between ticks the state may be ahead.
             if machine.ready.filled or machine.gatherings or self._answers.waiting:
                 self.wake()
@@ -473,22 +492,8 @@ def _lose(loss: Loss, machine: Machine) -> None:
     machine.lose(loss.run, loss.step, loss.attempt, worker=loss.worker, reason=loss.reason)
 
 
-def _lose_worker(worker: str, reason: str, machine: Machine) -> None:
-    machine.lose_worker(worker, reason)
-
-
 def _first(group: BaseExceptionGroup[Any]) -> BaseException:
     error: BaseException = group
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
-
-
-def dispatched(state: ShardState) -> list[tuple[str, int, int, str]]:
-    """Return (run, step as the wire knows it, attempt, lane) of every dispatched step; the lane is
-    known by workers."""
-    return [
-        (run.key, run.wire(step), run.attempt[step], "")
-        for run in state.runs.values()
-        for step in run.tokens
-    ]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 
-from headrace.coordinator.core import Machine, ShardState
+from headrace.coordinator.core import Machine, Run, ShardState
 from headrace.coordinator.runtime.watch import Tick, Watch
 from headrace.coordinator.shardlog.log import ShardLog
 from headrace.errors import Unreachable
+from headrace.events import StepFailed
 from headrace.telemetry import Clock
 
 log = logging.getLogger(__name__)
@@ -19,6 +21,27 @@ RETAKE_PAUSE_S = 0.1
 
 class Rebuild(Exception):
     """The speculative state is to be thrown away and built again from the log."""
+
+
+class Sealed:
+    """A tick that is decided and encoded, on its way into the log."""
+
+    __slots__ = ("counts", "ended", "entries", "failed", "sealed_s", "sizes")
+
+    def __init__(
+        self,
+        entries: deque[bytes],
+        counts: Mapping[type, int],
+        failed: Sequence[StepFailed],
+        ended: Sequence[Run],
+        sealed_s: float,
+    ) -> None:
+        self.entries = entries
+        """What is not in the log yet."""
+        self.counts, self.failed, self.ended = counts, failed, ended
+        self.sealed_s = sealed_s
+        self.sizes: list[int] = []
+        """Bytes of each entry that is."""
 
 
 class Writer:
@@ -40,21 +63,45 @@ class Writer:
         self.epoch = 0
         """What our tasks bear: workers drop those of lower ones."""
 
-    async def append(self, machine: Machine) -> None:
-        """Append a tick, in one part or several. Raises `Fenced`, `LogFull` and `Rebuild`."""
-        state = machine.state
-        watched = self._watch.active
-        counts, failed = machine.census() if watched else ({}, [])
-        sizes: list[int] = []
-        began = self._clock.monotonic() if watched else 0.0
-        for entry in machine.finish(batch_id=self._new_id(), epoch=self._log.epoch):
-            position = self._log.append_now(entry) or await self._append_one(state, entry)
-            state.batch_position = position
-            self._appended(len(entry))
-            sizes.append(len(entry))
-        if watched:
-            took_s = self._clock.monotonic() - began
-            self._watch.ticked(Tick(counts, failed, machine.ended, sizes, took_s))
+    def seal(self, machine: Machine) -> Sealed:
+        """End a tick: what happens from now on is the next one's."""
+        counts, failed = machine.census() if self._watch.active else ({}, [])
+        entries = machine.finish(batch_id=self._new_id(), epoch=self._log.epoch)
+        return Sealed(deque(entries), counts, failed, machine.ended, self._clock.monotonic())
+
+    def append_now(self, state: ShardState, sealed: Sealed) -> bool:
+        """Append it without waiting; False: the log cannot. Raises as `append` does."""
+        entries = sealed.entries
+        while entries:
+            position = self._log.append_now(entries[0])
+            if not position:
+                return False
+            self._appended_one(state, sealed, position)
+        self._told(sealed)
+        return True
+
+    async def append(self, state: ShardState, sealed: Sealed) -> None:
+        """Append it, in one part or several. Raises `Fenced`, `LogFull` and `Rebuild`.
+
+        One at a time, and in the order of sealing.
+        """
+        while sealed.entries:
+            position = await self._append_one(state, sealed.entries[0])
+            self._appended_one(state, sealed, position)
+        self._told(sealed)
+
+    def _appended_one(self, state: ShardState, sealed: Sealed, position: int) -> None:
+        size = len(sealed.entries.popleft())
+        state.batch_position = position
+        self._appended(size)
+        sealed.sizes.append(size)
+
+    def _told(self, sealed: Sealed) -> None:
+        if self._watch.active:
+            took_s = self._clock.monotonic() - sealed.sealed_s
+            self._watch.ticked(
+                Tick(sealed.counts, sealed.failed, sealed.ended, sealed.sizes, took_s)
+            )
 
     async def _append_one(self, state: ShardState, entry: bytes) -> int:
         """Append one entry; an unresolved outcome is resolved by taking the log again."""
