@@ -17,7 +17,16 @@ from headrace.coordinator.core import (
     status,
 )
 from headrace.events import RunEvent, ShardEvent, decode_batch, decode_chunk, encode_batch
-from support.core_golden import GOLDEN, RUN_EVENTS, SHARD_EVENTS, batch, known_to, write
+from support.core_golden import (
+    GOLDEN,
+    RUN_EVENTS,
+    SHARD_EVENTS,
+    STATES,
+    batch,
+    known_to,
+    readable,
+    write,
+)
 from support.corekit import BUILTIN, Kit, finish
 
 VERSIONS = sorted(path for path in GOLDEN.glob("v*") if path.is_dir())
@@ -125,3 +134,11 @@ def test_an_old_state_goes_on(folder: Path, source: object) -> None:
 def test_golden_files_are_never_written_over() -> None:
     with pytest.raises(FileExistsError):
         write(NEWEST)
+
+
+@each
+@pytest.mark.parametrize("source", [folded, restored])
+def test_an_old_state_says_what_it_said_then(folder: Path, source: object) -> None:
+    """In words: a new release may keep a state otherwise, but means the same by it."""
+    wanted = (STATES / f"{folder.name}.txt").read_text()
+    assert readable(source(folder)) == wanted  # type: ignore[operator]

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from headrace.coordinator.core import encode_state
+from headrace.coordinator.core import ShardState, encode_state, status
 from headrace.events import (
     BATCH_VERSION,
     Batch,
@@ -101,6 +101,8 @@ from support.corekit import Kit
 from support.plans import group, job, join, key, loop, plan, retry, sleep, task, wait
 
 GOLDEN = Path(__file__).parent.parent / "golden"
+STATES = GOLDEN / "states"
+"""What the logs and snapshots of each version fold to, in words."""
 MS = 1_700_000_000_000
 _map = msgspec.Raw(msgspec.msgpack.encode({"n": 1}))
 
@@ -334,6 +336,34 @@ def scenario() -> Kit:
     return kit
 
 
+def readable(state: ShardState) -> str:
+    """Return what people would ask of a state, in words that no change of the format touches."""
+    lines = []
+    for name, run in sorted(state.runs.items()):
+        flags = [one for one in ("paused", "cancelling", "failing") if getattr(run, one)]
+        lines.append(f"run {name} {status.NAMES[run.state]} {' '.join(flags)}".rstrip())
+        lines.append(f"  input {run.input.hex()} labels {sorted(run.labels.items())}")
+        lines.append(f"  priority {run.priority} events {run.events} claims {run.claims}")
+        lines.append(f"  signals {[(one.name, one.payload.hex()) for one in run.signals]}")
+        lines.append(f"  key {run.key_name!r} held {run.key_held} jobs {sorted(run.node_keys)}")
+        for instance, value in enumerate(run.status):
+            if value != status.TEMPLATE:
+                facts = f"attempt {run.attempt[instance]} token {run.tokens.get(instance)}"
+                due, output = run.due.get(instance), run.outputs.get(instance, b"").hex()
+                path = run.path(instance) or "."
+                lines.append(f"  {path} {status.NAMES[value]} {facts} due {due} {output}".rstrip())
+    for name, record in sorted(state.keys.items()):
+        lines.append(f"key {name} {record.limit} {sorted(record.holders)} {list(record.waiters)}")
+    lines += [f"outbox {name} {one.kind}" for name, one in sorted(state.outbox.items())]
+    lines += [f"tombstone {name} {one.state}" for name, one in sorted(state.tombstones.items())]
+    lines += [f"schedule {name} {one.spec.cron}" for name, one in sorted(state.schedules.items())]
+    lines += [f"namespace {name} {value}" for name, value in sorted(state.namespaces.items())]
+    lines += [f"snapshot {snapshot}" for snapshot in state.snapshots]
+    lines.append(f"requests {len(state.requests)} plans {len(state.plans)}")
+    lines.append(f"token {state.token_last} settings {sorted(state.settings.items())}")
+    return "\n".join(lines) + "\n"
+
+
 def write(folder: Path) -> None:
     """Write the golden files; raises FileExistsError if the folder is there."""
     folder.mkdir(parents=True)
@@ -346,6 +376,7 @@ def write(folder: Path) -> None:
     kit = scenario()
     (folder / "log.txt").write_text("".join(f"{entry.hex()}\n" for _, entry in kit.log))
     (folder / "snapshot.txt").write_text(encode_state(kit.folder.state).hex() + "\n")
+    (STATES / f"{folder.name}.txt").write_text(readable(kit.folder.state))
 
 
 if __name__ == "__main__":

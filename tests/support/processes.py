@@ -70,6 +70,10 @@ class Program:
         self._cwd = folder
         self._process: subprocess.Popen[bytes] | None = None
 
+    def set_env(self, more: Mapping[str, str]) -> None:
+        """Change the environment of its next life."""
+        self._env |= more
+
     def start(self) -> None:
         """Start; it must not run."""
         assert not self.running, f"{self.name} runs already"

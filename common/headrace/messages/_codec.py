@@ -26,4 +26,7 @@ def decode(kind: type[T], data: bytes) -> T:
         return cast("T", _decoder(cast("Any", kind)).decode(data))
     except UNREADABLE as error:
         name = getattr(kind, "__name__", str(kind))
-        raise InvalidRequest(f"not a {name}: {error}") from error
+        # What is said of a tag that nobody here knows.
+        unknown = str(error).startswith("Invalid value ")
+        hint = "; if a newer release has sent it, upgrade this one" if unknown else ""
+        raise InvalidRequest(f"not a {name}: {error}{hint}") from error

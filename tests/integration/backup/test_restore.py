@@ -36,6 +36,8 @@ pytestmark = pytest.mark.integration
 @asynccontextmanager
 async def fresh(folder, **settings):
     """A broker, a coordinator and a worker of their own."""
+    if settings.get("archive") == "jetstream":
+        settings["archive_path"] = ""
     broker = BrokerProcess(folder / "nats", name=folder.name)
     await broker.start()
     try:
@@ -83,13 +85,17 @@ def token_of(cluster, run):
     raise AssertionError(run)
 
 
-async def test_what_was_under_way_is_made_again_and_late_results_are_refused(tmp_path):
+@pytest.mark.parametrize("archive", ["sqlite", "jetstream"])
+async def test_what_was_under_way_is_made_again_and_late_results_are_refused(tmp_path, archive):
     path = tmp_path / "file"
-    async with fresh(tmp_path / "old") as old:
-        await begun(old, "r")
+    async with fresh(tmp_path / "old", archive=archive) as old:
+        client = await begun(old, "r")
+        await client.submit(plan(task("one"), name="closed"), run_id="closed")
+        assert (await client.wait("closed", 20)).state == "COMPLETED"
+        history = await client.history("closed")
         manifest = await backed_up(old, path)
         old_token, _, shard = token_of(old, "default/r")
-    async with fresh(tmp_path / "new") as new:
+    async with fresh(tmp_path / "new", archive=archive) as new:
         new.steps.gate.clear()
         found = await restored(new, path)
         assert (found.runs, found.lost) == (1, 1)
@@ -109,6 +115,9 @@ async def test_what_was_under_way_is_made_again_and_late_results_are_refused(tmp
             assert decode(ResultReply, answer.data).refused == [0, 1, 2]
         client = await new.client()
         assert (await client.get("r")).state == "RUNNING"
+        # Closed or about to be: it is shown as it was.
+        assert (await client.get("closed")).state == "COMPLETED"
+        assert await client.history("closed") == history
         epochs = {place.shard: place.epoch for place in manifest.shards}
         async with await connect(new.broker.url, name="epochs") as bus:
             for number in range(2):

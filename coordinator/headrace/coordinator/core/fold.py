@@ -65,11 +65,9 @@ class Folder:
         try:
             batch = decode_batch(data)
         except UNREADABLE as error:
-            raise BrokenLog(state.shard, position, f"unreadable entry: {error}") from error
+            raise BrokenLog(state.shard, position, _unreadable(data, error)) from error
         if batch.version != BATCH_VERSION:
-            raise BrokenLog(
-                state.shard, position, f"entry of version {batch.version}: a newer release wrote it"
-            )
+            raise BrokenLog(state.shard, position, _newer(f"entry of version {batch.version}"))
         if self._parts and batch.index != self._parts[-1].index + 1:
             # The tick's owner died between its parts: the tick does not count.
             self._drop_parts()
@@ -108,6 +106,22 @@ class Folder:
                 evolve_shard(state, event)
         state.batch_position, state.batch_index = self._position, self._index
         state.batch_hash = self._hash
+
+
+def _newer(what: str) -> str:
+    return f"{what}: a newer release wrote it; start that release or a later one"
+
+
+def _unreadable(data: bytes, error: Exception) -> str:
+    """Say why an entry cannot be read, and what to do about it."""
+    try:
+        version, *_ = msgspec.msgpack.decode(data)
+    except (*UNREADABLE, TypeError, ValueError):
+        return f"unreadable entry: {error}"
+    if isinstance(version, int) and version > BATCH_VERSION:
+        return _newer(f"entry of version {version}")
+    # All of it is msgpack: nothing was torn. It has a tag or a field that we do not know.
+    return _newer(f"unknown event ({error})")
 
 
 def apply_chunk(state: ShardState, data: bytes) -> None:
@@ -151,7 +165,7 @@ def _apply_unread(state: ShardState, data: bytes) -> None:
         try:
             event = _events.decode(raw)
         except UNREADABLE as error:
-            run.quarantined = run.quarantined or f"event {number} cannot be read: {error}"[:1_000]
+            run.quarantined = run.quarantined or _newer(f"event {number} ({error})")[:1_000]
             run.events = number
         else:
             _apply_event(state, run, number, event)

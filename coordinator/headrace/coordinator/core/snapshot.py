@@ -395,7 +395,10 @@ def decode_image(data: bytes) -> StateImage:
     except UNREADABLE as error:
         raise BadSnapshot(f"unreadable snapshot: {error}") from error
     if image.version != SNAPSHOT_VERSION:
-        raise BadSnapshot(f"snapshot of version {image.version}: a newer release wrote it")
+        raise BadSnapshot(
+            f"snapshot of version {image.version}: a newer release wrote it; start that release or "
+            "a later one"
+        )
     return image
 
 

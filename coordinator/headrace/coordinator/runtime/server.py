@@ -27,6 +27,7 @@ from headrace.coordinator.runtime.holding import Holding
 from headrace.coordinator.runtime.inbox import PendingBatch, reply_of, short_pages
 from headrace.coordinator.runtime.layout import Layout
 from headrace.coordinator.runtime.leading import Shard, Surroundings
+from headrace.coordinator.runtime.levels import common_level
 from headrace.coordinator.runtime.neighbours import Neighbours
 from headrace.coordinator.runtime.observe import Observer
 from headrace.coordinator.runtime.replies import Replies
@@ -233,15 +234,9 @@ class CoordinatorServer:
         )
 
     def _common_level(self) -> int:
-        """Return what every coordinator of the cluster can read; 0 while one is away.
-
-        Raised only when all are there: in the middle of an upgrade an old one may still have to
-        take a shard over.
-        """
-        settings, known = self.config.coordinator, self.control.view.coordinators
-        found = [known.get(name) for name in settings.peers or (settings.id,)]
-        levels = [one.feature_level if one and one.status == "online" else 0 for one in found]
-        return min([FEATURE_LEVEL, *levels])
+        settings = self.config.coordinator
+        peers = settings.peers or (settings.id,)
+        return common_level(FEATURE_LEVEL, peers, self.control.view.coordinators)
 
     def _incoming(self) -> IncomingStream:
         return IncomingStream(
