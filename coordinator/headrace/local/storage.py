@@ -25,7 +25,6 @@ from headrace.coordinator.runtime.snapshots import Snapshots
 from headrace.coordinator.shardlog import (
     Level,
     MemoryLog,
-    MemoryLogStore,
     MemorySnapshotStore,
     ShardLog,
 )
@@ -39,12 +38,12 @@ CLOSED_RUNS_MAX: Final = 10_000
 """Ended runs that level memory still knows."""
 SNAPSHOT_MS: Final = 2_000
 """At level snapshot; what happened since the last one is lost in a crash."""
-MEMORY_LOG_BYTES: Final = 1024 * 1024
 """Nobody is ever rebuilt from a log in memory: older entries are dropped above this."""
 
 
 def _memory_log() -> MemoryLog:
-    return MemoryLog(store=MemoryLogStore(bytes_kept=MEMORY_LOG_BYTES))
+    # This process is alone, and its next life begins with a snapshot, or with nothing.
+    return MemoryLog(unread=True)
 
 
 class Storage:

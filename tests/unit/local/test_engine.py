@@ -369,13 +369,13 @@ def test_settings_are_checked():
         LocalEngine(namespace="a.b")
 
 
-async def test_the_log_in_memory_stays_small(engine, monkeypatch):
-    monkeypatch.setattr("headrace.local.storage.MEMORY_LOG_BYTES", 4_000)
+async def test_no_log_is_kept_in_memory():
     noop = plan("name: n\ntasks:\n  - {name: a, type: noop}")
     async with LocalEngine() as other:
-        for _ in range(50):
-            await within(other.run(noop))
-        assert 0 < (await other._storage.log.status()).bytes <= 8_000
+        view = await within(other.run(noop))
+        assert [e.type for e in await other.history(view.id)][-1] == "RunEnded"
+        status = await other._storage.log.status()
+        assert (status.entries, status.bytes) == (0, 0)
 
 
 async def test_more_plans_than_are_kept(engine):

@@ -73,6 +73,14 @@ def split(
     return parts
 
 
+def keep(chunks: Iterable[tuple[Run, int, list[RunEvent]]], now_ms: int) -> None:
+    """Add a tick's events to the histories of their runs, and to no log."""
+    for run, first, events in chunks:
+        data = encode_chunk(run.key, first, now_ms, events)
+        run.history.append(data)
+        run.history_bytes += len(data)
+
+
 def _halved(
     run: str, first: int, now_ms: int, events: list[RunEvent], bytes_max: int
 ) -> list[bytes]:

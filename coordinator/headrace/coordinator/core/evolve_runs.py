@@ -118,20 +118,24 @@ def run_ended(state: ShardState, run: Run, event: RunEnded) -> None:
     run.finished_ms = state.now_ms
     run.output = bytes(event.output)
     run.ended_reason = event.reason
-    run.due.clear()
-    run.counts.clear()
-    run.signals.clear()
-    run.waits.clear()
-    run.detached.clear()
     run.carried = None
-    run.sticky.clear()
-    run.undo.clear()
-    # Only a quarantined run ends with any of these.
-    run.tokens.clear()
-    run.doomed.clear()
-    run.claims.clear()
-    run.held.clear()
-    run.sagas.clear()
+    # Only a quarantined run ends with some of these.
+    for left in (
+        run.due,
+        run.counts,
+        run.signals,
+        run.waits,
+        run.detached,
+        run.sticky,
+        run.undo,
+        run.tokens,
+        run.doomed,
+        run.claims,
+        run.held,
+        run.sagas,
+    ):
+        if left:
+            left.clear()
     run.active = 0
     if run.node_keys or run.gates:
         for instance in sorted({*run.node_keys, *run.gates}):

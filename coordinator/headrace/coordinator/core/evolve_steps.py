@@ -66,7 +66,11 @@ def scheduled(state: ShardState, run: Run, event: StepScheduled) -> None:
 def completed(state: ShardState, run: Run, event: StepCompleted) -> None:
     """Fold `StepCompleted`."""
     step = event.step
-    leave(run, step)
+    # `leave`, without the call: this is done for every step.
+    if run.tokens.pop(step, None) is not None:
+        run.active -= 1
+    if run.doomed or run.claims or run.due:
+        leave(run, step)
     run.status[step] = status.COMPLETED
     output = bytes(event.output)
     if output != EMPTY_MAP:

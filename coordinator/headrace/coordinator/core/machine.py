@@ -52,9 +52,7 @@ class Machine(Tick):
         Large ticks come in several parts; a reader ignores them until the last one is there.
         """
         state = self.state
-        forgotten = shard_events.idle_plans(state)
-        if forgotten:
-            self.emit_shard(PlansForgotten(forgotten))
+        self._forget_plans()
         parts = entries.split(
             self._before,
             self._chunks.values(),
@@ -63,12 +61,27 @@ class Machine(Tick):
             bytes_max=self.limits.append_bytes,
         )
         logged = entries.chain(state, parts, batch_id=batch_id, epoch=epoch)
+        self._end()
+        return logged
+
+    def finish_unread(self) -> None:
+        """End the tick where nobody will read its entries: only the runs' histories are made."""
+        self._forget_plans()
+        entries.keep(self._chunks.values(), self.state.now_ms)
+        self.state.logged_ms = self.state.now_ms
+        self._end()
+
+    def _forget_plans(self) -> None:
+        forgotten = shard_events.idle_plans(self.state)
+        if forgotten:
+            self.emit_shard(PlansForgotten(forgotten))
+
+    def _end(self) -> None:
         self._chunks = {}
         self._before, self._after = [], []
         if self._evicted:
             self.listing.evicted(len(self._evicted))
             self._evicted.clear()
-        return logged
 
     def touched(self) -> list[str]:
         """Return the keys of runs with events in this tick; call it before `finish`."""

@@ -66,12 +66,18 @@ class Writer:
     def seal(self, machine: Machine) -> Sealed:
         """End a tick: what happens from now on is the next one's."""
         counts, failed = machine.census() if self._watch.active else ({}, [])
-        entries = machine.finish(batch_id=self._new_id(), epoch=self._log.epoch)
-        return Sealed(deque(entries), counts, failed, machine.ended, self._clock.monotonic())
+        entries: deque[bytes] = deque()
+        if self._log.unread:
+            machine.finish_unread()
+        else:
+            entries.extend(machine.finish(batch_id=self._new_id(), epoch=self._log.epoch))
+        return Sealed(entries, counts, failed, machine.ended, self._clock.monotonic())
 
     def append_now(self, state: ShardState, sealed: Sealed) -> bool:
         """Append it without waiting; False: the log cannot. Raises as `append` does."""
         entries = sealed.entries
+        if self._log.unread:
+            state.batch_position = self._log.append_now(b"")
         while entries:
             position = self._log.append_now(entries[0])
             if not position:

@@ -72,6 +72,8 @@ class EpochRecord(msgspec.Struct, frozen=True, kw_only=True):
 class JetStreamLog:
     """`ShardLog` on JetStream. *synced* is what the caller knows of the server's fsync."""
 
+    unread = False
+
     def __init__(
         self,
         bus: Bus,

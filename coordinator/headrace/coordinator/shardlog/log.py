@@ -60,6 +60,9 @@ class LogStatus(msgspec.Struct, frozen=True, kw_only=True):
 class ShardLog(Protocol):
     """One shard's log, from the point of view of one process."""
 
+    unread: bool
+    """Nobody will ever read an entry, so that none need be made: `append_now` takes empty ones."""
+
     @property
     def shard(self) -> int:
         """Number of the shard."""

@@ -70,8 +70,12 @@ class MemoryLogStore:
 class MemoryLog:
     """`ShardLog` at level ``memory``."""
 
-    def __init__(self, shard: int = 0, store: MemoryLogStore | None = None) -> None:
+    def __init__(
+        self, shard: int = 0, store: MemoryLogStore | None = None, *, unread: bool = False
+    ) -> None:
+        """*unread*: of a process that is alone; positions are counted, and nothing is kept."""
         self._shard = shard
+        self.unread = unread
         self._store = store or MemoryLogStore()
         self._epoch = 0
         self._closed = False
@@ -112,6 +116,9 @@ class MemoryLog:
         assert self._epoch, "append needs an ownership: take the log"
         if store.epoch != self._epoch:
             raise Fenced(self._shard, epoch=store.epoch, owner=store.owner)
+        if self.unread:
+            store.last += 1
+            return store.last
         if store.bytes_max and store.bytes + len(payload) > store.bytes_max:
             raise LogFull(f"shard {self._shard}: {store.bytes} of {store.bytes_max} bytes used")
         return store.store(payload)

@@ -129,6 +129,8 @@ class _Database:
 class SqliteLog:
     """`ShardLog` in the SQLite file *path*; *bytes_max* limits the file (0: the disk does)."""
 
+    unread = False
+
     def __init__(
         self, path: Path | str, shard: int = 0, *, level: Level = "journal", bytes_max: int = 0
     ) -> None:
