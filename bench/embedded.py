@@ -1,7 +1,7 @@
 """How fast the embedded engine is: one process, no server.
 
 ``python bench/embedded.py [--levels memory,snapshot,journal] [--rounds 5] [--dir DIR]
-[--json FILE]``
+[--json FILE] [--report]``
 
 - W1: one run of one no-op step at a time, from the call to the ended run.
 - W2: 200 concurrent runs of 10 chained no-op steps, each recorded before the next begins.
@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import Any
 
 import uvloop
+from page import BENCHMARKS, splice
 
 from headrace.local import LocalEngine
 from headrace.plan import Group, Loop, Plan, Task
@@ -193,12 +194,36 @@ def show(facts: dict[str, Any], results: dict[str, dict[str, list[float]]]) -> N
             print(f"{level:<10}{name:<18}{row}{f'{budget:,}' if budget else '':>12}")
 
 
+def table(facts: dict[str, Any], results: dict[str, dict[str, list[float]]]) -> str:
+    """Return the figures as the part of a page."""
+    lines = [
+        f"{time.strftime('%-d %B %Y', time.gmtime())}: {facts['cpu']}, {facts['cpus']} cores, "
+        f"Python {facts['python']}, uvloop {facts['uvloop']}, SQLite {facts['sqlite']}, fdatasync "
+        f"{facts['fdatasync_us']} µs. Median of the rounds, lowest and highest beside it.",
+        "",
+        "| level | figure | median | lowest | highest | budget | |",
+        "|---|---|---:|---:|---:|---:|---|",
+    ]
+    for level, figures in results.items():
+        for name, values in figures.items():
+            median, budget = statistics.median(values), BUDGETS.get((level, name))
+            met = ""
+            if budget is not None:
+                met = "met" if (median >= budget) == name.endswith("/s") else "**missed**"
+            shown = " | ".join(f"{value:,.1f}" for value in (median, min(values), max(values)))
+            lines.append(
+                f"| {level} | {name} | {shown} | {f'{budget:,}' if budget else ''} | {met} |"
+            )
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--levels", default="memory,snapshot,journal")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--dir", type=Path, help="where the files go (default: a temporary folder)")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--report", action="store_true", help="write it into docs/benchmarks.md")
     options = parser.parse_args()
     results = {}
     spawn = multiprocessing.get_context("spawn")
@@ -209,6 +234,8 @@ def main() -> None:
                 work = alone.submit(measure_alone, level, Path(name), options.rounds)
                 results[level] = work.result()
     show(facts, results)
+    if options.report:
+        splice(BENCHMARKS, "embedded", table(facts, results))
     if options.json:
         data = {"machine": facts, "results": results}
         options.json.write_text(json.dumps(data, indent=2) + "\n")
