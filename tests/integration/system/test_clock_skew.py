@@ -12,6 +12,7 @@ from headrace.client import Client
 from headrace.config import Config, Coordinator
 from headrace.coordinator.runtime import skew
 from headrace.coordinator.runtime.server import CoordinatorServer
+from headrace.language import compile_workflow
 from support.broker import broker, eventually
 
 __all__ = ["broker"]
@@ -100,3 +101,18 @@ async def test_of_two_the_other_one_owns_everything(broker, tmp_path, monkeypatc
             for _ in range(4):
                 # Whoever answers.
                 assert any("clock of c0" in text for text in (await client.info()).warnings)
+
+
+async def test_a_clock_that_jumps_does_not_take_its_shards_along(broker, tmp_path):
+    """Logged time never goes back: an hour ahead, once logged, would stop all for an hour."""
+    plan = compile_workflow("tasks: [{name: nap, type: sleep, config: {duration: 20ms}}]")
+    clock = OffClock(0)
+    async with coordinator(broker, tmp_path, clock) as server:
+        await eventually(lambda: leads(server) == [0, 1], within_s=10)
+        async with await Client.connect(broker.url) as client:
+            for off_ms in (3_600_000, 0, -3_600_000, 0):
+                clock.off_ms = off_ms
+                # Of several runs both shards have some.
+                runs = [await client.submit(plan) for _ in range(8)]
+                for run in runs:
+                    assert (await client.wait(run.id, 10)).state == "COMPLETED"

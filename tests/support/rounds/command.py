@@ -24,6 +24,8 @@ from support.rounds.fleet import Fleet
 
 ROOT = Path(__file__).parents[3]
 PAGE = ROOT / "docs" / "reliability.md"
+SHOWN_VIOLATIONS_MAX = 5
+SHOWN_CHARACTERS_MAX = 600
 RESULTS = ROOT / "tests" / "chaos" / "results" / "rounds.json"
 
 
@@ -97,11 +99,12 @@ async def rounds(campaign: Campaign, options: argparse.Namespace) -> dict[str, A
             if number % COMPARE_EACH == 0:
                 row.violations += await campaign.compare()
             print(told(row), flush=True)
-            for violation in row.violations:
-                print(f"     {' '.join(violation)}", file=sys.stderr)
+            for violation in row.violations[:SHOWN_VIOLATIONS_MAX]:
+                print(f"     {' '.join(violation)[:SHOWN_CHARACTERS_MAX]}", file=sys.stderr)
         await campaign.finish(client)
-    for violation in campaign.final:
-        print(f"at the end: {' '.join(violation)}", file=sys.stderr)
+    for violation in campaign.final[:SHOWN_VIOLATIONS_MAX]:
+        told_so = f"at the end: {' '.join(violation)}"
+        print(told_so[:SHOWN_CHARACTERS_MAX], file=sys.stderr)
     took_s = time.monotonic() - begun
     return report.document(campaign, asked=options.rounds, took_s=took_s, cannot=cannot)
 

@@ -19,6 +19,7 @@ from support.rounds.campaign import Campaign, Row
 BEGIN = "<!-- rounds: written by python tests/chaos/rounds.py; do not edit -->"
 END = "<!-- /rounds -->"
 SHOWN_VIOLATIONS_MAX = 20
+SHOWN_CHARACTERS_MAX = 300
 
 
 def machine() -> dict[str, Any]:
@@ -102,7 +103,8 @@ def table(document: Mapping[str, Any]) -> str:
     if violations:
         lines += ["", "Violations:", ""]
         lines += [
-            f"- {rule}: {run} {text}" for rule, run, text in violations[:SHOWN_VIOLATIONS_MAX]
+            f"- {rule}: {run} {text}"[:SHOWN_CHARACTERS_MAX]
+            for rule, run, text in violations[:SHOWN_VIOLATIONS_MAX]
         ]
     return "\n".join(lines) + "\n"
 

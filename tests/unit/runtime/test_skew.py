@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from headrace.coordinator.runtime import skew as module
-from headrace.coordinator.runtime.skew import Skew, skew_text
+from headrace.coordinator.runtime.skew import Skew, SteadyClock, skew_text
 from headrace.errors import Unreachable
 
 
@@ -71,3 +71,32 @@ async def test_passing_the_limit_is_told_once_and_loudly(clock, caplog):
 def test_people_are_told_which_way():
     assert "c1 is 3.0 s ahead of the broker's (limit 2 s)" in skew_text("c1", 3_000, 2_000)
     assert "c1 is 3.0 s behind the broker's" in skew_text("c1", -3_000, 2_000)
+
+
+# -- a steady clock --------------------------------------------------------------------------------
+
+
+def test_a_steady_clock_goes_on_by_the_monotonic_one(clock):
+    steady = SteadyClock(clock)
+    clock.s += 2.5
+    assert (steady.now_ms(), steady.monotonic()) == (1_002_500, clock.s)
+
+
+async def test_a_jump_counts_once_the_broker_agrees(clock):
+    broker = {"ms": 1_000_000}
+
+    async def broker_ms():
+        return broker["ms"]
+
+    steady = SteadyClock(clock)
+    skew = Skew(clock, broker_ms, ms_max=1_000, changed=lambda: None, agreed=steady.follow)
+    clock.ms += 3_600_000
+    assert steady.now_ms() == 1_000_000
+    await skew.measure()
+    assert skew.excessive
+    assert steady.now_ms() == 1_000_000
+    # The machine has slept: the wall clock is right, and the monotonic one has missed it.
+    broker["ms"] += 3_600_000
+    await skew.measure()
+    assert not skew.excessive
+    assert steady.now_ms() == 4_600_000

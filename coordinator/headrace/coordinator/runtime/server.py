@@ -31,7 +31,7 @@ from headrace.coordinator.runtime.levels import common_level
 from headrace.coordinator.runtime.neighbours import Neighbours
 from headrace.coordinator.runtime.observe import Observer
 from headrace.coordinator.runtime.replies import Replies
-from headrace.coordinator.runtime.skew import Skew
+from headrace.coordinator.runtime.skew import Skew, SteadyClock
 from headrace.coordinator.shardlog import FEATURE_LEVEL, ObjectSnapshotStore
 from headrace.coordinator.shardlog.jetstream import check_level, last_epoch
 from headrace.errors import HeadraceError, InvalidRequest, Unavailable, Unreachable
@@ -74,7 +74,7 @@ class CoordinatorServer:
         """*synced*: the broker is known to fsync before it acknowledges."""
         settings = config.coordinator
         self.bus, self.config = bus, config
-        self.clock: Clock = clock or SystemClock()
+        self.clock = SteadyClock(clock or SystemClock())
         self.incarnation = secrets.token_hex(4)
         self.layout = Layout.of(settings)
         self.warnings = warnings
@@ -82,10 +82,11 @@ class CoordinatorServer:
         self.metrics = metrics or CoordinatorMetrics(new_registry())
         self.observer = Observer(self.metrics)
         self.skew = Skew(
-            self.clock,
+            self.clock.wall,
             self._broker_ms,
             ms_max=settings.clock_skew_ms_max,
             changed=lambda: self._changed.set(),
+            agreed=self.clock.follow,
         )
         self.builtin = frozenset(BUILTIN_HANDLERS)
         self.shards: dict[int, Shard] = {}

@@ -1,4 +1,4 @@
-"""How far this process's clock is from the broker's, which all coordinators share."""
+"""This process's clock, and how far it is from the broker's, which all coordinators share."""
 
 from __future__ import annotations
 
@@ -16,6 +16,31 @@ ROUND_TRIP_S_MAX = 1.0
 """A slower answer says too little."""
 
 
+class SteadyClock:
+    """The wall clock as it last agreed with the broker's, carried on by the monotonic one.
+
+    Logged time never goes back, so one entry by a clock that was set an hour ahead would stop the
+    timers of its shard, and turn its clients away, for an hour. A jump counts only once a
+    measurement has found that the wall clock is right.
+    """
+
+    def __init__(self, wall: Clock) -> None:
+        self.wall = wall
+        self.follow()
+
+    def follow(self) -> None:
+        """Take the wall clock's time: it is known to be right."""
+        self._offset_ms = self.wall.now_ms() - int(self.wall.monotonic() * 1_000)
+
+    def now_ms(self) -> int:
+        """Return milliseconds since the epoch."""
+        return self._offset_ms + int(self.wall.monotonic() * 1_000)
+
+    def monotonic(self) -> float:
+        """Return seconds since some moment; never goes back."""
+        return self.wall.monotonic()
+
+
 class Skew:
     """The newest measurement, and whether shards may be owned with it.
 
@@ -30,10 +55,14 @@ class Skew:
         *,
         ms_max: int,
         changed: Callable[[], None],
+        agreed: Callable[[], None] = lambda: None,
     ) -> None:
-        """*broker_ms* asks the broker for its time; *changed* is called when `excessive` does."""
+        """*broker_ms* asks the broker for its time; *changed* is called when `excessive` does.
+
+        *agreed* is called after each measurement that found the clock right enough.
+        """
         self._clock, self._broker_ms = clock, broker_ms
-        self._ms_max, self._changed = ms_max, changed
+        self._ms_max, self._changed, self._agreed = ms_max, changed, agreed
         self.ms = 0
         """Our clock minus the broker's."""
         self.excessive = False
@@ -49,6 +78,8 @@ class Skew:
         took_s = self._clock.monotonic() - began_s
         if broker_ms and took_s <= ROUND_TRIP_S_MAX:
             self.note(began_ms + int(took_s * 500) - broker_ms)
+            if not self.excessive:
+                self._agreed()
 
     def note(self, ms: int) -> None:
         """Take a measurement."""
