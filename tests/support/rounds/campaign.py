@@ -9,6 +9,7 @@ import os
 import random
 import time
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ import msgspec
 
 from headrace.client import Client
 from headrace.errors import HeadraceError
+from headrace.messages import ScheduleSpec, subjects
 from support.rounds import histories, workflows
-from support.rounds.checker import Rules, Violation, check
+from support.rounds.checker import Rules, Violation, check, check_schedule
 from support.rounds.clients import Clients
 from support.rounds.fleet import SHARDS, Fleet
 from support.rounds.nemeses import NEMESES, Nemesis
@@ -29,6 +31,10 @@ WHOLE_S = 60.0
 SETTLE_S = 60.0
 CLIENT_S = 5.0
 LOAD_PER_S = 12.0
+SCHEDULE = "tick"
+TICK_S = 3.0
+"""A run of the schedule has begun, and ended, so long after its time."""
+TICKS_MAX = 10_000
 COMPARE_EACH = 10
 """Replicas are compared after so many rounds."""
 
@@ -72,11 +78,19 @@ class Campaign:
         self._fingerprints: dict[str, str] = {}
         """Run -> of its history, when its round was over."""
         self._turned: set[int] = set()
-        self._seen = 0
+        self._scheduled_ms = 0
+        self.scheduled = 0
+        """Runs of the schedule."""
 
     def close(self) -> None:
         """Close the record."""
         self._record.close()
+
+    async def begin(self, client: Client) -> None:
+        """Create the schedule, whose runs begin beside those of the clients."""
+        spec = ScheduleSpec(cron="* * * * *", catch_up="all", input={"witness": str(self._witness)})
+        await client.schedules.create(SCHEDULE, spec, workflows.plan("tick"))
+        self._scheduled_ms = int(time.time() * 1000)
 
     def order(self, rounds: int, nemeses: Sequence[Nemesis]) -> list[Nemesis]:
         """Return who comes in which round: all of them in turn, each turn in another order."""
@@ -91,14 +105,13 @@ class Campaign:
 
     async def round(self, client: Client, number: int, nemesis: Nemesis) -> Row:
         """Do one round, and judge it."""
-        chance = random.Random(f"{self.seed} {number}")
+        # The load draws from its own, so that the seed decides who is harmed, and when.
+        chance, of_load = (random.Random(f"{self.seed} {number} {x}") for x in ("harm", "load"))
         row = Row(number=number, nemesis=nemesis.name)
         self._record.round = number
-        if "clock" in nemesis.name:
-            self._turned.add(number)
         first = len(self._record.operations)
         clients = Clients(
-            client, self._record, witness=str(self._witness), chance=chance, per_s=self._per_s
+            client, self._record, witness=str(self._witness), chance=of_load, per_s=self._per_s
         )
         clients.start(SHARDS)
         late: list[str] = []
@@ -106,6 +119,8 @@ class Campaign:
             await asyncio.sleep(BEFORE_S)
             fault_ns = time.monotonic_ns()
             row.did = await nemesis.harm(self.fleet, chance)
+            if "clock" in row.did:
+                self._turned.add(number)
             await asyncio.sleep(chance.uniform(*nemesis.hold_s))
             begun = time.monotonic()
             await self.fleet.mend()
@@ -208,7 +223,21 @@ class Campaign:
         for run, before in self._fingerprints.items():
             if before != _fingerprint(found.get(run)):
                 self.final.append(Violation("answers", run, "its history is another one by now"))
+        self.final += await self._scheduled(client)
         self.final += await self.compare()
+
+    async def _scheduled(self, client: Client) -> list[Violation]:
+        """Pause the schedule, and judge its runs."""
+        until_ms = int(time.time() * 1000)
+        await asyncio.sleep(TICK_S)
+        await client.schedules.pause(SCHEDULE)
+        labels = {subjects.SCHEDULE_LABEL: SCHEDULE}
+        page = await client.list(labels=labels, limit=TICKS_MAX)
+        runs = [
+            (run.id, _milliseconds(run.labels[subjects.TIME_LABEL]), run.state) for run in page.runs
+        ]
+        self.scheduled = len(runs)
+        return check_schedule(runs, every_ms=60_000, since_ms=self._scheduled_ms, until_ms=until_ms)
 
     @property
     def violations(self) -> list[Violation]:
@@ -232,6 +261,10 @@ def possible(fleet: Fleet) -> tuple[list[Nemesis], dict[str, str]]:
         else:
             can.append(nemesis)
     return can, cannot
+
+
+def _milliseconds(text: str) -> int:
+    return int(datetime.fromisoformat(text).timestamp() * 1000)
 
 
 def _fingerprint(history: histories.History | None) -> str:

@@ -81,6 +81,29 @@ def check(
     return found
 
 
+def check_schedule(
+    times_ms: Sequence[tuple[str, int, str]], *, every_ms: int, since_ms: int, until_ms: int
+) -> list[Violation]:
+    """Return what is wrong with the runs of a schedule that catches up with every time.
+
+    *times_ms*: (run, its nominal time, its state); each multiple of *every_ms* from *since_ms* to
+    *until_ms* has one, and no run is of a time to come.
+    """
+    found = []
+    by_time: dict[int, list[str]] = defaultdict(list)
+    for run, nominal_ms, state in times_ms:
+        by_time[nominal_ms].append(run)
+        if state != "COMPLETED":
+            found.append(Violation("schedules", run, f"it is {state}"))
+        if nominal_ms > until_ms + every_ms:
+            found.append(Violation("schedules", run, f"it has begun before its time {nominal_ms}"))
+    first_ms = -(-since_ms // every_ms) * every_ms
+    for time_ms in range(first_ms, until_ms + 1, every_ms):
+        if len(by_time[time_ms]) != 1:
+            found.append(Violation("schedules", "", f"runs of {time_ms}: {by_time[time_ms]}"))
+    return found
+
+
 def _crowds(key: str, intervals: Sequence[tuple[int, int, str]], limit: int) -> list[Violation]:
     """Return moments at which more than *limit* held a key."""
     edges = [(begin, 1, run) for begin, _, run in intervals]

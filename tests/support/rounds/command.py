@@ -91,6 +91,7 @@ async def rounds(campaign: Campaign, options: argparse.Namespace) -> dict[str, A
     can = [n for n in can if not options.only or any(part in n.name for part in options.only)]
     begun = time.monotonic()
     async with await campaign.client() as client:
+        await campaign.begin(client)
         for number, nemesis in enumerate(campaign.order(options.rounds, can), 1):
             if time.monotonic() - begun > options.minutes * 60:
                 print(f"{options.minutes} minutes are over")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +20,8 @@ from headrace.messages import ServerInfo
 from support.cluster import START_S, Cluster
 from support.processes import POLL_S, Program
 from support.rounds import turned
-from support.rounds.network import Network
+from support.rounds.disk import Disk
+from support.rounds.network import Network, NotPossible
 
 BROKERS = ("n1", "n2", "n3")
 COORDINATORS = ("c1", "c2", "c3")
@@ -44,6 +46,13 @@ class Fleet(Cluster):
         for name in (*BROKERS, *COORDINATORS, *GROUPS):
             network.host(name)
         self.brokers = self._servers()
+        self.disk: Disk | None = None
+        self._no_disk = ""
+        """Why the last broker has no disk of its own."""
+        try:
+            self.disk = Disk(self.brokers[-1].directory / "store")
+        except NotPossible as error:
+            self._no_disk = str(error)
         self._names = COORDINATORS
         for name in COORDINATORS:
             self.coordinators.append(self._coordinator(name))
@@ -89,8 +98,8 @@ class Fleet(Cluster):
         """Return why the machine cannot give what a nemesis needs; empty: it can."""
         if needs == "namespaces" and self.network.kind == "loopback":
             return f"no network namespaces: {self.network.why}"
-        if needs == "ballast":
-            return "no disk of its own"
+        if needs == "disk" and self.disk is None:
+            return f"no small disk for a NATS server: {self._no_disk}"
         return ""
 
     def _addresses(self) -> list[str]:
@@ -124,12 +133,21 @@ class Fleet(Cluster):
     async def mend(self) -> None:
         """Heal the network, thaw, set clocks right and start whatever a nemesis has harmed."""
         self.network.heal()
+        if self.disk is not None and self.disk.free():
+            # A server whose disk was full has given up JetStream until it is started again.
+            await self.brokers[-1].stop()
         for broker in self.brokers:
             broker.resume()
         for program in (*self.coordinators, *self.workers):
             program.thaw()
             self.turn(program.name, 0)
         await self.power_on()
+
+    async def close(self) -> None:
+        """End everything, and take the disk away."""
+        await super().close()
+        if self.disk is not None:
+            self.disk.close()
 
     async def whole(self, *, within_s: float) -> ServerInfo:
         """Return what the mended cluster says of itself once every part of it works again."""
@@ -143,8 +161,6 @@ class Fleet(Cluster):
 
     async def stream_leader(self, stream: str, *, within_s: float = 10.0) -> BrokerProcess:
         """Return the NATS server that leads a stream."""
-        import json
-
         deadline = time.monotonic() + within_s
         async with await connect([b.url for b in self.brokers], name="rounds", wait_s=5.0) as bus:
             while True:

@@ -18,6 +18,13 @@ from support.rounds.fleet import BROKERS, COORDINATORS, GROUPS, SHARDS, Fleet
 Harm = Callable[[Fleet, random.Random], Awaitable[str]]
 
 NEMESES: dict[str, Nemesis] = {}
+ALONE = (
+    "two at once",
+    "rolling restart of the NATS servers",
+    "scale workers down and up",
+    "kill a log's leader",
+)
+"""These want an answer of a cluster that works, so they do not come with others."""
 
 
 class Nemesis(NamedTuple):
@@ -28,7 +35,7 @@ class Nemesis(NamedTuple):
     hold_s: tuple[float, float]
     """How long it lasts before it is taken back: at least, at most."""
     needs: str
-    """`namespaces` or `ballast`; empty: every machine can do it."""
+    """`namespaces` or `disk`; empty: every machine can do it."""
 
 
 def nemesis(
@@ -234,7 +241,21 @@ def _turned(fleet: Fleet, victim: str, chance: random.Random) -> str:
 # -- disks -----------------------------------------------------------------------------------------
 
 
-@nemesis("fill a NATS server's disk", hold_s=(2.0, 5.0), needs="ballast")
+@nemesis("fill a NATS server's disk", hold_s=(2.0, 5.0), needs="disk")
 async def _fill(fleet: Fleet, chance: random.Random) -> str:
-    victim = await asyncio.to_thread(fleet.fill_disk)
-    return f"no byte is left on the disk of {victim}"
+    assert fleet.disk is not None
+    await asyncio.to_thread(fleet.disk.fill)
+    return f"no byte is left on the disk of {fleet.brokers[-1].name}"
+
+
+# -- several ---------------------------------------------------------------------------------------
+
+
+@nemesis("two at once", hold_s=(1.0, 5.0))
+async def _two(fleet: Fleet, chance: random.Random) -> str:
+    """Two others, the second one while the first one lasts."""
+    able = [n for n in NEMESES.values() if n.name not in ALONE and not fleet.lacks(n.needs)]
+    first, second = chance.sample(able, 2)
+    did = await first.harm(fleet, chance)
+    await asyncio.sleep(chance.uniform(0.0, 1.5))
+    return f"{did}; {await second.harm(fleet, chance)}"

@@ -48,6 +48,7 @@ def document(
         "seed": campaign.seed,
         "network": campaign.fleet.network.kind,
         "load_at_begin": campaign.load_at_begin,
+        "scheduled_runs": campaign.scheduled,
         "asked": asked,
         "took_s": round(took_s, 1),
         "not_possible": dict(cannot),
@@ -82,7 +83,8 @@ def table(document: Mapping[str, Any]) -> str:
         f"{len(rows)} rounds of {document['asked']} asked for, seed {document['seed']}, in "
         f"{document['took_s'] / 60:.1f} minutes, ended {document['time']}: **{len(violations)} "
         f"violations**, {_sum(rows, 'acknowledged'):,} operations acknowledged, "
-        f"{_sum(rows, 'unknown'):,} of unknown outcome, {_sum(rows, 'runs'):,} runs finished, "
+        f"{_sum(rows, 'unknown'):,} of unknown outcome, {_sum(rows, 'runs'):,} runs finished "
+        f"and {document['scheduled_runs']:,} of a schedule, "
         f"{_sum(rows, 'executions'):,} executions of steps, {_sum(rows, 'again'):,} of them again "
         "after a loss.",
         "",

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 
-from support.rounds.checker import Rules, check
+from support.rounds.checker import Rules, check, check_schedule
 
 RULES = Rules(
     ends={"saga": ("FAILED",), "cancelled": ("CANCELLED",), "once": ("COMPLETED", "FAILED")},
@@ -312,3 +312,21 @@ def test_a_child_has_ended_as_its_parent_says(told, is_):
     histories = {"r": parent.history, "r.child": child.end(is_).history if is_ else None}
     rules = [v.rule for v in check(parent.operations, histories, [], RULES)]
     assert rules == ["children"]
+
+
+GOOD = [("r1", 60_000, "COMPLETED"), ("r2", 120_000, "COMPLETED")]
+
+
+@pytest.mark.parametrize(
+    ("runs", "wrong"),
+    [
+        (GOOD, 0),
+        (GOOD[:1], 1),
+        ([*GOOD, ("r3", 120_000, "COMPLETED")], 1),
+        ([*GOOD, ("r9", 540_000, "COMPLETED")], 1),
+        ([GOOD[0], ("r2", 120_000, "RUNNING")], 1),
+    ],
+)
+def test_each_time_of_a_schedule_has_one_run(runs, wrong):
+    found = check_schedule(runs, every_ms=60_000, since_ms=30_000, until_ms=150_000)
+    assert [v.rule for v in found] == ["schedules"] * wrong
