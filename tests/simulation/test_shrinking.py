@@ -7,6 +7,8 @@ import shlex
 import pytest
 
 from support.sim import __main__ as command
+from support.sim import report
+from support.sim.batch import run_some
 from support.sim.chaos import PROFILES
 from support.sim.loop import Process
 from support.sim.mishaps import MISHAPS
@@ -111,3 +113,20 @@ def test_a_process_dies_before_the_step_that_was_named():
     assert world.tally["killed-at-step"] == 1
     killed = [line for line in world.story or () if "is killed at step" in line]
     assert [line.rpartition(" ")[2] for line in killed] == ["40"]
+
+
+def test_a_result_is_shown_on_the_page():
+    sums = run_some([Recipe(0, "calm")])
+    facts = sums.facts() | {
+        "first_seed": 0,
+        "next_seed": 1,
+        "seconds": 1.0,
+        "cores": 2,
+        "machine": "some machine",
+        "python": "3.11",
+        "command": "python -m support.sim --report",
+    }
+    page = report.filled(report.PAGE.read_text(), facts)
+    assert "1 worlds (seeds 0 to 0), **0 bad**" in page
+    assert all(f"| {meaning} |" in page for meaning in HAPPENINGS.values())
+    assert report.filled(page, facts) == page

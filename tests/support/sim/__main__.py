@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from support.sim import report
 from support.sim.batch import Finding, Sums, begin, explain, quiet, run_many, run_some, steps_of
 from support.sim.chaos import PROFILES
 from support.sim.mishaps import MISHAPS
@@ -52,6 +53,9 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=0, help="processes (default: one a core)")
     parser.add_argument("--first", action="store_true", help="stop at the first bad world")
     parser.add_argument("--json", type=Path, help="write what came of it to this file")
+    parser.add_argument(
+        "--report", action="store_true", help="write it to bench/results and docs/reliability.md"
+    )
     parser.add_argument("--story", action="store_true", help="tell all of one world")
     parser.add_argument("--no-shrink", action="store_true", help="bad worlds as they are")
     parser.add_argument("--profile", default="", choices=["", "all", *PROFILES])
@@ -105,6 +109,16 @@ def recipes(options: argparse.Namespace) -> Iterator[Recipe]:
         seed += 1
 
 
+def machine() -> str:
+    """Return the name of the processor."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
 def many_worlds(options: argparse.Namespace) -> int:
     """Live through many worlds; say what happened in them, and why some were bad."""
     sums, began = Sums(), time.monotonic()
@@ -128,13 +142,15 @@ def many_worlds(options: argparse.Namespace) -> int:
         "next_seed": options.seed + sums.worlds,
         "seconds": round(took_s, 1),
         "cores": os.cpu_count(),
-        "machine": platform.processor() or platform.machine(),
+        "machine": machine(),
         "python": platform.python_version(),
         "command": " ".join(["python -m support.sim", *sys.argv[1:]]),
     }
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(facts, indent=1) + "\n")
+    if options.report:
+        report.write(facts)
     if not options.first:
         print("\n".join(sums.tally.table()))
     if not options.no_shrink:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from headrace.coordinator.core import Folder, Machine, ShardState, decode_state, state_hash
+from headrace.errors import HeadraceError
 from support.sim.loop import current_process
 from support.sim.plans import HANDLER
 
@@ -87,7 +88,11 @@ class Agreement:
         for name, data in self._world.snapshots.sound(shard):
             if name not in positions:
                 continue
-            folder = Folder(decode_state(data, frozenset({HANDLER})))
+            try:
+                folder = Folder(decode_state(data, frozenset({HANDLER})))
+            except (HeadraceError, LookupError, TypeError, ValueError) as error:
+                fault(f"snapshot {name} is registered, and cannot be read: {error!r}")
+                continue
             for position, entry in entries:
                 if position > folder.state.batch_position:
                     folder.fold(position, entry)

@@ -361,6 +361,7 @@ class SimJetStream:
         headers: Mapping[str, str] | None = None,
     ) -> PubAck:
         sent, data = dict(headers or {}), bytes(payload)
+        self._bus.world.logs(self._bus.name, subject)
         return await self._bus.ask(
             lambda: self._broker.publish(subject, data, sent), timeout_s, subject, disk=subject
         )

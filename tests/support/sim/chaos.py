@@ -11,8 +11,6 @@ from support.sim.mishaps import MISHAPS, Mishaps
 if TYPE_CHECKING:
     from support.sim.world import World
 
-WORKERS_SAFE = frozenset(("calm", "owners", "stores", "broker"))
-"""Profiles in which no worker is ever lost, or cut off while others are not."""
 PAUSES_S = (0.02, 0.1, 0.3, 0.8, 2.0, 4.0)
 FAULTS_MAX = 9
 PROFILES: dict[str, tuple[str, ...]] = {
@@ -48,10 +46,26 @@ PROFILES: dict[str, tuple[str, ...]] = {
         "two-owners",
     ),
     "stores": ("archive", "snapshots", "rot", "kill-coordinator", "slow-disk", "full-disk"),
-    "net": ("net", "net", "loss", "copies", "delays", "requests", "kill-worker", "old-view"),
+    "net": (
+        "net",
+        "net",
+        "loss",
+        "copies",
+        "delays",
+        "reorder",
+        "requests",
+        "kill-worker",
+        "old-view",
+    ),
     "clocks": ("clock-forward", "clock-back", "clock-forward", "clock-back", "kill-coordinator"),
 }
 """What may happen in a world; "all" is everything."""
+WORKERS_SAFE = frozenset(("calm", "owners", "stores", "broker"))
+"""Profiles in which no worker is ever lost, or cut off while others are not."""
+WORKERS_SPARED = frozenset(
+    ("cut-coordinator", "cut-controller", "freeze-coordinator", "freeze-controller")
+).union(*(PROFILES[name] for name in WORKERS_SAFE))
+"""The faults of which that holds."""
 DRAWN = (*PROFILES, "all", "all", "all", "all", "owners", "cuts")
 
 
@@ -76,6 +90,12 @@ class Chaos:
         self.profile = "only" if alone else recipe.profile or drawn
         chosen = {"all": tuple(sorted(MISHAPS)), "only": tuple(sorted(recipe.only)), **PROFILES}
         self._kinds = chosen[self.profile]
+        self.clocks_alone = set(self._kinds) <= set(PROFILES["clocks"])
+        """Nothing keeps a coordinator from finding out that its clock is wrong."""
+        self.workers_safe = self.profile in WORKERS_SAFE or (
+            not recipe.kill[0] and bool(recipe.only) and recipe.only <= WORKERS_SPARED
+        )
+        """No worker is ever in trouble: no attempt that has begun may be given up."""
         self._mishaps = Mishaps(world)
 
     def plan(self, until_s: float) -> None:

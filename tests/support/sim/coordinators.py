@@ -43,15 +43,10 @@ class SimShard(Shard):
     """A shard whose log gives up sooner than a real one, so that worlds are short."""
 
     def _make_log(self) -> ShardLog:
-        around = self._around
-        return JetStreamLog(
-            around.bus,
-            self.shard,
-            replicas=around.replicas,
-            append_timeout_s=0.3,
-            resolve_timeout_s=1.5,
-            take_timeout_s=4.0,
-        )
+        found = super()._make_log()
+        assert isinstance(found, JetStreamLog)
+        found._append_timeout_s, found._resolve_timeout_s, found._take_timeout_s = 0.3, 1.5, 4.0
+        return found
 
 
 class SimControl(ControlPlane):
@@ -171,6 +166,8 @@ class SimCoordinator:
         self.clock = SimClock(self.process)
         self.clock.skew_ms = skew_ms
         self._peers = peers
+        self.wrong_since_s = float("inf")
+        """Since when its clock has been off by more than an owner's may be."""
         self._stopping = False
         self.server: SimServer | None = None
         self._task = self.process.spawn(self._main())

@@ -212,6 +212,12 @@ class Mishaps:
         net.slow, net.in_order = rng.choice([0.1, 0.3]), False
         return net.calm
 
+    def reorder(self, rng: random.Random) -> Undo:
+        """Messages overtake each other, and few are late."""
+        net = self._world.net
+        net.in_order, net.slow = False, rng.choice([0.0, 0.02])
+        return net.calm
+
     def requests(self, rng: random.Random) -> Undo:
         """What became of a request is not known: it is lost, its answer is, or it comes late."""
         net = self._world.net

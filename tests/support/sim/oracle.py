@@ -23,7 +23,6 @@ from headrace.messages import (
     Task,
 )
 from headrace.plan import decode_plan
-from support.sim.chaos import WORKERS_SAFE
 from support.sim.extras import FIXED_RATES
 from support.sim.homes import Homes, limit_of, place_of
 from support.sim.instances import DISPATCHED, HELD
@@ -193,7 +192,7 @@ class ShardOracle:
     def lost(self, run: str, step: int, attempt: int) -> None:
         """An attempt is given up: if no worker was ever in trouble, none may have begun it."""
         world = self.world
-        if world.profile not in WORKERS_SAFE:
+        if not world.chaos.workers_safe:
             return
         self.given_up.add((run, step, attempt))
         begun = [e for e in world.record.by_step.get((run, step), ()) if e.attempt == attempt]

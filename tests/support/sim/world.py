@@ -16,7 +16,7 @@ from support.sim.agreement import Agreement
 from support.sim.broker import Broker
 from support.sim.chaos import Chaos
 from support.sim.clients import SimClient
-from support.sim.coordinators import SimCoordinator
+from support.sim.coordinators import SKEW_MS_MAX, SimCoordinator
 from support.sim.extras import Extras
 from support.sim.loop import Process, SimLoop, Stuck
 from support.sim.net import BROKER, Net
@@ -30,6 +30,8 @@ from support.sim.workers import SimWorker
 
 CLOCKS_WRONG = frozenset(("all", "only", "clocks"))
 """Profiles in which clocks may disagree."""
+WRONG_S_MAX = 3.0
+"""So soon a coordinator has found out that its clock is wrong, and has stopped to write."""
 DOOMED_S = 0.5
 """How long who is killed by the recipe stays away."""
 HEALED_S = 60.0
@@ -251,6 +253,20 @@ class World:
         self.tally[kind] += 1
         self.tell(f"   a clock shows {skew_ms - one.clock.skew_ms} ms more")
         one.clock.skew_ms = skew_ms
+        if isinstance(one, SimCoordinator):
+            wrong = abs(skew_ms) > SKEW_MS_MAX
+            one.wrong_since_s = min(one.wrong_since_s, self.loop.now_s) if wrong else float("inf")
+
+    def logs(self, name: str, subject: str) -> None:
+        """A process writes to a stream: of a log only if its clock can be trusted."""
+        one = self.coordinators.get(name)
+        if one is None or not self.chaos.clocks_alone or not subject.startswith("headrace.log."):
+            return
+        if self.loop.now_s > one.wrong_since_s + WRONG_S_MAX:
+            self.violation(
+                f"{one.process.name} writes to {subject} with a clock that is "
+                f"{one.clock.skew_ms} ms off since {one.wrong_since_s:.3f} s"
+            )
 
     def parts_of_the_net(self) -> list[str]:
         """Return the names of all that can be parted from each other."""
@@ -362,6 +378,8 @@ class World:
             self.start_worker(name)
         for anybody in (*self.coordinators.values(), *self.workers.values(), self.client):
             anybody.clock.skew_ms = 0
+        for one in self.coordinators.values():
+            one.wrong_since_s = float("inf")
         for process in self.loop.processes:
             if process.alive and process.frozen:
                 process.thaw()
