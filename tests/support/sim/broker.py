@@ -352,6 +352,10 @@ class Broker:
 
     # -- faults --------------------------------------------------------------------------------
 
+    def holds_in_memory(self) -> bool:
+        """Tell whether there is something to forget."""
+        return any(s.stored for s in self.streams.values() if s.config.storage == "memory")
+
     def restart(self, *, forget: bool) -> None:
         """Every connection breaks; with *forget*, streams in memory are gone."""
         for bus in list(self.buses):

@@ -168,7 +168,8 @@ class SimCoordinator:
         self._peers = peers
         self.wrong_since_s = float("inf")
         """Since when its clock has been off by more than an owner's may be."""
-        self._stopping = False
+        self.stopping = False
+        """It was sent SIGTERM; a frozen process ends only once it is thawed."""
         self.server: SimServer | None = None
         self._task = self.process.spawn(self._main())
 
@@ -201,8 +202,8 @@ class SimCoordinator:
 
     def stop(self) -> None:
         """SIGTERM: it says good-bye, gives its shards up in order, and ends."""
-        if not self._stopping:
-            self._stopping = True
+        if not self.stopping:
+            self.stopping = True
             self.process.call_later(0.0, self._task.cancel)
 
     def broken(self, error: BaseException) -> None:
@@ -214,6 +215,6 @@ class SimCoordinator:
         try:
             await self.server.run()
         except asyncio.CancelledError:
-            if self._stopping:
+            if self.stopping:
                 self.kill()
             raise

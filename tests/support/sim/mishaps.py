@@ -23,6 +23,9 @@ JUMPS_MS = (50, 300, 2_000, 4_000, 8_000)
 """Past 5 s a coordinator owns nothing."""
 PAUSES_S = (0.02, 0.3, 1.0, 3.0)
 ROT_S = 0.4
+LOOK_S = 0.002
+LOOKS_MAX = 500
+"""Tasks are in the broker for some milliseconds only."""
 
 
 class Mishaps:
@@ -241,8 +244,14 @@ class Mishaps:
         """Every connection breaks, and is made again."""
         return self._restart(rng, forget=False)
 
-    def broker_loss(self, rng: random.Random) -> Undo:
-        """The broker loses what it had in memory."""
+    def broker_loss(self, rng: random.Random, patience: int = LOOKS_MAX) -> Undo:
+        """The broker loses what it has in memory, if possible while that is something."""
+        world = self._world
+        if world.healed:
+            return None
+        if patience and not world.broker.holds_in_memory():
+            world.later(LOOK_S, self.broker_loss, rng, patience - 1)
+            return None
         return self._restart(rng, forget=True)
 
     def _restart(self, rng: random.Random, *, forget: bool) -> Undo:

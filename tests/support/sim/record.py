@@ -59,6 +59,12 @@ class Record:
                 f"at-most-once step {task.path} of {task.run} starts again on {worker} "
                 f"(attempt {task.attempt}; before: {earlier})"
             )
+        again = [e for e in earlier if (e.attempt, e.token) == (task.attempt, token)]
+        if again:
+            world.violation(
+                f"{task.path} of {task.run}: attempt {task.attempt} begins on {worker}, and has "
+                f"begun before: {again}"
+            )
         done = self.confirmed.get(place)
         if done is not None and task.attempt == done.attempt:
             world.violation(

@@ -38,6 +38,7 @@ HEALED_S = 60.0
 """How long a world may take to finish everything once nothing fails any more."""
 LOOK_S = 0.1
 COORDINATORS = ("c0", "c1", "c2")
+ABLE = "w1"
 WORKERS = {"w0": (), "w1": ("gpu",), "w2": ("gpu",)}
 
 
@@ -124,8 +125,10 @@ class World:
         for name in self._peers or COORDINATORS[:1]:
             self.start_coordinator(name)
         workers = list(WORKERS)[: rng.choice([2, 2, 3])]
-        for name in [name for name in workers if self.takes_part(name)] or workers[:1]:
-            self.start_worker(name)
+        for name in workers:
+            # Somebody must be able to run every step.
+            if name == ABLE or self.takes_part(name):
+                self.start_worker(name)
         until_s = rng.choice([3.0, 5.0, 8.0])
         maker = PlanMaker(
             rng,
@@ -370,6 +373,8 @@ class World:
         for stream in self.broker.streams.values():
             stream.full, stream.silent_until_s = False, 0.0
         for name, one in sorted(self.coordinators.items()):
+            if one.stopping:
+                one.kill()
             self.start_coordinator(name)
             if one.server is not None:
                 for shard in list(one.server.control.beliefs):
