@@ -25,9 +25,14 @@ class NotInstalled(Exception):
 
 
 def cache_folder() -> Path:
-    """Return the folder of everything that is installed: HEADRACE_BENCH_CACHE or ~/.cache/…."""
+    """Return the folder of everything that is installed: HEADRACE_BENCH_CACHE or ~/.cache/….
+
+    For root it is in /var/cache: a database server does not run as root, and must get at it.
+    """
     named = os.environ.get("HEADRACE_BENCH_CACHE")
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    if os.geteuid() == 0:
+        base = "/var/cache"
     return Path(named) if named else Path(base) / "headrace-bench"
 
 

@@ -17,6 +17,7 @@ BACK_AFTER_S = 1.0
 LOAD_S, QUICK_LOAD_S = 10.0, 7.0
 BEFORE_S = 2.0
 FIRST_STEP_S = 40.0
+IN_THE_MIDDLE_S = 3.0
 
 
 def measure_loss(system: System, *, quick: bool) -> dict[str, Any]:
@@ -39,6 +40,7 @@ def measure_loss(system: System, *, quick: bool) -> dict[str, Any]:
             raise Broken(f"no step ran within {FIRST_STEP_S:.0f} s\n{system.tails()}")
         time.sleep(0.02)
     time.sleep(BEFORE_S)
+    _until_in_the_middle(log, load.w5_streams * load.w5_batch)
     system.worker.kill()
     killed_ns = time.time_ns()
     time.sleep(BACK_AFTER_S)
@@ -46,6 +48,21 @@ def measure_loss(system: System, *, quick: bool) -> dict[str, Any]:
     told = system.client.answer(within_s=seconds + load.w5_grace_s + FIRST_STEP_S)
     figures = read_steps(log, killed_ns, told["submitted"])
     return figures | {"at_once": load.w5_streams * load.w5_batch, "failures": told["failures"]}
+
+
+def _until_in_the_middle(log: Path, at_once: int) -> None:
+    """Return when a quarter of the runs have begun and not ended, or soon after all the same."""
+    deadline = time.monotonic() + IN_THE_MIDDLE_S
+    while time.monotonic() < deadline:
+        begun, ended = set(), set()
+        for line in log.read_text().splitlines():
+            _, run, index = line.split()
+            begun.add(run)
+            if int(index) == STEPS - 1:
+                ended.add(run)
+        if len(begun - ended) >= at_once / 4:
+            return
+        time.sleep(0.02)
 
 
 def read_steps(log: Path, killed_ns: int, submitted: Iterable[str]) -> dict[str, Any]:

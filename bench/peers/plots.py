@@ -46,7 +46,7 @@ def _systems(figures: Figures, file: Path) -> None:
         ]
         _bars(axes, [(figures.title(n), values, n == OURS) for n, values in found])
         axes.set_title(title, fontsize=10, loc="left")
-        axes.set_xlabel(unit, fontsize=8)
+        axes.set_xlabel(f"{unit}; logarithmic", fontsize=8)
     canvas.tight_layout()
     canvas.savefig(file, dpi=110)
     plt.close(canvas)

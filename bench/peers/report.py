@@ -35,7 +35,7 @@ WORKLOADS = {
     "W2": "200 runs at the same time, each a chain of 10 steps, submitted together and awaited",
     "W3": "one run that fans out to 1,000 steps and joins them",
     "W4": "10,000 runs of one step, submitted as fast as they are taken, until the last result",
-    "W5": "chains of 10 without end, a fixed number at the same time; `kill -9` of the worker with "
+    "W5": "chains of 10 without end, 40 at the same time (Prefect 8); `kill -9` of the worker with "
     "all that it started, which is started again after 1 s",
 }
 
@@ -188,6 +188,7 @@ def _loss(figures: Figures) -> str:
         ("pause, kill to the next step, s", "pause_s", ",.2f"),
         ("interrupted runs", "interrupted", ",.0f"),
         ("kill to the last step of the last of them, s", "interrupted_done_s", ",.2f"),
+        ("steps begun in all", "steps_begun", ",.0f"),
         ("steps run twice", "twice", ",.0f"),
         ("runs that never ended", "lost", ",.0f"),
     )

@@ -30,7 +30,10 @@ ROOT = Path(__file__).resolve().parents[2]
 CATALOGUE = Path(__file__).with_suffix(".toml")
 LAYERS = ("unit", "property", "simulation", "conformance", "integration")
 """From the cheapest."""
-COPIED = ("common", "coordinator", "worker", "tests", "examples", "pyproject.toml", "README.md")
+COPIED = (
+    *("common", "coordinator", "worker", "tests", "bench", "docs", "examples"),
+    *("pyproject.toml", "README.md"),
+)
 PATHS = ("common", "coordinator", "worker", "tests")
 LAYER_TIMEOUT_S = 240.0
 GREEN, RED, BROKEN = "green", "red", "broken"

@@ -29,7 +29,7 @@ class Celery(System):
         "10 s here, looked for each second; by default an hour, looked for every 100 s.",
     )
     load = Load(
-        w1_runs=200, w2_runs=200, w2_times=2, w3_times=2, w4_runs=2_000, w5_streams=2, w5_batch=25,
+        w1_runs=200, w2_runs=200, w2_times=2, w3_times=2, w4_runs=2_000, w5_streams=4, w5_batch=10,
         w5_grace_s=30.0,
     )  # fmt: skip
     client_script = "celery_client.py"

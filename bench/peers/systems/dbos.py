@@ -25,7 +25,7 @@ class Dbos(System):
         "worker has the same executor id and so takes up what it had not finished.",
     )
     load = Load(
-        w1_runs=150, w2_runs=200, w2_times=1, w3_times=1, w4_runs=1_000, w5_streams=2, w5_batch=15
+        w1_runs=150, w2_runs=200, w2_times=1, w3_times=1, w4_runs=1_000, w5_streams=4, w5_batch=10
     )
     client_script = "dbos_client.py"
 

@@ -30,7 +30,7 @@ class Headrace(System):
         w3_times=8,
         w4_runs=10_000,
         w5_streams=4,
-        w5_batch=50,
+        w5_batch=10,
     )
     client_script = "headrace_client.py"
 

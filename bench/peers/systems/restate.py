@@ -44,7 +44,7 @@ class Restate(System):
         "The server may use up to 2 GB for RocksDB by default, and takes 24 partitions.",
     )
     load = Load(
-        w1_runs=200, w2_runs=200, w2_times=4, w3_times=2, w4_runs=2_000, w5_streams=4, w5_batch=25
+        w1_runs=200, w2_runs=200, w2_times=4, w3_times=2, w4_runs=2_000, w5_streams=4, w5_batch=10
     )
     client_script = "restate_client.py"
     server: ClassVar[Path]
