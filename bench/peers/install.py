@@ -69,10 +69,13 @@ def _stamped(folder: Path, content: str) -> bool:
     return stamp.is_file() and stamp.read_text() == content
 
 
-def environment(name: str, requirements: Sequence[str]) -> Path:
-    """Return the Python of the virtual environment *name*, which has *requirements*."""
+def environment(name: str, requirements: Sequence[str], *, state: str = "") -> Path:
+    """Return the Python of the virtual environment *name*, which has *requirements*.
+
+    It is made again when they, this Python or *state* are others than last time.
+    """
     folder = cache_folder() / name
-    content = "\n".join((sys.version, *requirements))
+    content = "\n".join((sys.version, *requirements, state))
     python = folder / "bin" / "python"
     if _stamped(folder, content) and python.exists():
         return python
@@ -89,9 +92,9 @@ def environment(name: str, requirements: Sequence[str]) -> Path:
 
 def own_environment() -> Path:
     """Return the Python of an environment with this repository, and what draws the report."""
-    settings = (ROOT / "pyproject.toml").read_bytes()
-    tag = hashlib.sha256(str(ROOT).encode() + settings).hexdigest()[:10]
-    return environment(f"headrace-{tag}", ["-e", f"{ROOT}[dev,bench]"])
+    tag = hashlib.sha256(str(ROOT).encode()).hexdigest()[:10]
+    settings = hashlib.sha256((ROOT / "pyproject.toml").read_bytes()).hexdigest()
+    return environment(f"headrace-{tag}", ["-e", f"{ROOT}[dev,bench]"], state=settings)
 
 
 def npm_package(name: str, version: str) -> Path:
