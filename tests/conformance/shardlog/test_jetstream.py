@@ -41,6 +41,29 @@ async def test_not_resolved_in_time_the_log_must_be_taken_again(broker: BrokerPr
         await again.append(b"after")
 
 
+async def test_a_taker_reads_on_to_its_own_record_whichever_replica_answers(
+    wire_world: JetStreamWorld, monkeypatch: pytest.MonkeyPatch
+):
+    """A replica that lags ends early: it has nothing, or a part, and does not know better."""
+    before = JetStreamLog(wire_world.bus, wire_world.shard)
+    await before.take("before", lambda *_: None)
+    for number in range(5):
+        await before.append(b"entry %d" % number)
+    taker = JetStreamLog(wire_world.bus, wire_world.shard)
+    real, seen = taker._read_some, [0, 2, 0, 1]
+
+    async def lagging(start: int, timeout_s: float):
+        got = await real(start, timeout_s)
+        return got[: seen.pop(0)] if seen else got
+
+    monkeypatch.setattr(taker, "_read_some", lagging)
+    found: list[bytes] = []
+    await taker.take("taker", lambda _, data: found.append(data))
+    assert found == [b"entry %d" % number for number in range(5)]
+    assert seen == []
+    await taker.append(b"mine")
+
+
 async def test_an_older_release_does_not_take_a_shard_of_a_newer(wire_world: JetStreamWorld):
     newer = JetStreamLog(wire_world.bus, wire_world.shard, feature_level=2)
     await newer.take("newer", lambda *_: None)
