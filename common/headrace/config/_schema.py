@@ -202,7 +202,7 @@ class Dispatch(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Time between heartbeats; at most a third of `lease_ms`, so that two may be lost."""
     window_extra: Annotated[int, Meta(ge=0, le=1_000)] = 4
     """Steps in flight in a lane beyond the free slots of its workers."""
-    batch_tasks_max: Annotated[int, Meta(ge=1, le=1_000)] = 50
+    batch_tasks_max: Annotated[int, Meta(ge=1, le=1_000)] = 100
     """Steps in one task message."""
     batch_bytes_max: Annotated[int, Meta(ge=1024, le=512 * 1024)] = 16 * 1024
     """Size of a task message that is not exceeded by adding a step."""

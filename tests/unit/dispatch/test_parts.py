@@ -350,7 +350,7 @@ def test_parts_of_pools():
         ([16], 100, 1_000, 1),  # long steps: one by one
         ([16], 100, 1, 16),  # never more than the receiver has slots for
         ([16, 2], 100, 1, 2),  # whoever receives it
-        ([64], 1_000, 0.0, 50),
+        ([128], 1_000, 0.0, 100),
         ([64, 64], 10, 1, 5),  # a burst is split among the workers
         ([], 10, 1, 1),
     ],

@@ -22,7 +22,7 @@ class Settings(NamedTuple):
 
     lease_ms: int = 3_000
     window_extra: int = 4
-    batch_tasks_max: int = 50
+    batch_tasks_max: int = 100
     batch_bytes_max: int = 16 * 1024
     batch_work_ms: int = 50
     lanes_max: int = 256

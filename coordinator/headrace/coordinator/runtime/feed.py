@@ -1,15 +1,17 @@
 """The public event feed: tails a shard's log into `headrace.events.<shard>`.
 
-The message id is (shard, position), so that after a takeover nothing is skipped or doubled: the
-new owner goes on behind the last one that the feed's stream has.
+The message id is (shard, first position), so that after a takeover nothing is skipped or doubled:
+the new owner goes on behind the last one that the feed's stream has.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import time
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
@@ -25,15 +27,23 @@ AGE_MS_MAX = 3_600_000
 BYTES_MAX = 256 * 1024 * 1024
 PUBLISH_TIMEOUT_S = 2.0
 RETRY_S = 0.5
+MESSAGE_BYTES_MAX = 256 * 1024
+"""Entries that are read together are published together, up to so much."""
 
 
 class FeedMessage(msgspec.Struct, frozen=True, array_like=True):
-    """One message of the feed: an entry of a shard's log."""
+    """One message of the feed: entries of a shard's log, in order and without a gap."""
 
     version: int
     shard: int
     position: int
     batch: bytes
+    more: list[tuple[int, bytes]] = []
+    """(position, batch) of the entries behind the first one."""
+
+    def entries(self) -> list[tuple[int, bytes]]:
+        """Return (position, batch) of all."""
+        return [(self.position, self.batch), *self.more]
 
 
 async def ensure_feed(bus: Bus, *, replicas: int) -> None:
@@ -67,9 +77,8 @@ async def ensure_step_logs(bus: Bus, *, replicas: int) -> None:
 
 async def feed(bus: Bus, shard_log: ShardLog) -> None:
     """Publish a shard's entries until the log is closed, from behind what the feed has already."""
-    shard = shard_log.shard
-    subject = subjects.events(shard)
-    after = -1
+    subject = subjects.events(shard_log.shard)
+    after, least = -1, 0
     old = waiting = False
     while True:
         try:
@@ -77,35 +86,82 @@ async def feed(bus: Bus, shard_log: ShardLog) -> None:
                 after = await _last(bus, subject)
                 # Nothing there: what is as old as the feed gets has been in it, and has left it.
                 old = after == 0
+                after = max(after, least)
             follow = shard_log.follow(after=after)
-            async with contextlib.aclosing(follow) as entries:  # type: ignore[type-var]
-                async for position, data in entries:
-                    if old and (old := _is_old(data)):
-                        after = position
-                        continue
-                    try:
-                        await bus.js.publish(
-                            subject,
-                            encode(FeedMessage(1, shard, position, data)),
-                            headers={"Nats-Msg-Id": f"{shard}.{position}"},
-                            timeout_s=PUBLISH_TIMEOUT_S,
-                        )
-                    except LimitExceeded as error:
-                        # It will never fit: better one missing than none at all from here on.
-                        log.error("entry left out of the event feed", extra={"error": str(error)})
-                    after, waiting = position, False
+            async with contextlib.aclosing(follow) as read:  # type: ignore[type-var]
+                async for entries in read:
+                    if old:
+                        gone = len(list(itertools.takewhile(_is_old, entries)))
+                        after, entries = entries[gone - 1][0] if gone else after, entries[gone:]
+                        old = not entries
+                    for part in _parts(entries):
+                        await _publish(bus, shard_log.shard, part)
+                        after, waiting = part[-1][0], False
             return
+        except _Overtaken as overtaken:
+            after, least = -1, overtaken.position
+            continue
         except HeadraceError as error:
             if not waiting:
-                log.info("event feed waits", extra={"shard": shard, "error": str(error)})
+                log.info("event feed waits", extra={"shard": shard_log.shard, "error": str(error)})
             waiting = True
         await asyncio.sleep(RETRY_S)
 
 
-def _is_old(data: bytes) -> bool:
-    return decode_batch(data).time_ms < time.time_ns() // 1_000_000 - AGE_MS_MAX
+Entries = Sequence[tuple[int, bytes]]
+"""(position, batch) of each."""
+
+
+class _Overtaken(Exception):
+    """Somebody has published from *position* on: a successor, or we, unheard."""
+
+    def __init__(self, position: int) -> None:
+        self.position = position
+
+
+def _parts(entries: Entries) -> Iterator[Entries]:
+    """Divide what was read together into messages."""
+    if not entries:
+        return
+    first = size = 0
+    for number, (_, data) in enumerate(entries):
+        if number > first and size + len(data) > MESSAGE_BYTES_MAX:
+            yield entries[first:number]
+            first, size = number, 0
+        size += len(data)
+    yield entries[first:]
+
+
+async def _publish(bus: Bus, shard: int, entries: Entries) -> None:
+    """Publish *entries* as one message; raises `_Overtaken`.
+
+    Its id is its first position. Every message begins right behind the one before, whoever sent
+    that, so two publishers who disagree send the same id, and the broker keeps the first.
+    """
+    (position, batch), *more = entries
+    try:
+        ack = await bus.js.publish(
+            subjects.events(shard),
+            encode(FeedMessage(2, shard, position, batch, more)),
+            headers={"Nats-Msg-Id": f"{shard}.{position}"},
+            timeout_s=PUBLISH_TIMEOUT_S,
+        )
+    except LimitExceeded as error:
+        if more:
+            for entry in entries:
+                await _publish(bus, shard, [entry])
+        else:
+            # It will never fit: better one missing than none at all from here on.
+            log.error("entry left out of the event feed", extra={"error": str(error)})
+        return
+    if ack.duplicate:
+        raise _Overtaken(position)
+
+
+def _is_old(entry: tuple[int, bytes]) -> bool:
+    return decode_batch(entry[1]).time_ms < time.time_ns() // 1_000_000 - AGE_MS_MAX
 
 
 async def _last(bus: Bus, subject: str) -> int:
     stored = await bus.js.get_last(subjects.EVENTS_STREAM, subject)
-    return decode(FeedMessage, stored.data).position if stored is not None else 0
+    return decode(FeedMessage, stored.data).entries()[-1][0] if stored is not None else 0

@@ -45,9 +45,10 @@ class Follower:
             try:
                 follow = self._log.follow(after=after)
                 async with contextlib.aclosing(follow) as entries:  # type: ignore[type-var]
-                    async for position, data in entries:
-                        self.folder.fold(position, data)
-                        self._look_for_check()
+                    async for some in entries:
+                        for position, data in some:
+                            self.folder.fold(position, data)
+                            self._look_for_check()
                         now_ms = self._clock.now_ms()
                         self.lag_ms = max(now_ms - self.folder.state.now_ms, 0)
             except BrokenLog as error:

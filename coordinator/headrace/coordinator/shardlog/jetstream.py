@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import os
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import datetime
 
 import msgspec
@@ -341,16 +341,16 @@ class JetStreamLog:
             return []
         return got
 
-    async def follow(self, *, after: int) -> AsyncIterator[tuple[int, bytes]]:
+    async def follow(self, *, after: int) -> AsyncIterator[Sequence[tuple[int, bytes]]]:
         """See `ShardLog.follow`: at most 0.25 s behind an idle log, 20 ms behind a busy one."""
         start = after + 1
         pause_s = FOLLOW_PAUSE_S
         while not self._closed.is_set():
             got = await self._read_some(start, READ_TIMEOUT_MAX_S)
-            for stored in got:
-                start = stored.seq + 1
-                if stored.subject == self._data:
-                    yield stored.seq, stored.data
+            if got:
+                start = got[-1].seq + 1
+            if entries := [(one.seq, one.data) for one in got if one.subject == self._data]:
+                yield entries
             if len(got) < READ_COUNT:
                 pause_s = FOLLOW_PAUSE_S if got else min(pause_s * 2, FOLLOW_PAUSE_MAX_S)
                 # Not `wait_for`: before Python 3.12 it can swallow a cancellation.

@@ -6,7 +6,7 @@ at a time. Fencing, not election, makes the writer unique: see design decision r
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Literal, Protocol, TypeAlias
 
 import msgspec
@@ -104,8 +104,11 @@ class ShardLog(Protocol):
         """Store *payload* without waiting, where the log can; else return 0 and store nothing."""
         ...
 
-    def follow(self, *, after: int) -> AsyncIterator[tuple[int, bytes]]:
-        """Yield entries behind *after* as they come, without owning the shard, until closed."""
+    def follow(self, *, after: int) -> AsyncIterator[Sequence[tuple[int, bytes]]]:
+        """Yield entries behind *after* as they come, without owning the shard, until closed.
+
+        Those that were read together come together, at least one.
+        """
         ...
 
     async def purge(self, *, upto: int) -> None:

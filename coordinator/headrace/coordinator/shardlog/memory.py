@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import bisect
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 from headrace.coordinator.shardlog.log import Fenced, Fold, LogFull, LogStatus
 
@@ -123,13 +123,14 @@ class MemoryLog:
             raise LogFull(f"shard {self._shard}: {store.bytes} of {store.bytes_max} bytes used")
         return store.store(payload)
 
-    async def follow(self, *, after: int) -> AsyncIterator[tuple[int, bytes]]:
+    async def follow(self, *, after: int) -> AsyncIterator[Sequence[tuple[int, bytes]]]:
         """See `ShardLog.follow`."""
         while not self._closed:
             change = self._store.next_change()
-            for position, payload in self._store.behind(after):
-                after = position
-                yield position, payload
+            entries = list(self._store.behind(after))
+            if entries:
+                after = entries[-1][0]
+                yield entries
             await change
 
     async def purge(self, *, upto: int) -> None:

@@ -190,15 +190,15 @@ class SqliteLog:
         """Never: storing waits for the disk."""
         return 0
 
-    async def follow(self, *, after: int) -> AsyncIterator[tuple[int, bytes]]:
+    async def follow(self, *, after: int) -> AsyncIterator[Sequence[tuple[int, bytes]]]:
         """See `ShardLog.follow`."""
         while not self._closed:
             self._stored.clear()
             rows = await self._database.run(_READ, self._shard, after, READ_COUNT)
-            for position, payload in rows:
-                after = position
-                yield position, payload
-            if not rows:
+            if rows:
+                after = rows[-1][0]
+                yield [(position, payload) for position, payload in rows]
+            else:
                 try:
                     await asyncio.wait_for(self._stored.wait(), FOLLOW_PAUSE_S)
                 except TimeoutError:
