@@ -72,6 +72,7 @@ def _bars(axes: Axes, rows: Sequence[tuple[str, Sequence[float], bool]]) -> None
 def _open_loop(loads: Sequence[Mapping[str, Any]], file: Path) -> None:
     """Latency of a single step, and cores used, over the offered load."""
     canvas, axes = plt.subplots(figsize=(7, 3.4))
+    loads = [one for one in loads if one["probes"]]
     offered = [one["offered"] for one in loads]
     axes.plot(offered, [one["probe_p50_ms"] for one in loads], "o-", color=OWN, label="p50")
     axes.plot(offered, [one["probe_p99_ms"] for one in loads], "o--", color=OWN, label="p99")

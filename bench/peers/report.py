@@ -119,6 +119,10 @@ def _spread(values: Sequence[float], shape: str = ",.0f") -> str:
     return f"{middle} ({format(min(values), shape)} to {format(max(values), shape)})"
 
 
+def _known(value: float | None) -> str:
+    return "–" if value is None else f"{value:,.1f}"
+
+
 ROWS = (
     ("W1 p50, ms", "W1", "p50_ms", ",.2f"),
     ("W1 p99, ms", "W1", "p99_ms", ",.2f"),
@@ -234,7 +238,7 @@ def _ours(document: Mapping[str, Any]) -> str:
         ]
         lines += [
             f"| {one['offered']:,} | {one['done']:,.0f} | {one['backlog_runs']:,} | "
-            f"{one['cores']:.2f} | {one['probe_p50_ms']:,.1f} | {one['probe_p99_ms']:,.1f} | "
+            f"{one['cores']:.2f} | {_known(one['probe_p50_ms'])} | {_known(one['probe_p99_ms'])} | "
             f"{one['cpu_us_per_step']:,.0f} |"
             for one in loads
         ]

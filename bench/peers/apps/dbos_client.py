@@ -13,7 +13,7 @@ IN_FLIGHT = 200
 
 
 class Dbos(System):
-    """`start_workflow_async` and the result."""
+    """Workflows are called as the functions that they are."""
 
     async def open(self) -> None:
         dbos_app.launch("client")
@@ -25,8 +25,7 @@ class Dbos(System):
         await dbos_app.one()
 
     async def chains(self, runs: int) -> None:
-        handles = [await DBOS.start_workflow_async(dbos_app.chain) for _ in range(runs)]
-        await asyncio.gather(*(handle.get_result() for handle in handles))
+        await asyncio.gather(*(dbos_app.chain() for _ in range(runs)))
 
     async def fan_out(self, width: int) -> None:
         await dbos_app.fan_out(width)

@@ -1,4 +1,4 @@
-"""The Restate service: durable steps with `ctx.run_typed`, a fan-out over calls of a handler."""
+"""The Restate service: durable steps with `ctx.run_typed`."""
 
 from __future__ import annotations
 
@@ -38,20 +38,11 @@ async def noted_chain(ctx: restate.Context, run: str) -> None:
 
 
 @bench.handler()
-async def leaf(_ctx: restate.Context) -> None:
-    """One step of a fan-out over handlers."""
+async def fan_out(ctx: restate.Context, width: int) -> int:
+    """Run *width* steps at the same time within this invocation, and gather.
 
-
-@bench.handler()
-async def fan_out_calls(ctx: restate.Context, width: int) -> int:
-    """Call a handler *width* times and gather: the subtasks go to any worker."""
-    done = await restate.gather(*[ctx.service_call(leaf, arg=None) for _ in range(width)])
-    return len(done)
-
-
-@bench.handler()
-async def fan_out_steps(ctx: restate.Context, width: int) -> int:
-    """Run *width* steps at the same time within this invocation, and gather."""
+    Calls of *width* handlers would go to any worker, and take twice the CPU.
+    """
     done = await restate.gather(*[ctx.run_typed(f"step-{n}", step) for n in range(width)])
     return len(done)
 

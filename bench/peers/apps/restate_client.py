@@ -44,7 +44,7 @@ class Restate(System):
         await asyncio.gather(*(self._call("chain") for _ in range(runs)))
 
     async def fan_out(self, width: int) -> None:
-        await self._call(os.environ.get("BENCH_FAN_OUT", "fan_out_steps"), width)
+        await self._call("fan_out", width)
 
     async def singles(self, count: int) -> None:
         left = iter(range(count))

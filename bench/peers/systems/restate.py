@@ -40,7 +40,8 @@ class Restate(System):
         "drives the code over a stream of HTTP/2, so a step's result is journaled before the next "
         "begins.",
         "Steps are closures in the service (`ctx.run`); they run where the handler runs, no step "
-        "goes to another worker by itself. W3 is 1,000 of them at the same time.",
+        "goes to another worker by itself. W3 is 1,000 of them at the same time, which "
+        "costs half of what calls of 1,000 handlers do.",
         "The server may use up to 2 GB for RocksDB by default, and takes 24 partitions.",
     )
     load = Load(
