@@ -342,6 +342,9 @@ class KeyLost(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=35):
     node: int
     key: str
     reason: str
+    rate: bool = False
+    """It had a place within a rate limit, or waited for one, and has not begun: it gives that up,
+    and asks for the lock first."""
 
 
 class SegmentArchived(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=28):

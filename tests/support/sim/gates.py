@@ -104,6 +104,13 @@ class Gates(Model):
             found.asked, found.state, found.due_ms = None, PENDING, 0
         elif found.lock != key:
             self.fault(f"{found.index} has lost {key}, and holds {found.lock}")
+        if len(event) > 4 and event[4]:
+            # Its place goes back too, or its wait for one ends: the lock comes first.
+            if not found.placed and (found.asked is None or found.asked[0] != "rate"):
+                self.fault(f"{found.index} gives up a place that it has not")
+            if not found.placed:
+                found.asked, found.state, found.due_ms = None, PENDING, 0
+            found.placed = ""
         self.shard.release_real(key, (self.key, found.index))
         found.lock, found.until_ms = "", 0
 

@@ -10,7 +10,7 @@ from headrace.coordinator.core.keys import AUDIT_MS
 from headrace.events import KeyGranted, KeyLost, KeyRequested, StepFailed
 from support.core_pair import Pair
 from support.corekit import Kit, finish
-from support.plans import group, job, key, lock, loop, plan, retry, task
+from support.plans import group, job, key, lock, loop, plan, rate, retry, task
 
 
 def locked(name: str = "db", **options: Any) -> Any:
@@ -200,6 +200,29 @@ def test_a_lock_that_expires_goes_to_the_next() -> None:
     assert kit.state("one") == "COMPLETED"
     kit.complete("a", run="two")
     assert kit.machine.state.keys == {}
+
+
+@pytest.mark.parametrize("placed", [True, False], ids=["placed", "in-line"])
+def test_who_loses_its_lock_gives_up_its_place_within_a_rate_limit(placed: bool) -> None:
+    kit = Kit(credit=0)
+    limit = rate("api", 1, 1_000)
+    if not placed:
+        kit.start(plan(task("a", rate_limit=limit)), "first")
+    kit.start(plan(task("a", lock=lock("db", ttl_ms=60_000), rate_limit=limit)), "one")
+    kit.start(plan(task("a", lock=lock("db"), rate_limit=limit)), "two")
+    kit.advance(60_000)
+    # Else each of the two would have what the other one waits for.
+    assert [event.rate for event in kit.all_events("one", KeyLost)] == [True]
+    assert "waits for lock db, held by two a" in kit.explain("one").summary
+    kit.credit = 10
+    kit.tick()
+    for run in ("first", "two", "one")[placed:]:
+        kit.advance(1_000)
+        assert kit.dispatched(run) == ["a"]
+        kit.complete("a", run=run)
+    kit.advance(2_000)
+    assert kit.machine.state.outbox == {}
+    assert not any(record.holders for record in kit.machine.state.keys.values())
 
 
 def test_who_waits_for_a_worker_too_long_asks_again() -> None:

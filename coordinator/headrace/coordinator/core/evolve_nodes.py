@@ -6,7 +6,7 @@ from array import array
 from typing import Any
 
 from headrace.coordinator.core import status
-from headrace.coordinator.core.gate import CACHE, LOCK, Gate
+from headrace.coordinator.core.gate import CACHE, LOCK, RATE, Gate
 from headrace.coordinator.core.gate import KINDS as gate_kinds
 from headrace.coordinator.core.saga import Saga
 from headrace.coordinator.core.scopes import Counts, Scope
@@ -268,6 +268,18 @@ def key_granted(state: ShardState, run: Run, event: KeyGranted) -> None:
             state.agenda.append((run, instance))
 
 
+def _give_up_rate(state: ShardState, run: Run, instance: int, gate: Gate) -> None:
+    key, holder = gate.rate, gate.rate_holder
+    if gate.wants == RATE:
+        key, holder = gate.key, gate.holder
+        gate.wants, gate.key, gate.holder = 0, "", ""
+        run.status[instance] = status.PENDING
+        run.due.pop(instance, None)
+    state.post(key, "release", key, holder)
+    gate.rate = gate.rate_holder = ""
+    gate.passed &= ~RATE
+
+
 def key_lost(state: ShardState, run: Run, event: KeyLost) -> None:
     """Fold `KeyLost`."""
     gate = run.gates[event.node]
@@ -276,6 +288,8 @@ def key_lost(state: ShardState, run: Run, event: KeyLost) -> None:
         gate.wants, gate.key, gate.holder = 0, "", ""
         run.status[event.node] = status.PENDING
         run.due.pop(event.node, None)
+    if event.rate:
+        _give_up_rate(state, run, event.node, gate)
     gate.lock, gate.lock_holder = "", ""
     gate.passed &= ~LOCK
     if run.status[event.node] == status.PENDING and state.leading:

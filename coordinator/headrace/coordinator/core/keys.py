@@ -11,6 +11,7 @@ from __future__ import annotations
 from headrace.coordinator.core import status
 from headrace.coordinator.core.cancellation import cancel_run
 from headrace.coordinator.core.creation import run_rate
+from headrace.coordinator.core.gate import RATE
 from headrace.coordinator.core.key_record import KeyRecord
 from headrace.coordinator.core.nodes import fail_node, key_granted
 from headrace.coordinator.core.shard_events import NEWEST_ONLY, released_id
@@ -213,7 +214,9 @@ def lost(tick: Tick, key: str, holder: str, reason: str) -> None:
         return
     if holder not in (gate.lock_holder, gate.holder):
         return
-    tick.emit(run, KeyLost(instance, key, reason))
+    # Who holds a place within a rate limit and waits for a lock holds up whoever has the lock.
+    rate = bool(gate.rate_holder) or gate.wants == RATE
+    tick.emit(run, KeyLost(instance, key, reason, rate))
     if run.status[instance] == status.RUNNING:
         name = subjects.split_key(key)[1]
         how = "was taken from it" if reason == "forced" else "has expired"
