@@ -28,6 +28,7 @@ from headrace.coordinator.core import (
     state_hash,
     status,
 )
+from headrace.coordinator.core.parking import park_all
 from headrace.coordinator.core.views import history_entries, run_view
 from headrace.events import StepScheduled, decode_batch, decode_chunk
 from headrace.messages import (
@@ -169,6 +170,8 @@ class Kit:
         state = self.machine.state
         assert not state.agenda, "decisions were left over"
         assert state_hash(state) == state_hash(self.folder.state), "the follower differs"
+        # From now on the follower has as few records as it can: that changes nothing.
+        park_all(self.folder.state)
         for key, step in list(self.tasks):
             run = state.runs.get(key)
             if run is None or run.tokens.get(run.instance(step)) != self.tasks[key, step].token:
@@ -357,6 +360,8 @@ class Kit:
         state = self.folded()
         if snapshot:
             state = restored(state)
+        elif len(self.log) % 2:
+            park_all(state)
         self.outgoing = []
         self.machine = self._lead(state)
         self.machine.begin(self.now_ms)
@@ -366,6 +371,10 @@ class Kit:
         self.machine.ended = []
         self.now_ms += 1
         self.tick()
+
+    def park(self) -> int:
+        """The leader parks all runs that only wait; return how many."""
+        return park_all(self.machine.state)
 
     def folded(self) -> ShardState:
         """Return a state made of the whole log."""

@@ -95,6 +95,9 @@ class CoordinatorMetrics:
         self.runs = Gauge(
             to, "runs", "Live runs by state or condition; of many runs some seconds old.", _LIVE
         )
+        self.runs_parked = Gauge(
+            to, "runs_parked", "Of them, those that only wait and are held as bytes.", _SHARD
+        )
         self.runs_ended = Counter(to, "runs_ended_total", "Runs ended.", _ENDED)
         self.run_seconds = Histogram(
             to, "run_seconds", "From submit to end, of one run in each tick.", _ENDED, buckets=_SLOW

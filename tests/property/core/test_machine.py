@@ -96,6 +96,11 @@ class Workflows(RuleBasedStateMachine):
     def resume(self, data: st.DataObject) -> None:
         self.kit.resume(self._some_run(data))
 
+    @rule()
+    def park(self) -> None:
+        """What only waits is held as bytes from now on; nobody can tell."""
+        self.kit.park()
+
     # -- workers --------------------------------------------------------------------------------
 
     @precondition(lambda self: self.kit.tasks)

@@ -1,11 +1,13 @@
 """What is counted of a shard's work."""
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
 
 from headrace.coordinator.core import OutMessage, status
+from headrace.coordinator.core.runs import Runs
 from headrace.coordinator.runtime import observe
 from headrace.coordinator.runtime.observe import RunCensus, ShardObserver
 from headrace.coordinator.runtime.watch import Tick, refusal_reason
@@ -88,10 +90,9 @@ def test_why_a_result_was_refused():
 def test_live_runs_are_counted_some_at_a_time(monkeypatch):
     monkeypatch.setattr(observe, "RUNS_A_LOOK", 2)
     fields = {"quarantined": "", "paused": False, "active": 1, "status": b""}
-    runs = {
-        str(number): SimpleNamespace(state=state, **fields)
-        for number, state in enumerate([status.PENDING] * 2 + [status.RUNNING] * 3)
-    }
+    runs: Runs[Any] = Runs()
+    for number, state in enumerate([status.PENDING] * 2 + [status.RUNNING] * 3):
+        runs[str(number)] = SimpleNamespace(state=state, **fields)
     runs["p"] = SimpleNamespace(state=status.RUNNING, **{**fields, "paused": True})
     runs["end"] = SimpleNamespace(state=status.COMPLETED, **fields)
     census = RunCensus()
@@ -99,4 +100,5 @@ def test_live_runs_are_counted_some_at_a_time(monkeypatch):
         assert not census.look(runs)
     assert census.look(runs) == {"pending": 2, "running": 3, "paused": 1}
     runs.clear()
-    assert census.look(runs) == {}
+    runs.park("far", b"", "waiting")
+    assert census.look(runs) == {"waiting": 1}, "what is parked counts, too"

@@ -12,12 +12,14 @@ from headrace.coordinator.core.explain import explain
 from headrace.coordinator.core.facts import Facts, WorkerFacts
 from headrace.coordinator.core.fold import BrokenLog, Folder, apply_chunk, batch_hash
 from headrace.coordinator.core.limits import Limits
+from headrace.coordinator.core.loading import decode_state, loading
 from headrace.coordinator.core.machine import Machine
+from headrace.coordinator.core.parking import Parking
+from headrace.coordinator.core.parking import Policy as ParkingPolicy
 from headrace.coordinator.core.program import Program
 from headrace.coordinator.core.snapshot import (
     BadSnapshot,
     decode_image,
-    decode_state,
     encode_hashed,
     encode_state,
     state_hash,
@@ -36,6 +38,8 @@ __all__ = [
     "Order",
     "OutMessage",
     "Outgoing",
+    "Parking",
+    "ParkingPolicy",
     "Program",
     "Refusal",
     "Run",
@@ -51,6 +55,7 @@ __all__ = [
     "encode_state",
     "explain",
     "has_room",
+    "loading",
     "state_hash",
     "verify",
 ]

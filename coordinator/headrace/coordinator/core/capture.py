@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from heapq import merge
 from io import BytesIO
 from itertools import islice, pairwise
-from operator import attrgetter, itemgetter
+from operator import itemgetter
 from typing import Any, TypeVar
 
 import msgspec
@@ -56,7 +56,8 @@ class Capture:
         self.index = state.batch_index
         self._facts = (state.logged_ms, state.batch_hash, state.token_last)
         # A copy of a map of a million takes some 10 ms; sorting it is for the pieces.
-        self._runs = list(state.runs.values())
+        self._runs = {run.key: run for run in state.runs.records()}
+        self._parked = state.runs.parked.copy()
         self._plans = sorted(state.plans.items())
         self._tombstones = list(state.tombstones.items())
         self._requests = list(state.requests.items())
@@ -84,6 +85,7 @@ class Capture:
             run.events
             and run.key > self._last
             and run.created_ms <= self._now_ms
+            and run.key not in self._parked
             and run not in self._early
         ):
             self._early[run] = encode_run(run)
@@ -98,6 +100,10 @@ class Capture:
         """Its hash, likewise."""
         return self._digest.hexdigest()
 
+    def forget(self) -> None:
+        """The bytes are stored: `data` is empty from now on."""
+        self._buffer = BytesIO()
+
     def pieces(self) -> Iterator[None]:
         """Encode piece by piece; the state may change between two of them."""
         now_ms, batch_hash, token_last = self._facts
@@ -106,11 +112,11 @@ class Capture:
         self._buffer.write(_array(_FIELDS) + _fields(*head, now_ms))
         self._buffer.write(_encode([self.index, self.position, batch_hash]))
         self._digest.update(_array(_FIELDS) + _fields(*head, 0, [self.index, 0, batch_hash]))
-        self._write(_fields(token_last, self._plans) + _array(len(self._runs)))
+        keys = [*self._runs, *self._parked]
+        self._write(_fields(token_last, self._plans) + _array(len(keys)))
         yield
-        runs = yield from _in_order(self._runs, attrgetter("key"))
-        self._runs = []
-        yield from self._encode_runs(runs)
+        ordered = yield from _in_order(keys, str)
+        yield from self._encode_runs(ordered)
         yield from self._encode_records([(key, *tomb) for key, tomb in self._tombstones])
         yield from self._encode_records(self._requests)
         self._write(_fields(self._keys, sorted(self._outbox), self._snapshots, self._settings))
@@ -122,12 +128,12 @@ class Capture:
             yield
         self._write(_fields(self._variables))
 
-    def _encode_runs(self, runs: Iterator[Run]) -> Iterator[None]:
+    def _encode_runs(self, keys: Iterator[str]) -> Iterator[None]:
         parts: list[bytes] = []
         size, at = 0, self._buffer.tell()
-        for run in runs:
-            data = self._early.pop(run, None) or encode_run(run)
-            self._last = run.key
+        for key in keys:
+            data = self._parked.get(key) or self._encoded(self._runs[key])
+            self._last = key
             self.cuts.append(at)
             at += len(data)
             parts.append(data)
@@ -139,6 +145,11 @@ class Capture:
         self._write(b"".join(parts))
         self.cuts.append(at)
         self._early.clear()
+        self._runs.clear()
+        self._parked.clear()
+
+    def _encoded(self, run: Run) -> bytes:
+        return self._early.pop(run, None) or encode_run(run)
 
     def _encode_records(self, records: Sequence[tuple[Any, ...]]) -> Iterator[None]:
         self._write(_array(len(records)))

@@ -8,9 +8,13 @@ block that they are in is swept, so whoever takes an entry looks whether the run
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator
+from heapq import merge
+from itertools import islice
 from operator import itemgetter
 
+from headrace.coordinator.core.outline import Outline, outline
+from headrace.coordinator.core.runs import Runs
 from headrace.coordinator.core.state import Run
 from headrace.coordinator.core.status import is_final
 
@@ -24,19 +28,26 @@ Place = tuple[int, str]
 _first = itemgetter(0)
 
 
+def _by_namespace(place: Place) -> tuple[str, Place]:
+    return place[1].partition("/")[0], place
+
+
 class Listing:
     """The runs of one shard, by namespace, in blocks of places that ascend."""
 
-    def __init__(self, runs: Mapping[str, Run], *, block: int = BLOCK) -> None:
-        """Order *runs*, which others change; of each new one they append the key to `fresh`."""
+    def __init__(self, runs: Runs[Run], *, block: int = BLOCK) -> None:
+        """Order *runs*, which others change; of each new one they append the key to `fresh`.
+
+        Runs that are parked already are left out until `add_parked` puts them in.
+        """
         self._runs, self._block = runs, block
         self.rebuild()
 
     def rebuild(self) -> None:
         """Derive everything anew; the first to ask, or the next tick, puts it in order."""
-        self.fresh = list(self._runs)
+        self.fresh = self._runs.keys_at_hand()
         """Keys of runs that are in no block yet; of a run that is gone again, perhaps."""
-        self._ended = [key for key, run in self._runs.items() if is_final(run.state)]
+        self._ended = [run.key for run in self._runs.records() if is_final(run.state)]
         self._ended_max = 2 * len(self._ended) + self._block
         self._blocks: dict[str, list[list[Place]]] = {}
         self._namespaces: list[str] = []
@@ -57,7 +68,7 @@ class Listing:
         keys, self.fresh = self.fresh, []
         found: dict[str, list[Place]] = {}
         for key in keys:
-            run = self._runs.get(key)
+            run = self._here(key)
             if run is not None:
                 found.setdefault(key.partition("/")[0], []).append((run.created_ms, key))
         for namespace, places in found.items():
@@ -75,6 +86,31 @@ class Listing:
             blocks += [
                 places[start : start + self._block] for start in range(0, len(places), self._block)
             ]
+
+    def add_parked(self, parked: list[Place]) -> Generator[None, None, None]:
+        """Put all runs in order, piece by piece; *parked* are the places of those that are.
+
+        For a takeover: `rebuild` leaves out what is parked, and nothing may change meanwhile.
+        """
+        places = [(run.created_ms, run.key) for run in self._runs.records()] + parked
+        self.fresh = []
+        parts = []
+        for begin in range(0, len(places), self._block):
+            parts.append(sorted(places[begin : begin + self._block], key=_by_namespace))
+            yield
+        ordered = merge(*parts, key=_by_namespace)
+        last, block = "", parts[0][:0]
+        while piece := list(islice(ordered, self._block)):
+            for place in piece:
+                namespace = place[1].partition("/")[0]
+                if namespace not in self._blocks:
+                    self._blocks[namespace] = []
+                    self._namespaces.append(namespace)
+                if namespace != last or len(block) == self._block:
+                    last, block = namespace, []
+                    self._blocks[namespace].append(block)
+                block.append(place)
+            yield
 
     def ended(self, runs: Iterable[Run]) -> None:
         """These have ended; they stay in the state until the archive has them."""
@@ -97,12 +133,7 @@ class Listing:
         namespace = self._namespaces[0]
         blocks = self._blocks[namespace]
         at = min(self._swept, len(blocks)) - 1 if self._swept else len(blocks) - 1
-        get = self._runs.get
-        kept = [
-            place
-            for place in blocks[at]
-            if (run := get(place[1])) is not None and run.created_ms == place[0]
-        ]
+        kept = [place for place in blocks[at] if self._is_there(place)]
         after = blocks[at + 1] if at + 1 < len(blocks) else None
         if after is not None and len(kept) + len(after) <= self._block:
             blocks[at : at + 2] = [kept + after]
@@ -118,12 +149,26 @@ class Listing:
             else:
                 del self._blocks[namespace]
 
+    def _is_there(self, place: Place) -> bool:
+        run = self._runs.record(place[1])
+        if run is None:
+            # When a parked one was created is not looked up: an entry too many does no harm.
+            return place[1] in self._runs.parked
+        return run.created_ms == place[0]
+
     # -- what is asked --------------------------------------------------------------------------
 
-    def run_at(self, place: Place) -> Run | None:
-        """Return the run of an entry; None: it is gone (another one may have its key)."""
-        run = self._runs.get(place[1])
+    def run_at(self, place: Place) -> Run | Outline | None:
+        """Return the run of an entry, or the outline of one that is parked.
+
+        None: it is gone (another one may have its key).
+        """
+        run = self._here(place[1])
         return run if run is not None and run.created_ms == place[0] else None
+
+    def _here(self, key: str) -> Run | Outline | None:
+        data = self._runs.parked.get(key)
+        return self._runs.record(key) if data is None else outline(data)
 
     def walk(self, namespace: str, before: Place | None = None) -> Iterator[Place]:
         """Yield the entries behind *before*, newest first; of runs that are gone too."""
@@ -149,7 +194,7 @@ class Listing:
         found = {
             (run.created_ms, key)
             for key in self._ended
-            if key.startswith(prefix) and (run := self._runs.get(key)) is not None
+            if key.startswith(prefix) and (run := self._runs.record(key)) is not None
         }
         return sorted((p for p in found if before is None or p < before), reverse=True)
 

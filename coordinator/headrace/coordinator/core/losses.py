@@ -71,7 +71,8 @@ def _at_most_once_done(run: Run, job: int) -> str:
 
 def lose_worker(tick: Tick, worker: str, reason: str) -> None:
     """The worker with this id will not come back: apply `on-worker-loss` to all that is its."""
-    for run in list(tick.state.runs.values()):
+    # Parked ones have neither a step with a worker nor a job's workspace.
+    for run in tick.state.runs.records():
         if run.state != status.RUNNING:
             continue
         if run.program.broadcasts:

@@ -11,7 +11,7 @@ Here the deciding modules are put together; none of them imports this one.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from itertools import chain
 
 from headrace.coordinator.core import (
@@ -167,6 +167,10 @@ class Machine(Tick):
         Dispatched steps are left alone: their leases decide (see the dispatcher).
         """
         takeover.resume(self)
+
+    def resuming(self) -> Generator[None, None, None]:
+        """`resume` in pieces; nothing may be done between two of them."""
+        return takeover.resuming(self)
 
     def ready_tasks(self, run: Run) -> list[int]:
         """Return the run's tasks that are ready now (for views; O(instances))."""

@@ -32,7 +32,9 @@ def refold(state: ShardState, key: str, history: Iterable[tuple[Chunk, bytes]]) 
         state.now_ms = chunk.time_ms
         apply_chunk(state, data)
         folded.append(data)
-    run = state.runs[key]
+    run = state.runs.get(key)
+    if run is None:
+        raise KeyError(key)
     run.history = folded
     return run
 

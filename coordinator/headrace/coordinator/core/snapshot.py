@@ -38,7 +38,11 @@ class BadSnapshot(HeadraceError):
 
 
 class RunImage(msgspec.Struct, array_like=True, gc=False):
-    """One run as plain data. The order of the fields is the format."""
+    """One run as plain data. The order of the fields is the format.
+
+    Equal runs give equal bytes, and parked runs are hashed as the bytes that they were loaded as:
+    a release that encodes any of this otherwise adds a field (see `outline.parkable`).
+    """
 
     key: str
     plan: str
@@ -205,6 +209,12 @@ def encode_run(run: Run) -> bytes:
     )
 
 
+def run_bytes(state: ShardState, key: str) -> bytes:
+    """Return an open run as bytes; those of a parked one are what it is kept as."""
+    run = state.runs.record(key)
+    return state.runs.parked[key] if run is None else encode_run(run)
+
+
 def _family_image(family: Family | None) -> list[Any] | None:
     if family is None:
         return None
@@ -322,7 +332,7 @@ def _image(state: ShardState) -> StateImage:
         batch=[state.batch_index, state.batch_position, state.batch_hash],
         token_last=state.token_last,
         plans=sorted(state.plans.items()),
-        runs=[msgspec.Raw(encode_run(state.runs[key])) for key in sorted(state.runs)],
+        runs=[msgspec.Raw(run_bytes(state, key)) for key in sorted(state.runs)],
         tombstones=[
             (key, t.fingerprint, t.state, t.expires_ms)
             for key, t in sorted(state.tombstones.items())
@@ -402,19 +412,11 @@ def decode_image(data: bytes) -> StateImage:
     return image
 
 
-def decode_state(data: bytes, builtin: frozenset[str]) -> ShardState:
-    """Return the state in *data*; raises `BadSnapshot`."""
-    image = decode_image(data)
-    state = ShardState(image.shard, builtin)
+def restore_rest(state: ShardState, image: StateImage) -> None:
+    """Put everything into *state* that is in *image*, but for the plans and the runs."""
     state.now_ms = state.logged_ms = image.now_ms
     state.token_last = image.token_last
     state.batch_index, state.batch_position, state.batch_hash = image.batch
-    state.plans = dict(image.plans)
-    for raw in image.runs:
-        run = decode_run(state, raw)
-        state.runs[run.key] = run
-        for program in run.programs():
-            state.plan_uses[program.digest] = state.plan_uses.get(program.digest, 0) + 1
     for key, fingerprint, outcome, expires_ms in image.tombstones:
         state.tombstones[key] = Tombstone(fingerprint, outcome, expires_ms)
         state.expiries.append((expires_ms, key, True))
@@ -434,7 +436,6 @@ def decode_state(data: bytes, builtin: frozenset[str]) -> ShardState:
     state.sticky = {key: (time_ms, worker) for key, time_ms, worker in image.sticky}
     state.variables = {name: (number, values) for name, number, values in image.variables}
     state.namespaces = {name: (weight, number) for name, weight, number in image.namespaces}
-    return state
 
 
 def state_hash(state: ShardState) -> str:

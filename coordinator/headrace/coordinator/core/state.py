@@ -21,6 +21,7 @@ from headrace.coordinator.core.kept_results import KeptResults
 from headrace.coordinator.core.key_record import KeyRecord
 from headrace.coordinator.core.program import Program
 from headrace.coordinator.core.renumbering import Patches
+from headrace.coordinator.core.runs import Runs
 from headrace.coordinator.core.saga import Saga
 from headrace.coordinator.core.scopes import Counts, Scope
 from headrace.coordinator.core.triggers import Definition, Schedule
@@ -413,7 +414,7 @@ class ShardState:
     def __init__(self, shard: int, builtin: frozenset[str] = frozenset()) -> None:
         self.shard = shard
         self.builtin = builtin
-        self.runs: dict[str, Run] = {}
+        self.runs: Runs[Run] = Runs()
         self.plans: dict[str, bytes] = {}
         self.plan_uses: dict[str, int] = {}
         self.tombstones: dict[str, Tombstone] = {}

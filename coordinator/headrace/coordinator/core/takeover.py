@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+
 from headrace.coordinator.core import arrivals, schedules, status
+from headrace.coordinator.core.listing import Place
+from headrace.coordinator.core.outline import outline
 from headrace.coordinator.core.program import TASK
 from headrace.coordinator.core.state import Run
 from headrace.coordinator.core.tick import Tick
 
+PIECE_RUNS = 1_000
+"""Runs of one piece of `resuming`: some 5 ms."""
+
 
 def resume(tick: Tick) -> None:
     """Derive all that a new owner needs. Dispatched steps are left alone: their leases decide."""
+    for _ in resuming(tick):
+        pass
+
+
+def resuming(tick: Tick) -> Generator[None, None, None]:
+    """`resume`, piece by piece; nothing else may be done with *tick* before the last one."""
     tick.ready.clear()
     tick.timers.clear()
     tick.audits.clear()
@@ -20,8 +33,11 @@ def resume(tick: Tick) -> None:
     tick.archived.clear()
     tick.state.agenda.clear()
     tick.state.outbox_news = True
-    for run in tick.state.runs.values():
+    for number, run in enumerate(tick.state.runs.records(), 1):
         rebuild(tick, run)
+        if number % PIECE_RUNS == 0:
+            yield
+    yield from _parked(tick)
     for key, schedule in tick.state.schedules.items():
         schedules.arm(tick, key, schedule)
     arrivals.arm(tick)
@@ -32,6 +48,22 @@ def resume(tick: Tick) -> None:
         if record.terms or record.cooling:
             # A moment that has passed already is as good.
             tick.arm_key(key, record.next_ms(0) or tick.state.now_ms)
+
+
+def _parked(tick: Tick) -> Generator[None, None, None]:
+    """Parked runs have nothing to do but to wait: their timers, and their places in lists."""
+    parked = tick.state.runs.parked
+    if not parked:
+        return
+    places: list[Place] = []
+    for key, data in parked.items():
+        found = outline(data)
+        places.append((found.created_ms, key))
+        for instance, when_ms in found.due:
+            tick.timers.push(when_ms, key, instance)
+        if len(places) % PIECE_RUNS == 0:
+            yield
+    yield from tick.listing.add_parked(places)
 
 
 def rebuild(tick: Tick, run: Run) -> None:

@@ -14,6 +14,7 @@ from headrace.coordinator.core.contexts import Contexts, functions
 from headrace.coordinator.core.listing import Listing, Place
 from headrace.coordinator.core.nodes import KINDS
 from headrace.coordinator.core.outcomes import conclusion, outcome
+from headrace.coordinator.core.outline import Outline
 from headrace.coordinator.core.since import Times, times_of
 from headrace.coordinator.core.state import EMPTY_MAP, Run, ShardState
 from headrace.errors import HeadraceError, InvalidRequest
@@ -31,6 +32,8 @@ LIST_MAX = 1_000
 """Runs of a page."""
 SCANNED_MAX = 2_000
 """Entries that the making of a page looks at: some 2 ms of the owner's loop."""
+RECORD_COST = 20
+"""As many entries the record of a parked run costs, to be shown: some 40 µs."""
 ENDED = frozenset(("COMPLETED", "FAILED", "CANCELLED"))
 
 
@@ -217,6 +220,16 @@ class Filter:
         self._workflow = query.workflow
         self._labels = list(query.labels.items())
 
+    def passes_parked(self, state: ShardState, run: Outline) -> bool:
+        """Tell whether a run that is parked is wanted; none of those is paused or blocked."""
+        if self._workflow and self._workflow != state.program(*run.program).plan.name:
+            return False
+        for key, value in self._labels:
+            if run.labels.get(key) != value:
+                return False
+        waits = self._waiting and run.condition != "running"
+        return not self.states or run.state in self._numbers or waits
+
     def passes(self, run: Run) -> bool:
         """Tell whether an open run is wanted."""
         if self._workflow and run.workflow != self._workflow:
@@ -260,13 +273,21 @@ def list_runs(
         places = listing.walk(namespace, before)
     page: list[Run] = []
     last = 0, ""
-    for scanned, place in enumerate(places):
+    scanned = 0
+    for place in places:
         if place[0] < query.since_ms:
             break
-        if scanned == SCANNED_MAX:
+        if scanned >= SCANNED_MAX:
             return _page(page, last, state.shard)
-        run = listing.run_at(place)
-        if run is not None and wanted.passes(run):
+        scanned += 1
+        found = listing.run_at(place)
+        if isinstance(found, Outline):
+            scanned += 1
+            run = state.runs.peek(found.key) if wanted.passes_parked(state, found) else None
+            scanned += 0 if run is None else RECORD_COST
+        else:
+            run = found if found is not None and wanted.passes(found) else None
+        if run is not None:
             if len(page) == limit:
                 return _page(page, (page[-1].created_ms, page[-1].key), state.shard)
             page.append(run)

@@ -7,6 +7,7 @@ import contextlib
 import logging
 
 from headrace.coordinator.core import BrokenLog, Folder, ShardState, state_hash
+from headrace.coordinator.runtime.parker import park_followed
 from headrace.coordinator.runtime.snapshots import Snapshots
 from headrace.coordinator.shardlog.log import ShardLog
 from headrace.errors import HeadraceError, Unreachable
@@ -39,6 +40,13 @@ class Follower:
 
     async def run(self) -> None:
         """Fold until cancelled. Raises `BrokenLog` on a hole that no snapshot covers."""
+        parker = asyncio.create_task(park_followed(lambda: self.state, self._clock))
+        try:
+            await self._follow()
+        finally:
+            parker.cancel()
+
+    async def _follow(self) -> None:
         self.folder = Folder(await self._load())
         while True:
             after = self.folder.state.batch_position

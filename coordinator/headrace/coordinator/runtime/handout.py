@@ -60,6 +60,6 @@ def dispatched(state: ShardState) -> list[tuple[str, int, int, str]]:
     known by workers."""
     return [
         (run.key, run.wire(step), run.attempt[step], "")
-        for run in state.runs.values()
+        for run in state.runs.records()
         for step in run.tokens
     ]

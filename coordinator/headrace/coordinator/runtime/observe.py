@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from headrace.coordinator.core import OutMessage, Run
 from headrace.coordinator.core import status as states
+from headrace.coordinator.core.runs import Runs
 from headrace.coordinator.core.views import conditions
 from headrace.coordinator.runtime.watch import Tick, Watch
 from headrace.events import (
@@ -205,13 +206,18 @@ class ShardObserver(Watch):
             self.snapshot_taken, self.snapshot_s = False, now_s
         if self.snapshot_s:
             self._metrics.snapshot_age_seconds.set(now_s - self.snapshot_s, self._shard)
+        machine = shard.owner.machine if shard.owner is not None else None
+        if machine is not None:
+            self._metrics.runs_parked.set(len(machine.state.runs.parked), self._shard)
+        else:
+            self._metrics.runs_parked.forget(self._shard)
         follower = shard.follower
         if follower is not None:
             self._metrics.standby_lag_seconds.set(follower.lag_ms / 1_000, self._shard)
         else:
             self._metrics.standby_lag_seconds.forget(self._shard)
 
-    def live(self, runs: dict[str, Run]) -> Counter[str]:
+    def live(self, runs: Runs[Run]) -> Counter[str]:
         """Return how many live runs are in which state, as of the last whole look."""
         return self._census.look(runs)
 
@@ -220,24 +226,30 @@ class RunCensus:
     """Counts live runs by state, so many at a time: a look at a million would take a second."""
 
     def __init__(self) -> None:
-        self._left: list[Run] = []
+        self._left: list[str] = []
         self._counting: Counter[str] = Counter()
         self.counts: Counter[str] = Counter()
 
-    def look(self, runs: dict[str, Run]) -> Counter[str]:
-        """Look at some more of *runs*; return the counts of the last whole look."""
+    def look(self, runs: Runs[Run]) -> Counter[str]:
+        """Look at some more of *runs*; return the counts of the last whole look.
+
+        Those that are parked are counted already.
+        """
         if not self._left:
-            self._left = list(runs.values())
+            self._left = runs.keys_at_hand()
         some = self._left[-RUNS_A_LOOK:]
         del self._left[-RUNS_A_LOOK:]
-        for run in some:
+        for key in some:
+            run = runs.record(key)
+            if run is None:
+                continue
             if run.state == states.PENDING:
                 self._counting["pending"] += 1
             elif not states.is_final(run.state):
                 found = conditions(run)
                 self._counting[found[0].lower() if found else "running"] += 1
         if not self._left:
-            self.counts, self._counting = self._counting, Counter()
+            self.counts, self._counting = self._counting + runs.tally, Counter()
         return self.counts
 
 

@@ -40,6 +40,7 @@ from headrace.coordinator.runtime.inbox import (
 )
 from headrace.coordinator.runtime.intake import NO_ROOM, Intake, Taken
 from headrace.coordinator.runtime.keeper import Keeper
+from headrace.coordinator.runtime.parker import park_led, resume
 from headrace.coordinator.runtime.ports import Dispatch, Peers
 from headrace.coordinator.runtime.snapshots import Snapshots
 from headrace.coordinator.runtime.watch import Watch
@@ -202,6 +203,7 @@ class Owner:
                         group.create_task(self._archiver.run(self.post), name="archiver")
                         group.create_task(self._housekeeping(), name="housekeeping")
                         group.create_task(self._keeper.run(machine), name="snapshots")
+                        group.create_task(park_led(machine, self._clock), name="parking")
                         await self._lead(machine)
                 except* Rebuild as rebuild:
                     log.warning(
@@ -224,8 +226,7 @@ class Owner:
         """Take the log, fold it, and derive what a leader needs."""
         began = self._clock.monotonic()
         folder, self._folder = self._folder, None
-        if folder is None:
-            folder = Folder(await self._snapshots.load(self.shard, self._builtin))
+        folder = folder or Folder(await self._snapshots.load(self.shard, self._builtin))
         state = folder.state
         after = state.batch_position
         while True:
@@ -240,7 +241,7 @@ class Owner:
         machine = Machine(state, chance=self._chance, home=self._home, limits=self._limits)
         machine.begin(self._clock.now_ms())
         # What follows from taking over is decided in the first tick: all of this is in the log.
-        machine.resume()
+        await resume(machine)
         self.machine = machine
         self.settled = True
         self._snapshots.begin(state)

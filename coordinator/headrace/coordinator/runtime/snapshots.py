@@ -10,7 +10,7 @@ from headrace.coordinator.core import (
     Capture,
     Machine,
     ShardState,
-    decode_state,
+    loading,
     verify,
 )
 from headrace.coordinator.shardlog.log import SnapshotStore
@@ -57,7 +57,7 @@ class Snapshots:
         self._builtin = builtin
         for name in reversed(await self._store.names(shard)):
             try:
-                state = decode_state(await self._store.get(shard, name), builtin)
+                state = await _loaded(await self._store.get(shard, name), builtin)
             except (HeadraceError, LookupError, TypeError, ValueError) as error:
                 # Torn, gone meanwhile, of another release: not a store that is away.
                 if isinstance(error, HeadraceError) and error.code not in _UNREADABLE:
@@ -153,9 +153,10 @@ class Copy:
                 await _pause(PAUSE_S)
         finally:
             machine.copying = None
-        data = capture.data
-        self.size = len(data)
-        name = await self._store.put(capture.shard, capture.index, data)
+        self.size = len(capture.data)
+        name = await self._store.put(capture.shard, capture.index, capture.data)
+        # A large one is there once while it is read back, not twice.
+        capture.forget()
         if await self._read(capture, name) != capture.hash:
             raise BadSnapshot(f"snapshot {name} of shard {capture.shard} reads back differently")
         return capture.position, name, capture.hash
@@ -172,6 +173,18 @@ class Copy:
             except (LookupError, TypeError, ValueError) as error:
                 raise BadSnapshot(f"snapshot {name} cannot be read back: {error!r}") from error
             await _pause(PAUSE_S)
+
+
+async def _loaded(data: bytes, builtin: frozenset[str]) -> ShardState:
+    """Read a state piece by piece: the loop has other shards, and heartbeats, to look after."""
+    pieces = loading(data, builtin)
+    while True:
+        try:
+            next(pieces)
+        except StopIteration as end:
+            state: ShardState = end.value
+            return state
+        await asyncio.sleep(0)
 
 
 async def _pause(seconds: float) -> None:
