@@ -11,10 +11,11 @@ from headrace.config import Config
 from headrace.config import Coordinator as Settings
 from headrace.coordinator.control import Cadence, ControlOptions, ControlPlane, RegistryPolicy
 from headrace.coordinator.control.raft import RaftTimings
-from headrace.coordinator.core import Limits
+from headrace.coordinator.core import Limits, ParkingPolicy
 from headrace.coordinator.dispatch import Dispatcher
 from headrace.coordinator.dispatch.dispatcher import Settings as DispatchSettings
 from headrace.coordinator.dispatch.lanes import Lanes
+from headrace.coordinator.runtime import parker
 from headrace.coordinator.runtime.leading import Shard, Surroundings
 from headrace.coordinator.runtime.observe import Observer
 from headrace.coordinator.runtime.server import CoordinatorServer
@@ -37,6 +38,8 @@ TIMINGS = RaftTimings(election_min_s=0.4, election_max_s=0.8, append_period_s=0.
 CADENCE = Cadence(heartbeat_s=0.3, decide_s=0.1)
 _METRICS = CoordinatorMetrics(new_registry())
 """Nobody reads them: one for all worlds."""
+parker.POLICY = ParkingPolicy(free=0, round_ms=100, near_ms=0)
+# Worlds are small and short: whatever waits is parked soon.
 
 
 class SimShard(Shard):

@@ -16,13 +16,17 @@ POLICY = ParkingPolicy()
 """Of all shards of this process; simulated worlds are eager."""
 
 
+def may_park(machine: Machine) -> bool:
+    """Tell whether nobody has records in hand: neither events that are not split into entries yet,
+    nor a snapshot on its way."""
+    return not machine.dirty and machine.copying is None
+
+
 async def park_led(machine: Machine, clock: Clock) -> None:
     """Park runs of the shard that *machine* leads, until cancelled."""
     parking = Parking(machine.state, POLICY)
     while True:
-        # Events that are not split into entries yet, and a snapshot on its way, have records.
-        free = not machine.dirty and machine.copying is None
-        more = free and parking.sweep(clock.now_ms())
+        more = may_park(machine) and parking.sweep(clock.now_ms())
         await asyncio.sleep(PAUSE_S if more else LOOK_S)
 
 
@@ -36,3 +40,9 @@ async def park_followed(state: Callable[[], ShardState | None], clock: Clock) ->
             known, parking = found, Parking(found, POLICY) if found is not None else None
         more = parking is not None and parking.sweep(clock.now_ms())
         await asyncio.sleep(PAUSE_S if more else LOOK_S)
+
+
+async def resume(machine: Machine) -> None:
+    """Derive what a leader needs, in pieces: the process has other shards, and heartbeats."""
+    for _ in machine.resuming():
+        await asyncio.sleep(0)

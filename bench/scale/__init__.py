@@ -1,0 +1,1 @@
+"""What grows with size, and what must not: the parts of ``python bench/scaling.py``."""
