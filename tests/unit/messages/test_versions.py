@@ -10,8 +10,16 @@ from msgspec import inspect
 
 import headrace.messages
 from headrace.coordinator.control.heartbeat import CoordinatorHeartbeat
-from headrace.coordinator.core import BadSnapshot, BrokenLog, Folder, OutMessage, ShardState
-from headrace.coordinator.core.snapshot import SNAPSHOT_VERSION, decode_state, encode_state
+from headrace.coordinator.core import (
+    BadSnapshot,
+    BrokenLog,
+    Folder,
+    OutMessage,
+    ShardState,
+    decode_state,
+    encode_state,
+)
+from headrace.coordinator.core.snapshot import SNAPSHOT_VERSION
 from headrace.coordinator.runtime.holding import GoOn, Hold, Places, Where
 from headrace.coordinator.runtime.leading import Delivery
 from headrace.coordinator.shardlog.jetstream import EpochRecord
