@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from contextlib import asynccontextmanager
 
 import msgspec
@@ -15,6 +16,7 @@ from headrace.coordinator.backup import restoring as restoring_module
 from headrace.coordinator.backup.cut import take_cut
 from headrace.coordinator.core import Outgoing, OutMessage
 from headrace.coordinator.runtime import holding
+from headrace.coordinator.runtime.arrivals import IncomingStream
 from headrace.coordinator.runtime.leading import Delivery
 from headrace.coordinator.shardlog.jetstream import JetStreamLog, last_epoch
 from headrace.errors import Conflict, NotFound, Unavailable, Unreachable
@@ -219,6 +221,32 @@ async def test_a_restore_that_was_killed_is_run_again(tmp_path, monkeypatch):
         assert (found.runs, found.lost) == (1, 1)
         client = await new.client()
         assert (await client.wait("r", 30)).state == "COMPLETED"
+
+
+async def test_events_that_nobody_had_read_are_read_by_the_restored_cluster(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    async with fresh(tmp_path / "old") as old:
+        client = await old.client()
+        await client.events.publish("orders.old", {"n": 1})
+        server = old.processes["c0"].thing
+        await eventually(
+            lambda: server.shards[0].owner.machine.state.incoming.position == 1, within_s=10
+        )
+
+        async def nothing(_self, _after):
+            return ()
+
+        monkeypatch.setattr(IncomingStream, "read", nothing)
+        await client.events.publish("orders.new", {"n": 2}, id="two")
+        await backed_up(old, path)
+        monkeypatch.undo()
+    async with fresh(tmp_path / "new") as new:
+        assert (await restored(new, path)).events == 1
+        async with await connect(new.broker.url, name="look") as bus:
+            (found,), _ = await bus.js.read(subjects.INCOMING_STREAM, 1)
+        assert found.subject == "headrace.in.default.orders.new"
+        assert json.loads(found.data) == {"n": 2}
+        assert found.headers["Nats-Msg-Id"].endswith("two")
 
 
 RELEASE = OutMessage("k", "release", ["k", "nobody"])

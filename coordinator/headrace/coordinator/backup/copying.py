@@ -7,7 +7,7 @@ when the archive has them, and values are stored before the events that name the
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -69,7 +69,7 @@ async def backup(
 
 
 @asynccontextmanager
-async def archive_of(bus: Bus, kind: str, path: Path | None) -> AsyncIterator[Archive]:
+async def archive_of(bus: Bus, kind: str, path: Path | None) -> AsyncGenerator[Archive]:
     """Open the cluster's archive: *kind* is what coordinators say of it, *path* what the user does.
 
     Raises `Unavailable`.
@@ -104,7 +104,7 @@ class _Copy:
         self._cut, self._tell = cut, tell
         self._snapshots = ObjectSnapshotStore(bus)
         self._shards: list[ShardPart] = []
-        self._counts = dict.fromkeys(("runs", "plans", "blobs", "events"), 0)
+        self._counts: dict[str, int] = {"runs": 0, "plans": 0, "blobs": 0, "events": 0}
 
     async def run(self) -> Manifest:
         """Copy everything."""
@@ -117,7 +117,10 @@ class _Copy:
             elif place.level == "snapshot":
                 self._shards.append(await self._snapshot(place))
         entries = sum(shard.entries for shard in self._shards)
-        self._tell(f"{len(self._shards)} shards, {entries} log entries behind their snapshots")
+        self._tell(
+            f"{len(self._shards)} shards, {entries} log entries behind their snapshots; for "
+            f"{self._cut.held_ms} ms they did not hear of each other"
+        )
         await self._events()
         await self._closed()
         self._tell(f"{self._counts['runs']} runs of the archive, {self._counts['plans']} plans")
@@ -130,6 +133,7 @@ class _Copy:
                 head=head,
                 id=secrets.token_hex(8),
                 time_ms=cut.time_ms,
+                held_ms=cut.held_ms,
                 cluster=cluster,
                 release=cut.release,
                 layout=cut.layout,

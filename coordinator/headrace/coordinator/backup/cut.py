@@ -36,6 +36,8 @@ class Cut(msgspec.Struct, frozen=True, kw_only=True):
     archive: str
     feature_level: int = 0
     """The highest of the owners' records."""
+    held_ms: int = 0
+    """For how long shards did not hear of each other, at most."""
 
 
 async def look(bus: Bus) -> Cut:
@@ -47,7 +49,7 @@ async def take_cut(bus: Bus) -> Cut:
     """Return positions that fit together. Raises `Unavailable` when the cluster does not settle."""
     reason = ""
     for _ in range(TRIES):
-        hold = secrets.token_hex(8)
+        hold, begun = secrets.token_hex(8), time.monotonic()
         try:
             held = _cut(_all(await _ask(bus, Hold(1, hold, HOLD_MS)), "stand still"))
             cut = _cut(_all(await _ask(bus, Where(1, hold)), "say where its log ends"))
@@ -56,9 +58,10 @@ async def take_cut(bus: Bus) -> Cut:
         except Unavailable as error:
             reason = str(error)
         else:
-            return cut
-        finally:
             bus.publish(subjects.BACKUP, encode(GoOn(1, hold)))
+            held_ms = int((time.monotonic() - begun) * 1_000)
+            return msgspec.structs.replace(cut, held_ms=held_ms)
+        bus.publish(subjects.BACKUP, encode(GoOn(1, hold)))
         await asyncio.sleep(PAUSE_S)
     raise Unavailable(f"{reason}; is every shard served (`flowctl cluster status`)?")
 

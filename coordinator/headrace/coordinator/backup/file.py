@@ -93,6 +93,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     archive: str
     """Kind of the archive that it was taken of; a file fits any kind."""
     shards: list[ShardPart]
+    held_ms: int = 0
+    """For how long shards did not hear of each other, at most."""
     counts: dict[str, int]
     """runs, plans, blobs, events; large values are blobs."""
     parts: list[PartInfo]

@@ -164,7 +164,7 @@ class Holding:
 
     async def _place(self, shard: Shard, order: Hold | Where) -> Place | None:
         owner = shard.owner
-        if owner is None or not owner.leading.is_set() or owner.machine is None:
+        if owner is None or not owner.leading.is_set():
             return None
         if isinstance(order, Hold):
             shard.standstill.begin(order.hold, order.for_ms)
