@@ -8,7 +8,7 @@ import pytest
 from headrace.coordinator.dispatch import Fleet, Leases, Settings
 from headrace.coordinator.dispatch.credit import WANTED_MS, Credits, Pool, tasks_a_message
 from headrace.coordinator.dispatch.leases import ABSENT_MS
-from headrace.messages import Held, Task, WorkerHeartbeat
+from headrace.messages import Held, ResultStatus, StepResult, Task, WorkerHeartbeat
 
 LEASE = 3_000
 
@@ -123,6 +123,14 @@ def begin(leases, step, attempt=1, lane="l", wire_lane="l", now_ms=0):
     leases.begin("default/r", step, attempt, lane=lane, wire_lane=wire_lane, now_ms=now_ms)
 
 
+def end(leases, step, *, attempt):
+    """Return the lease that ended, or None."""
+    nothing = msgspec.Raw(b"\x80")
+    result = StepResult("default/r", step, attempt, 1, ResultStatus.COMPLETED, nothing, 1, 2)
+    ended = leases.end_all([result])
+    return ended[0][0] if ended else None
+
+
 def test_outstanding_counts_what_is_out_and_what_is_being_logged():
     leases = Leases(0)
     leases.reserve("l", 3)
@@ -136,10 +144,10 @@ def test_outstanding_counts_what_is_out_and_what_is_being_logged():
         begin(leases, step)
     begin(leases, 2, attempt=2)
     assert leases.outstanding == {"l": 2}
-    leases.end("default/r", 2, 1)
+    end(leases, 2, attempt=1)
     assert leases.outstanding == {"l": 2}
-    leases.end("default/r", 2, 2)
-    leases.end("default/r", 1, 1)
+    end(leases, 2, attempt=2)
+    end(leases, 1, attempt=1)
     assert leases.outstanding == {}
 
 
@@ -149,9 +157,9 @@ def test_what_is_sent_together_counts_as_if_sent_one_by_one():
     tasks = [Task("default/r", n, "p", 2, n, "noop", msgspec.Raw(b"\x80")) for n in (1, 2, 2)]
     leases.begin_all(tasks, lane="l", wire_lane="w", now_ms=5)
     assert leases.outstanding == {"l": 2}
-    ended = leases.end("default/r", 1, 2)
+    ended = end(leases, 1, attempt=2)
     assert (ended.lane, ended.wire_lane, ended.sent_ms) == ("l", "w", 5)
-    assert leases.end("default/r", 1, 2) is None
+    assert end(leases, 1, attempt=2) is None
     assert leases.outstanding == {"l": 1}
 
 
@@ -211,7 +219,7 @@ def test_an_adopted_step_takes_a_slot_of_the_worker_that_has_it():
     leases.heard(beat(held=held(1)), 0)
     assert leases.outstanding == {"": 1, "@w": 1}
     assert [loss.step for loss in leases.unheld([""], before_ms=1, reason="")] == [2]
-    leases.end("default/r", 1, 1)
+    end(leases, 1, attempt=1)
     assert leases.outstanding == {}
 
 

@@ -13,7 +13,7 @@ import msgspec
 
 from headrace.coordinator.core import Loss
 from headrace.coordinator.dispatch.fleet import Fleet
-from headrace.messages import Task, WorkerHeartbeat
+from headrace.messages import StepResult, Task, WorkerHeartbeat
 
 ABSENT_MAX = 2
 """Heartbeats of its worker that may leave out a held step before it counts as dropped."""
@@ -83,14 +83,21 @@ class Leases:
                 self._forget(key, old)
             held[key] = Lease(task.attempt, lane, wire_lane, now_ms)
 
-    def end(self, run: str, step: int, attempt: int) -> Lease | None:
-        """A result of this attempt was recorded or refused for good; return what it ends."""
-        key = (run, step)
-        lease = self.held.get(key)
-        if lease is None or lease.attempt != attempt:
-            return None
-        self._forget(key, lease)
-        return lease
+    def end_all(self, results: Sequence[StepResult]) -> list[tuple[Lease, StepResult]]:
+        """Results of these attempts were recorded or refused for good; return what they end."""
+        held = self.held
+        ended: list[tuple[Lease, StepResult]] = []
+        lanes: dict[str, int] = {}
+        for result in results:
+            key = (result.run, result.step)
+            lease = held.get(key)
+            if lease is not None and lease.attempt == result.attempt:
+                del held[key]
+                lanes[lease.lane] = lanes.get(lease.lane, 0) + 1
+                ended.append((lease, result))
+        for lane, count in lanes.items():
+            self._take_out(lane, count)
+        return ended
 
     def _forget(self, key: tuple[str, int], lease: Lease) -> None:
         del self.held[key]

@@ -156,13 +156,10 @@ class ShardDispatch:
 
     def recorded(self, results: Sequence[StepResult]) -> None:
         """See `Dispatch.recorded`."""
-        everything, end = self._all, self.leases.end
+        everything = self._all
         took: dict[str, list[int]] = {}
         sampled = False
-        for result in results:
-            lease = end(result.run, result.step, result.attempt)
-            if lease is None:
-                continue
+        for lease, result in self.leases.end_all(results):
             # What was handed back says nothing about how long steps take.
             if result.status != ResultStatus.RETURNED:
                 took_ms = result.ended_ms - result.started_ms
