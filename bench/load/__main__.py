@@ -1,4 +1,7 @@
-"""``python bench/load``: W1 to W5 on real processes; a table on stdout, JSON with --json."""
+"""``python bench/load``: W1 to W5 on real processes; a table on stdout, JSON with --json.
+
+Also ``dev`` (`flowctl dev` to a first result) and, with --size 3, ``takeover``.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ import uvloop
 from cluster import Cluster, cpu_seconds, own_signal, rss_mb
 from facts import machine
 from loss import w5
+from moments import first_result, takeover
 from workloads import Driver, w1, w2, w3, w4
 
 
@@ -49,6 +53,8 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
                 results["W4"] = await w4(driver, runs=10_000)
             if "W5" in options.workloads:
                 results["W5"] = await w5(cluster, driver)
+            if "takeover" in options.workloads:
+                results["takeover"] = await takeover(cluster, driver)
             results["rss_mb"] = {n: round(rss_mb(p), 1) for n, p in cluster.pids().items()}
         except BaseException:
             show_logs(Path(folder))
@@ -91,6 +97,19 @@ def rows(size: int, results: dict[str, Any]) -> list[str]:
         )
     if found := results.get("W4"):
         row("W4", "10,000 one-step runs", f"{found['runs_per_s']:,.0f} runs/s")
+    if found := results.get("takeover"):
+        took = found["seconds"]
+        row(
+            "takeover",
+            "owner of a shard killed, to the next answer for it",
+            f"{took['median']:.2f} s ({took['min']:.2f} to {took['max']:.2f})",
+        )
+    if found := results.get("dev"):
+        row(
+            "dev",
+            "`flowctl dev` on an empty folder, to a first result",
+            f"{found['seconds']:.1f} s",
+        )
     if found := results.get("W5"):
         row(
             "W5",
@@ -111,7 +130,11 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write figures and machine facts here")
     options = parser.parse_args()
     own_signal()
-    results = uvloop.run(measure(options))
+    if "takeover" in options.workloads and options.size == 1:
+        parser.error("takeover needs --size 3")
+    results = uvloop.run(measure(options)) if set(options.workloads) - {"dev"} else {}
+    if "dev" in options.workloads:
+        results["dev"] = first_result()
     facts = machine()
     print(
         f"{facts['cpu']}, {facts['cores']} cores, {facts['memory_gb']} GB, "
