@@ -22,6 +22,8 @@ from support.rounds.record import UNKNOWN, Record
 PROBE_S = 0.15
 PROBES_OPEN = 40
 """Probes of one shard that may wait for their end."""
+LATE_S = 6.0
+"""A request counts for 15 s, about as long as a client sends it, by a clock 5 s off at most."""
 LOOK_S = 5.0
 PAUSE_S = 0.1
 ENDED = ("COMPLETED", "FAILED", "CANCELLED")
@@ -142,15 +144,18 @@ class Clients:
         return await self._record.attempt("submit", run, work, kind=kind, shard=shard)
 
     async def _exists(self, run: str) -> bool:
-        """Find out what became of a submit that nobody answered."""
+        """Find out what became of a submit that nobody answered: it may take effect for a while."""
+        deadline = time.monotonic() + LATE_S
         while True:
             try:
                 await self._client.get(run, steps=False)
                 return True
             except NotFound:
-                return False
+                if time.monotonic() > deadline:
+                    return False
             except UNKNOWN:
-                await asyncio.sleep(PAUSE_S)
+                pass
+            await asyncio.sleep(PAUSE_S)
 
     def _signal(self, run: str, name: str) -> Callable[[str], Awaitable[None]]:
         return lambda operation: self._client.signal(run, name, {"operation": operation})

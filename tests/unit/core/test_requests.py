@@ -20,7 +20,7 @@ from headrace.messages import (
 )
 from headrace.plan import InputSpec, decode_plan, encode_plan
 from support.corekit import NAMESPACE, Kit, finish
-from support.plans import chain, group, loop, plan, retry, task
+from support.plans import chain, group, loop, plan, retry, task, wait
 
 EMPTY = plan(group("empty"))
 
@@ -99,6 +99,20 @@ def test_a_tombstone_remembers_the_run_until_it_cannot_be_sent_again() -> None:
     kit.start(EMPTY, "other")
     assert kit.machine.state.tombstones == {}
     assert kit.submit(EMPTY, **again).code == "too-late"
+
+
+@pytest.mark.parametrize("snapshot", [False, True])
+def test_what_took_effect_is_not_refused_because_the_run_has_left(snapshot: bool) -> None:
+    """The answer was lost, and the run ended: the same request again must hear the same."""
+    kit = Kit()
+    kit.start(plan(wait("w", "go")))
+    same = {"request_id": "q", "not_after_ms": kit.now_ms + 10_000}
+    assert not isinstance(kit.signal("go", **same), Refusal)
+    evict(kit)
+    if snapshot:
+        kit.kill(snapshot=True)
+    assert kit.signal("go", **same) is None
+    assert kit.signal("go", request_id="other").code == "not-found"
 
 
 def test_an_idle_shard_forgets_a_run_as_a_busy_one_does() -> None:

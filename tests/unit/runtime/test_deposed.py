@@ -48,3 +48,30 @@ async def test_a_deposed_owner_says_no_to_nobody():
             async with asyncio.timeout(5):
                 await running
         assert asked.answer is None
+
+
+async def test_a_cancel_is_heeded_though_the_owner_is_ending_already(monkeypatch):
+    """Else who takes its shard away waits for ever, and it takes the shard again and again."""
+    kit = Kit()
+    first = kit.owner()
+    ending, go = asyncio.Event(), asyncio.Event()
+
+    async def lingers(post):
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ending.set()
+            await go.wait()
+
+    monkeypatch.setattr(first._archiver, "run", lingers)
+    running = asyncio.create_task(first.run())
+    await settled(first, running)
+    async with kit.leading():
+        first.doubt()
+        async with asyncio.timeout(5):
+            await ending.wait()
+            running.cancel()
+            await asyncio.sleep(0)
+            go.set()
+            await asyncio.wait([running])
+    assert running.cancelled()

@@ -25,6 +25,7 @@ from headrace.coordinator.core import (
 )
 from headrace.coordinator.runtime.answers import Answers, EndView
 from headrace.coordinator.runtime.archiver import Archiver
+from headrace.coordinator.runtime.cancelling import heed_cancel
 from headrace.coordinator.runtime.handout import dispatched, gather, schedule
 from headrace.coordinator.runtime.inbox import (
     ClaimAsked,
@@ -161,10 +162,13 @@ class Owner:
         """Run *apply* in a coming tick (our own background work)."""
         self._inbox.add(Work(apply))
 
-    def post_logged(self, apply: Callable[[Machine], None], then: Callable[[], None]) -> None:
+    def post_logged(
+        self, apply: Callable[[Machine], None], then: Callable[[], None], *, room: bool = False
+    ) -> None:
         """Run *apply* in a coming tick, and *then* once that tick is in the log.
 
         A tick that cannot be logged is thrown away with the state: then *then* is not called.
+        *room*: it is done in a full log too, since it makes room there.
         """
 
         self._inbox.add(Work(partial(self._apply, apply, then)))
@@ -210,8 +214,10 @@ class Owner:
                         "state is rebuilt from the log",
                         extra={"shard": self.shard, "reason": str(_first(rebuild))},
                     )
+                heed_cancel()
                 self.leading.clear()
         except BaseExceptionGroup as errors:
+            heed_cancel()
             # One cause is enough: a fenced owner has nothing else to say.
             raise _first(errors.subgroup(Fenced) or errors) from None
         finally:

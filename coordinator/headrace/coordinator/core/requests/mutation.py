@@ -99,12 +99,14 @@ def mutate(
 ) -> Reply:
     """Run *apply* once for a request id on a run that has not ended.
 
-    Returns what *apply* does (a refusal, a result), or the view of the run if that is None.
+    Returns what *apply* does (a refusal, a result), or the view of the run if that is None; None
+    when the request took effect and the run has ended and left since.
     """
     found = live_run(tick, namespace, request.run)
+    seen = request.request_id in tick.state.requests
     if isinstance(found, Refusal):
-        return found
-    if request.request_id in tick.state.requests:
+        return None if seen else found
+    if seen:
         return views.Later(found)
     if found.quarantined and not isinstance(request, CancelRun):
         return Refusal("conflict", f"run {request.run} is blocked: {found.quarantined}")
