@@ -104,7 +104,12 @@ class Owner:
         self._wake = self._inbox.wake
         self._answers = Answers(self.shard, dispatch, archiver)
         self._keeper = Keeper(
-            shard_log, snapshots, clock, self._watch, logged=self._post_room, wake=self.wake
+            shard_log,
+            snapshots,
+            clock,
+            self._watch,
+            logged=partial(self.post_logged, room=True),
+            wake=self.wake,
         )
         self._room = self._keeper.room
         self._writer = Writer(
@@ -170,11 +175,7 @@ class Owner:
         A tick that cannot be logged is thrown away with the state: then *then* is not called.
         *room*: it is done in a full log too, since it makes room there.
         """
-
-        self._inbox.add(Work(partial(self._apply, apply, then)))
-
-    def _post_room(self, apply: Callable[[Machine], None], then: Callable[[], None]) -> None:
-        self._inbox.add(Work(partial(self._apply, apply, then), makes_room=True))
+        self._inbox.add(Work(partial(self._apply, apply, then), makes_room=room))
 
     def _apply(
         self, apply: Callable[[Machine], None], then: Callable[[], None], machine: Machine
