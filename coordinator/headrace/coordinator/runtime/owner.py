@@ -12,7 +12,6 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Any
 
 from headrace.coordinator.core import (
     Folder,
@@ -25,7 +24,7 @@ from headrace.coordinator.core import (
 )
 from headrace.coordinator.runtime.answers import Answers, EndView
 from headrace.coordinator.runtime.archiver import Archiver
-from headrace.coordinator.runtime.cancelling import heed_cancel
+from headrace.coordinator.runtime.ending import first_of, heed_cancel
 from headrace.coordinator.runtime.handout import dispatched, gather, schedule
 from headrace.coordinator.runtime.inbox import (
     ClaimAsked,
@@ -213,14 +212,14 @@ class Owner:
                 except* Rebuild as rebuild:
                     log.warning(
                         "state is rebuilt from the log",
-                        extra={"shard": self.shard, "reason": str(_first(rebuild))},
+                        extra={"shard": self.shard, "reason": str(first_of(rebuild))},
                     )
                 heed_cancel()
                 self.leading.clear()
         except BaseExceptionGroup as errors:
             heed_cancel()
             # One cause is enough: a fenced owner has nothing else to say.
-            raise _first(errors.subgroup(Fenced) or errors) from None
+            raise first_of(errors.subgroup(Fenced) or errors) from None
         finally:
             self.leading.clear()
             self.machine = None
@@ -498,10 +497,3 @@ def _waits_for_room(item: Item) -> bool:
 
 def _lose(loss: Loss, machine: Machine) -> None:
     machine.lose(loss.run, loss.step, loss.attempt, worker=loss.worker, reason=loss.reason)
-
-
-def _first(group: BaseExceptionGroup[Any]) -> BaseException:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

@@ -1,8 +1,9 @@
-"""Cancels that come while something is ending for another reason."""
+"""How a group of tasks ends: by which error, and a cancel that comes meanwhile."""
 
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 
 def heed_cancel() -> None:
@@ -15,3 +16,11 @@ def heed_cancel() -> None:
     task = asyncio.current_task()
     if task is not None and task.cancelling():
         raise asyncio.CancelledError
+
+
+def first_of(group: BaseExceptionGroup[Any]) -> BaseException:
+    """Return the first error of a group, however deep."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
