@@ -122,7 +122,8 @@ def inspect(settings: Settings, file: Path) -> None:
         reader = BackupReader.open(file, feature_level=FEATURE_LEVEL)
         found = []
         for part, state in read_states(reader):
-            live = sum(not states.is_final(run.state) for run in state.runs.values())
+            runs = (state.runs.peek(key) for key in state.runs)
+            live = sum(run is not None and not states.is_final(run.state) for run in runs)
             found.append(
                 {
                     **msgspec.to_builtins(part),

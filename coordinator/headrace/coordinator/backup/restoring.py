@@ -249,8 +249,10 @@ class _Restore:
 
     async def _shard(self, part: ShardPart, state: ShardState) -> None:
         facts = self._facts
-        for key, run in state.runs.items():
-            facts.live[key] = (run.history_first, states.is_final(run.state))
+        for key in state.runs:
+            # One by one: those that only wait are bytes, and stay so.
+            if (run := state.runs.peek(key)) is not None:
+                facts.live[key] = (run.history_first, states.is_final(run.state))
         facts.times[part.shard] = state.logged_ms
         facts.definitions += len(state.definitions)
         facts.schedules += len(state.schedules)
