@@ -78,8 +78,8 @@ def prepare(kinds: Sequence[type[System]]) -> dict[str, dict[str, Any]]:
 def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Run the rounds, as many as there is time for; return the document of the results."""
     kinds = [kind for kind in SYSTEMS if kind.name in options.systems]
-    systems = prepare(kinds)
     facts = machine()
+    systems = prepare(kinds)
     begun = time.monotonic()
     own_s = QUICK_OWN_S if options.quick else OWN_S
     kept_s = own_s if "headrace" in options.systems else 0.0

@@ -43,7 +43,7 @@ def measure_own(folder: Path, *, quick: bool) -> dict[str, Any]:
         try:
             figures[name] = measure()
         except Broken as error:
-            figures["errors"][name] = str(error).splitlines()[0][:300]
+            figures["errors"][name] = str(error).splitlines()[0].rstrip(":")[:300]
             print(f"Headrace, {name}: {error}", file=sys.stderr, flush=True)
     return figures
 

@@ -80,7 +80,7 @@ def measure_round(
                 figures["loaded_pss_mb"] = pss_mb(system.processes())
     except Broken as error:
         # Nothing is known of the system's state now: the rest of this round is not measured.
-        figures["errors"][part] = str(error).splitlines()[0][:300]
+        figures["errors"][part] = str(error).splitlines()[0].rstrip(":")[:300]
         print(f"{kind.title}, {part}: {error}\n{system.tails()}", file=sys.stderr, flush=True)
     finally:
         system.stop()
