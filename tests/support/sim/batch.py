@@ -51,6 +51,8 @@ class Sums:
     """Of shard logs."""
     profiles: Counter[str] = field(default_factory=Counter)
     tally: Tally = field(default_factory=Tally)
+    used: Tally = field(default_factory=Tally)
+    """What the worlds were made of (`features`)."""
     findings: list[Finding] = field(default_factory=list)
 
     def add(self, world: World, violations: list[str]) -> None:
@@ -64,6 +66,7 @@ class Sums:
             self.entries += len(shard.entries)
         self.profiles[world.profile] += 1
         self.tally.add(world.tally)
+        self.used.add(world.used)
         if violations:
             self.findings.append(Finding(world.recipe, world.profile, violations[0]))
 
@@ -73,6 +76,7 @@ class Sums:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.profiles.update(other.profiles)
         self.tally.merge(other.tally.times, other.tally.worlds)
+        self.used.merge(other.used.times, other.used.worlds)
         self.findings += other.findings
 
     def facts(self) -> dict[str, Any]:
@@ -90,6 +94,7 @@ class Sums:
             "profiles": dict(sorted(self.profiles.items())),
             "happened": dict(sorted(self.tally.times.items())),
             "worlds_with": dict(sorted(self.tally.worlds.items())),
+            "worlds_made_of": dict(sorted(self.used.worlds.items())),
             "findings": [finding.line().partition("\n")[0] for finding in self.findings],
         }
 

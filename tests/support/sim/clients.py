@@ -92,9 +92,9 @@ class SimClient:
 
     async def _mutate_schedule(self, name: str, kind: type[Any], **fields: Any) -> None:
         while True:
-            request = kind(name=name, **fields, **self._request())
+            request = kind(name=name, **fields, **self.request())
             shard = self.world.layout.home(subjects.schedule_home(f"default/{name}"))
-            reply = await self._insist(request, shard)
+            reply = await self.insist(request, shard)
             if reply is not None and not reply.code:
                 return
             if reply is not None and kind is DeleteSchedule and reply.code == "not-found":
@@ -131,7 +131,8 @@ class SimClient:
 
     # -- requests ------------------------------------------------------------------------------
 
-    def _request(self) -> dict[str, Any]:
+    def request(self) -> dict[str, Any]:
+        """Return what every request has that changes something."""
         self._requests += 1
         return {
             "request_id": f"q{self._requests}",
@@ -141,7 +142,7 @@ class SimClient:
     def _home(self, run: str) -> int:
         return self.world.layout.home(subjects.run_key("default", run))
 
-    async def _send(self, shard: int, *requests: Any) -> Any:
+    async def send(self, shard: int, *requests: Any) -> Any:
         """Send once; return the last reply. Raises `Unreachable`."""
         payload = encode(ClientBatch(1, "default", list(requests)))
         answer = await self.bus.request(
@@ -149,12 +150,14 @@ class SimClient:
         )
         return _replies.decode(answer.data).replies[-1]
 
-    async def _insist(self, request: Any, shard: int) -> Any:
-        """Send until there is an answer, or the request's time is over: then None."""
+    async def insist(self, request: Any, shard: int, *, limit_s: float = 0.0) -> Any:
+        """Send until there is an answer, or the time of the request is over (of one without:
+        *limit_s*): then None."""
         pause_s = 0.02
-        while self.clock.now_ms() < request.not_after_ms:
+        last_ms = getattr(request, "not_after_ms", 0) or self.clock.now_ms() + int(limit_s * 1_000)
+        while self.clock.now_ms() < last_ms:
             try:
-                reply = await self._send(shard, request)
+                reply = await self.send(shard, request)
                 if reply.code not in _AGAIN:
                     return reply
             except Unreachable:
@@ -166,8 +169,8 @@ class SimClient:
     async def _mutate(self, run: str, kind: type[Any], **fields: Any) -> Any:
         """Insist with new requests until there is a final answer."""
         while True:
-            request = kind(run=run, **fields, **self._request())
-            reply = await self._insist(request, self._home(run))
+            request = kind(run=run, **fields, **self.request())
+            reply = await self.insist(request, self._home(run))
             if reply is not None and reply.code != "too-late":
                 if not reply.code:
                     self.world.record.acknowledge(run, request)
@@ -177,14 +180,14 @@ class SimClient:
         """Submit; False when nobody knows what became of it."""
         digest, home = plan_digest(plan), self._home(run)
         while True:
-            request = SubmitRun(run=run, plan=digest, explicit=explicit, **self._request())
-            reply = await self._insist(request, home)
+            request = SubmitRun(run=run, plan=digest, explicit=explicit, **self.request())
+            reply = await self.insist(request, home)
             while reply is not None and reply.code == "unknown-plan":
                 try:
-                    await self._send(home, StorePlan(plan=encode_plan(plan)))
+                    await self.send(home, StorePlan(plan=encode_plan(plan)))
                 except Unreachable:
                     await asyncio.sleep(0.1)
-                reply = await self._insist(request, home)
+                reply = await self.insist(request, home)
             if reply is not None and reply.code in ("", "archived"):
                 self.world.record.acknowledge(run, request)
                 return True
@@ -232,6 +235,6 @@ class SimClient:
             elif draw < 0.35:
                 request = ListRuns()
             try:
-                await self._send(self._home(run), request)
+                await self.send(self._home(run), request)
             except Unreachable:
                 continue

@@ -27,12 +27,24 @@ SHIFTING_RATE = "shift"
 CACHE_KEYS = ("one", "two")
 STICKY_KEYS = ("s1", "s2")
 FAIRNESS_KEYS = ("", "f1", "f2")
+VARIABLE = "COLOUR"
+COLOURS = ("red", "green", "blue")
 
 
 class Extras:
     """Draws them for a world; `decorate` gives a plan its share."""
 
-    KINDS: ClassVar[tuple[str, ...]] = ("locks", "rates", "caches", "sticky", "turns")
+    KINDS: ClassVar[tuple[str, ...]] = (
+        "locks",
+        "rates",
+        "caches",
+        "sticky",
+        "turns",
+        "lockers",
+        "definitions",
+        "variables",
+        "events",
+    )
 
     def __init__(self, seed: int, *, skewed: bool) -> None:
         """*skewed*: clocks are wrong. Then a lock's time must be longer than they differ: the shard
@@ -82,6 +94,9 @@ class Extras:
             fields["cache"] = Cache(key=rng.choice(CACHE_KEYS), ttl_ms=ttl_ms)
         if self.has("sticky") and rng.random() < 0.5:
             fields["sticky"] = rng.choice(STICKY_KEYS)
+        if self.has("variables") and rng.random() < 0.5:
+            read = {VARIABLE: f"${{{{ vars.{VARIABLE} }}}}"}
+            fields["inputs"] = {**fields.get("inputs", {}), **read}
 
     def _group(self, spec: Spec, *, alone: bool) -> bool:
         """Tell whether groups inside may not wait for anything that others hold."""

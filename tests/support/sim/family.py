@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from headrace.messages import subjects
 from headrace.plan import Subworkflow
 from support.sim.instances import COMPLETED, PENDING, STATES, WAITING, Instance, Model
 
@@ -37,6 +38,14 @@ class Families(Model):
             above = self.world.oracle.run(name)
             if above is None or above.begun.get(place) != self.key:
                 self.fault(f"it says that {holder} has begun it, which knows nothing of it")
+                return
+            node = above.instances[place[0]].node
+            source = node.source if isinstance(node, Subworkflow) else ""
+            if source:
+                name_at, _, version = source.partition("@")
+                registry = self.world.oracle.shards[subjects.SYSTEM_SHARD].registry
+                if registry.versions[f"default/{name_at}", version] != self.digest:
+                    self.fault(f"it is to be {source}, and is another one")
 
         self.world.oracle.later(check)
 

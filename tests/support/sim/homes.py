@@ -54,6 +54,8 @@ class Homes:
         """Locks that somebody has lost."""
         self.rates: dict[str, Rate] = {}
         self.kept: dict[str, tuple[Any, str, str, int, int]] = {}
+        self.stored: set[tuple[str, str]] = set()
+        """(run, path) of all that was ever kept."""
         self.answers: dict[tuple[str, str], tuple[Any, str, str, int] | None] = {}
         """(key, who asked) -> what was kept then."""
         self._tokens: dict[str, int] = {}
@@ -159,6 +161,7 @@ class Homes:
         assert node.cache is not None
         if until_ms != (at_ms + node.cache.ttl_ms if node.cache.ttl_ms else 0):
             self._shard.fault(f"{key} is kept until {until_ms}")
+        self.stored.add((name, path))
         self.kept[key] = (output, name, path, at_ms, until_ms)
 
     def _cleared(self, event: list[Any], time_ms: int) -> None:

@@ -113,6 +113,8 @@ class Model:
     world: World
     shard: ShardOracle
     key: str
+    digest: str
+    """Of its plan."""
     instances: list[Instance]
     cancelling: bool
     state: str

@@ -7,12 +7,11 @@ replicas agree is asked in `agreement`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from headrace.coordinator.runtime.archiver import unpack
-from headrace.events import RunEvent, ShardEvent
 from headrace.messages import (
     Claim,
     ClaimReply,
@@ -23,11 +22,14 @@ from headrace.messages import (
     Task,
 )
 from headrace.plan import decode_plan
-from support.sim.extras import FIXED_RATES
+from support.sim.answers import check_answer, check_changed
+from support.sim.extras import FIXED_RATES, VARIABLE
+from support.sim.features import NAMES, of_plan, of_struct
 from support.sim.homes import Homes, limit_of, place_of
 from support.sim.instances import DISPATCHED, HELD
 from support.sim.journal import AFTER, BEFORE, CHUNKS, TIME_MS, Journal
 from support.sim.plans import asks_for_more
+from support.sim.registry import Registry
 from support.sim.runs import RunModel
 from support.sim.schedules import Schedules
 
@@ -45,15 +47,9 @@ _OF_RUNS = ("SubmitRun", "SignalRun", "CancelRun", "PauseRun", "ResumeRun")
 SCHEDULE_LABEL = "headrace/schedule"
 
 
-_NAMES = {
-    kind.__struct_config__.tag: kind.__name__
-    for kind in (*get_args(RunEvent), *get_args(ShardEvent))
-}
-
-
 def _named(event: list[Any]) -> str:
     """Return an event for the story."""
-    return f"{_NAMES.get(event[0], '?')} {event[1:]}"
+    return f"{NAMES.get(event[0], '?')} {event[1:]}"
 
 
 class ShardOracle:
@@ -66,6 +62,7 @@ class ShardOracle:
         self.runs: dict[str, RunModel] = {}
         self.plans: dict[str, Any] = {}
         self.homes = Homes(self)
+        self.registry = Registry(self)
         self.seen: set[str] = set()
         self.given_up: set[tuple[str, int, int]] = set()
         """Attempts called lost in a world where no worker is in trouble."""
@@ -96,6 +93,7 @@ class ShardOracle:
             for event in batch[AFTER]:
                 self._shard_event(event, batch[TIME_MS])
         self.world.oracle.entry_ends()
+        self.registry.tick_ends()
 
     def _chunk(self, chunk: list[Any], time_ms: int) -> None:
         key, first, at_ms, events = chunk
@@ -104,6 +102,7 @@ class ShardOracle:
             self.fault(f"events of {key}, created twice or never: {events[0]}")
         if run is None:
             plan = self.plans[events[0][2]]
+            self.world.used.update(of_plan(plan))
             run = self.runs[key] = RunModel(self, key, plan, asks_for_more(plan))
         if first != run.events + 1 or at_ms != time_ms:
             self.fault(f"run {key}: chunk begins at {first}, {run.events} events are known")
@@ -118,10 +117,12 @@ class ShardOracle:
             if told:
                 said = f"shard {self.shard} {key} #{run.events + 1}: {_named(event)}"
                 self.world.tell(f"      {said}")
+            self.world.used[NAMES[event[0]]] += 1
             run.apply(event, time_ms)
 
     def _shard_event(self, event: list[Any], time_ms: int) -> None:
         kind = event[0]
+        self.world.used[NAMES[kind]] += 1
         if kind != 101 and self.world.story is not None:
             self.world.tell(f"      shard {self.shard}: {_named(event)}")
         if kind == 101:
@@ -136,6 +137,8 @@ class ShardOracle:
             self.homes.apply(event, time_ms)
         elif 132 <= kind <= 136:
             self.schedules.apply(event, time_ms)
+        else:
+            self.registry.apply(event, time_ms)
 
     def _evicted(self, key: str) -> None:
         run = self.runs[key]
@@ -225,6 +228,8 @@ class Oracle:
         self.world = world
         self.shards = {shard: ShardOracle(world, shard) for shard in world.layout.shards}
         self.holding: dict[str, set[tuple[str, int]]] = {}
+        self.said: dict[tuple[str, int], Any] = {}
+        """(what, number) -> the setting that the system shard has made."""
         self.begun: dict[str, list[int]] = {}
         """Rate limit -> when something began."""
         self.of_schedule: dict[str, list[RunModel]] = {}
@@ -274,6 +279,14 @@ class Oracle:
     def begins(self, task: Task) -> None:
         """A step's code begins."""
         self.shards[self.world.layout.home(task.run)].begins(task.run, task.step, task.attempt)
+
+    def reads(self, task: Task, inputs: dict[str, Any]) -> None:
+        """A step's code sees its inputs: variables as its run has pinned them."""
+        run = self.run(task.run)
+        if VARIABLE in inputs and run is not None:
+            pinned = (run.variables or {}).get(VARIABLE) or ""
+            if (inputs[VARIABLE] or "") != pinned:
+                self.world.violation(f"{task.run} {task.path} reads {inputs}, pinned: {pinned!r}")
 
     def licences(self, task: Task) -> int:
         """Return how often an at-most-once step may begin."""
@@ -350,6 +363,7 @@ class Oracle:
         name = getattr(request, "run", "")
         run = shard.runs.get(f"default/{name}")
         if not reply.code:
+            self.world.used.update(of_struct(request))
             if kind == "StorePlan":
                 if _decode(reply.result) not in shard.plans:
                     shard.fault("a plan is acknowledged and not in the log")
@@ -365,6 +379,8 @@ class Oracle:
             elif kind == "ListRuns":
                 for view in _decode(reply.result)["runs"]:
                     self._view_answered(shard, shard.runs.get(f"default/{view['id']}"), view)
+            else:
+                check_answer(shard, request, reply.result)
         elif reply.code == "conflict" and kind in _OF_RUNS and not (run and run.state in _FINAL):
             shard.fault(
                 f"{kind} of {name} is refused: {reply.message}; the log knows no such thing"
@@ -423,6 +439,7 @@ class Oracle:
         ]
         for shard in self.shards.values():
             homes = shard.homes
+            found += shard.registry.unfinished(self.world.people.sent)
             found += [f"{k} is held by {list(h)}" for k, h in homes.holders.items() if h]
             found += [f"{k} is wanted by {list(w)}" for k, w in homes.waiters.items() if w]
         return found
@@ -431,6 +448,8 @@ class Oracle:
         """Check all that must hold when everything has ended."""
         for run, request in self.world.record.acknowledged:
             self._acknowledged(run, request)
+        for shard, request in self.world.record.changes:
+            check_changed(self.shards[shard], request)
         for key, held in self.holding.items():
             if held:
                 self.world.violation(f"key {key} is still held by {held}")
@@ -440,6 +459,7 @@ class Oracle:
             run.check_children()
         for shard in self.shards.values():
             shard.schedules.check(set(runs))
+            shard.registry.check(set(runs), self.world.people.sent)
             self.world.agreement.check(shard.shard, shard.entries, shard.snapshots, shard.fault)
 
     def _acknowledged(self, name: str, request: Any) -> None:

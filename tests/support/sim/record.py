@@ -35,6 +35,8 @@ class Record:
         self.confirmed: dict[tuple[str, int], StepResult] = {}
         """Results that a worker was told are in the log: the newest attempt's."""
         self.acknowledged: list[tuple[str, Any]] = []
+        self.changes: list[tuple[int, Any]] = []
+        """(shard, request) of those that are about no run."""
 
     # -- workers -------------------------------------------------------------------------------
 
@@ -90,3 +92,7 @@ class Record:
     def acknowledge(self, run: str, request: Any) -> None:
         """A client was told that its request is done."""
         self.acknowledged.append((run, request))
+
+    def changed(self, shard: int, request: Any) -> None:
+        """A client was told that its request, about no run, is done."""
+        self.changes.append((shard, request))

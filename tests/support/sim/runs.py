@@ -53,7 +53,8 @@ class RunModel(Undoing, Families, Gates):
         self.received: dict[str, int] = {}
         self.taken: dict[str, int] = {}
         self.evicted = False
-        self.run_key = ""
+        self.run_key = self.digest = ""
+        self.variables: dict[str, str] | None = None
         self.time_ms = 0
         self._grow(0, None)
         self.own = Instance(-1, plan.nodes[0], None)
@@ -118,8 +119,10 @@ class RunModel(Undoing, Families, Gates):
 
     def _created(self, event: list[Any]) -> None:
         held, key = event[12], event[13]
-        self.run_key = key
+        self.run_key, self.digest, self.variables = key, event[2], event[21]
         self.born(event[17])
+        if self.variables is not None:
+            self.shard.registry.pinned(self, self.variables)
         if not held:
             self._begin()
 

@@ -72,8 +72,12 @@ class Schedules:
         """Apply one of the events 132 to 136."""
         kind, key = event[0], event[1]
         if kind == 132:
+            before = self.known.get(key)
             self.known[key] = Schedule(event[2])
             self.known[key].next_ms = event[4]
+            if before is not None:
+                # Another content: times that had runs have them still.
+                self.known[key].begun, self.known[key].queue = before.begun, before.queue
         elif kind == 133:
             self.known[key].paused, self.known[key].next_ms = event[2], event[3]
         elif kind == 134:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import random
@@ -31,6 +32,11 @@ async def _nothing(*_: object, **__: object) -> None:
     return
 
 
+async def _no_feed(*_: object) -> None:
+    """A feed goes on as long as its shard is led, and so does what runs beside it."""
+    await asyncio.get_running_loop().create_future()
+
+
 @contextlib.contextmanager
 def patched(world: World) -> Iterator[None]:
     """Give chance, ids and some limits into the world's hands."""
@@ -42,7 +48,7 @@ def patched(world: World) -> Iterator[None]:
     elections = random.Random(f"elections of {world.seed}")
     places = (
         (leading, "secrets", ids),
-        (leading, "feed", _nothing),
+        (leading, "feed", _no_feed),
         (leading, "PEER_TIMEOUT_S", 0.5),
         (server, "secrets", ids),
         (server, "ensure_feed", _nothing),

@@ -135,6 +135,7 @@ class SimWorker:
     async def _run_step(self, ctx: Context, inputs: dict[str, Any]) -> dict[str, Any]:
         world, rng = self.world, self.world.rng
         execution = world.record.started(self.worker, ctx.task, ctx.token)
+        world.oracle.reads(ctx.task, inputs)
         kind = inputs.get("kind", "")
         draw = rng.random()
         if kind == "instant":

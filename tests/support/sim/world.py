@@ -21,6 +21,7 @@ from support.sim.extras import Extras
 from support.sim.loop import Process, SimLoop, Stuck
 from support.sim.net import BROKER, Net
 from support.sim.oracle import Oracle
+from support.sim.people import People
 from support.sim.plans import PlanMaker, drawn
 from support.sim.recipe import Recipe
 from support.sim.record import Record
@@ -57,6 +58,8 @@ class World:
         self.shape = random.Random(f"shape of {seed}")
         """What there is at all: the same, whatever is left out."""
         self.tally: Counter[str] = Counter()
+        self.used: Counter[str] = Counter()
+        """What it is made of (`features`), and how often."""
         """What really befell this world, and how often."""
         self.parts: list[str] = []
         """What could be left out of it."""
@@ -149,6 +152,8 @@ class World:
                 self.client.start(name, plan, at_s)
         if rng.random() < 0.2 and self.takes_part("schedule"):
             self._schedule(until_s)
+        self.people = People(self.client, self.extras.rng, until_s)
+        self.people.start()
         self.client.decide()
         for plan in plans if self.story is not None else ():
             self.tell(drawn(plan))

@@ -1,0 +1,138 @@
+"""What a world can be made of: every kind of node with each of its options, every request that a
+client can send, every fact that can stand in a log; and what no world has, with the reason.
+
+All of it comes from the unions of plans, messages and events: something new is missed at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import msgspec
+
+from headrace.events import RunEvent, ShardEvent
+from headrace.messages import ClientRequest
+from headrace.plan import Node, Plan, Subworkflow, decode_plan
+from headrace.retry import RetryPolicy
+
+NODES = get_args(Node)
+REQUESTS = get_args(ClientRequest)
+EVENTS = (*get_args(RunEvent), *get_args(ShardEvent))
+NAMES = {kind.__struct_config__.tag: kind.__name__ for kind in EVENTS}
+"""Of facts, by their tag."""
+
+_SHOWN = "it is for people, and nothing is decided by it"
+_CLIENT = "the client's library looks at it, and no coordinator"
+_VALUES = "values and expressions have a suite of their own; a world's are plain"
+NEVER = {
+    "*.title": _SHOWN,
+    "*.position": _SHOWN,
+    "*.actor": _SHOWN,
+    "*.reason": _SHOWN,
+    "Plan.description": _SHOWN,
+    "Plan.run_name": _SHOWN,
+    "Plan.version": _SHOWN,
+    "Plan.labels": _SHOWN,
+    "Plan.file": _SHOWN,
+    "Plan.dialect": _SHOWN,
+    "Plan.inputs": _CLIENT,
+    "Plan.secrets": "they are resolved on workers, and never reach a coordinator",
+    "Subworkflow.source": _SHOWN,
+    "SubmitRun.labels": _SHOWN,
+    "Call": "a called workflow is a group; what it sees is a matter of expressions",
+    "Group.call": "a called workflow is a group; what it sees is a matter of expressions",
+    "*.env": _VALUES,
+    "*.vars": _VALUES,
+    "Group.outputs": _VALUES,
+    "Loop.variable": _VALUES,
+    "RunQuarantined": "no event is poison: that is a fault of the code, with tests of its own",
+    "PlansForgotten": "it takes more plans than a world has",
+}
+"""Name (`*`: of anything) -> why no world has it. Whatever begins with it goes with it."""
+
+
+def known() -> set[str]:
+    """Return the names of all that there is, but for what no world has."""
+    found: set[str] = set()
+    for kind in (*NODES, Plan, *REQUESTS):
+        found |= set(_options(kind))
+    found |= {kind.__name__ for kind in EVENTS}
+    return {name for name in found if not _is_left_out(name)}
+
+
+def _is_left_out(name: str) -> bool:
+    kind, _, field = name.partition(".")
+    return any(left in NEVER for left in (kind, name, f"*.{field}", name.partition("=")[0]))
+
+
+def _shared() -> frozenset[str]:
+    """Return the fields that every kind of node has: they count once."""
+    return frozenset.intersection(*(frozenset(kind.__struct_fields__) for kind in NODES))
+
+
+_EVERY_NODE = _shared()
+_PLACES = ("name", "parent", "size", "nodes", "format", "request_id", "not_after_ms", "run")
+"""Fields that say nothing by themselves."""
+
+
+def _owner(kind: type[Any], field: str) -> str:
+    return "Node" if kind in NODES and field in _EVERY_NODE else kind.__name__
+
+
+def _options(kind: type[Any]) -> Iterator[str]:
+    """Return the names of a struct, its fields and their values, and of structs in them."""
+    yield kind.__name__
+    hints = get_type_hints(kind)
+    for info in msgspec.structs.fields(kind):
+        field = info.name
+        if field in _PLACES or kind is RetryPolicy:
+            continue
+        owner = _owner(kind, field)
+        yield f"{owner}.{field}"
+        for part in _parts(hints[field]):
+            if get_origin(part) is Literal:
+                values = (value for value in get_args(part) if value and value != info.default)
+                yield from (f"{owner}.{field}={value}" for value in values)
+            elif isinstance(part, type) and issubclass(part, msgspec.Struct):
+                yield from _options(part)
+
+
+def _parts(hint: Any) -> Iterator[Any]:
+    """Return what a type is made of, itself included."""
+    yield hint
+    for part in get_args(hint) if get_origin(hint) is not Literal else ():
+        yield from _parts(part)
+
+
+def of_plan(plan: Plan) -> Iterator[str]:
+    """Return what a plan is made of, the plans inside of it included."""
+    yield from of_struct(plan)
+    # The nodes themselves are no field of theirs.
+    for node in plan.nodes:
+        yield from of_struct(node)
+        if isinstance(node, Subworkflow) and node.plan:
+            yield from of_plan(decode_plan(node.plan))
+
+
+def of_struct(found: Any) -> Iterator[str]:
+    """Return what a struct says: its name, and the fields that are not as without a word."""
+    kind = type(found)
+    yield kind.__name__
+    for info in msgspec.structs.fields(kind):
+        value = getattr(found, info.name)
+        if info.name in _PLACES or kind is RetryPolicy:
+            continue
+        if not info.required and value == _default(info):
+            continue
+        owner = _owner(kind, info.name)
+        yield f"{owner}.{info.name}"
+        if isinstance(value, str):
+            yield f"{owner}.{info.name}={value}"
+        for inner in value if isinstance(value, tuple) else (value,):
+            if isinstance(inner, msgspec.Struct):
+                yield from of_struct(inner)
+
+
+def _default(info: msgspec.structs.FieldInfo) -> Any:
+    return info.default if info.default_factory is msgspec.NODEFAULT else info.default_factory()
