@@ -15,6 +15,7 @@ from support.sim.batch import (
     steps_of,
     tell_apart,
 )
+from support.sim.features import known
 from support.sim.recipe import Recipe
 
 SHOWN_MAX = 2
@@ -49,6 +50,8 @@ def test_what_is_promised_holds_in_every_world(one_seed: int | None, seeds: rang
     if len(seeds) >= ENOUGH:
         # Nothing that can go wrong is only said to: each has happened, and was survived.
         assert sums.tally.missing() == []
+        # Nor is anything that a workflow can say, or a client ask, left out without a reason.
+        assert known() - set(sums.used.worlds) == set()
 
 
 @pytest.mark.timeout(0)

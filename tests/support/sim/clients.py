@@ -15,7 +15,9 @@ from headrace.messages import (
     DeleteSchedule,
     GetExplanation,
     GetHistory,
+    GetPlan,
     GetRun,
+    HasRuns,
     ListRuns,
     PauseRun,
     PauseSchedule,
@@ -42,6 +44,7 @@ TRY_S = 0.7
 PATIENCE_MS = 6_000
 """How long one mutation is sent again."""
 _AGAIN = ("busy", "not-owner", "unavailable", "unreachable")
+_decode, _encode = msgspec.msgpack.Decoder().decode, msgspec.msgpack.Encoder().encode
 _replies = msgspec.msgpack.Decoder(ReplyBatch)
 
 
@@ -80,7 +83,10 @@ class SimClient:
             overlap=rng.choice(["allow", "skip", "queue", "cancel-previous"]),
             jitter_ms=rng.choice([0, 0, 300]),
         )
-        await self._mutate_schedule(name, CreateSchedule, spec=spec, plan=encode_plan(plan))
+        content = {"spec": spec, "plan": encode_plan(plan)}
+        await self._mutate_schedule(name, CreateSchedule, **content)
+        if self.world.extras.rng.random() < 0.3:
+            await self._mutate_schedule(name, CreateSchedule, **content, replace=True)
         await asyncio.sleep(max(until_s - self.world.loop.now_s, 0.0) * rng.random())
         if rng.random() < 0.4:
             await self._mutate_schedule(name, PauseSchedule)
@@ -127,7 +133,31 @@ class SimClient:
             if rng.random() < 0.4:
                 jobs.append(self._look(run))
             await asyncio.gather(*jobs)
+            if self.world.extras.has("reruns") and self.world.extras.rng.random() < 0.5:
+                await self._again(run, plan)
         self.busy -= 1
+
+    async def _again(self, run: str, plan: Plan) -> None:
+        """Once a run has ended, begin another one that takes over some of its results."""
+        for _ in range(100):
+            reply = await self.insist(GetRun(run=run, wait_ms=600), self._home(run), limit_s=2.0)
+            view = _decode(reply.result) if reply is not None and not reply.code else {}
+            if view.get("state") in ("COMPLETED", "FAILED", "CANCELLED"):
+                break
+            if reply is not None and reply.code:
+                return
+        else:
+            return
+        rng = self.world.extras.rng
+        done = {
+            step["path"]: _encode(step.get("outputs") or {})
+            for step in view["steps"]
+            if step["state"] == "COMPLETED" and step.get("kind", "task") == "task"
+        }
+        carried = {path: data for path, data in done.items() if rng.random() < 0.7}
+        name = f"{run}-again"
+        if await self._submit(name, plan, explicit=False, again=(run, carried)):
+            await self._signals(name, plan)
 
     # -- requests ------------------------------------------------------------------------------
 
@@ -176,11 +206,21 @@ class SimClient:
                     self.world.record.acknowledge(run, request)
                 return reply
 
-    async def _submit(self, run: str, plan: Plan, *, explicit: bool) -> bool:
+    async def _submit(
+        self,
+        run: str,
+        plan: Plan,
+        *,
+        explicit: bool,
+        again: tuple[str, dict[str, bytes]] | None = None,
+    ) -> bool:
         """Submit; False when nobody knows what became of it."""
         digest, home = plan_digest(plan), self._home(run)
+        more = self.world.extras.submitted()
+        if again:
+            more |= {"rerun_of": again[0], "carried": again[1]}
         while True:
-            request = SubmitRun(run=run, plan=digest, explicit=explicit, **self.request())
+            request = SubmitRun(run=run, plan=digest, explicit=explicit, **more, **self.request())
             reply = await self.insist(request, home)
             while reply is not None and reply.code == "unknown-plan":
                 try:
@@ -221,6 +261,21 @@ class SimClient:
         if not reply.code:
             await self._mutate(run, ResumeRun)
 
+    def _rarer(self, run: str) -> Any:
+        rng = self.world.extras.rng
+        requests = (
+            GetPlan(run=run),
+            GetRun(run=run, plan=True),
+            GetRun(run=run, steps=False),
+            GetRun(run=run, at_event=rng.randint(1, 5)),
+            GetRun(run=run, at_ms=self.clock.now_ms() - rng.randint(0, 800)),
+            GetHistory(run=run, after=2, limit=3),
+            HasRuns(runs=[run, "nobody"]),
+            ListRuns(states=["RUNNING"], limit=2),
+            ListRuns(since_ms=self.clock.now_ms() - 1_000, workflow="p1"),
+        )
+        return rng.choice(requests)
+
     async def _look(self, run: str) -> None:
         """Ask all sorts of things; the oracle compares every answer with the log."""
         rng = self.world.rng
@@ -234,6 +289,8 @@ class SimClient:
                 request = GetHistory(run=run)
             elif draw < 0.35:
                 request = ListRuns()
+            elif draw < 0.5:
+                request = self._rarer(run)
             try:
                 await self.send(self._home(run), request)
             except Unreachable:

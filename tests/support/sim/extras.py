@@ -7,11 +7,13 @@ then groups a lock (`ROOM`), and single steps the other locks; child runs have s
 from __future__ import annotations
 
 import random
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 
-from headrace.plan import Cache, Group, Lock, Loop, Plan, RateLimit, Task
+from headrace.plan import Cache, Group, Lock, Loop, Plan, RateLimit, Sleep, Task, Wait
+from support.sim.net import EPOCH_MS
 
 if TYPE_CHECKING:
     from support.sim.plans import Spec
@@ -44,6 +46,8 @@ class Extras:
         "definitions",
         "variables",
         "events",
+        "kinds",
+        "reruns",
     )
 
     def __init__(self, seed: int, *, skewed: bool) -> None:
@@ -74,6 +78,18 @@ class Extras:
             )
         return found
 
+    def submitted(self) -> dict[str, Any]:
+        """Return what a submit says beside its plan."""
+        rng = self.rng
+        if not self.has("turns"):
+            return {}
+        return {
+            "input": {"n": rng.randrange(3)},
+            "priority": rng.randint(-1, 2),
+            "fairness_key": rng.choice(FAIRNESS_KEYS),
+            "fairness_weight": rng.choice([0.0, 0.5, 3.0]),
+        }
+
     def _below(self, above: Spec, *, alone: bool) -> None:
         for spec in above.children:
             held = alone
@@ -81,7 +97,44 @@ class Extras:
                 self._task(spec)
             elif spec.made_as is Group:
                 held = self._group(spec, alone=alone)
+            if self.has("kinds"):
+                self._kind(spec)
             self._below(spec, alone=held)
+        if self.has("kinds") and above.fields.get("kind") == "pipeline":
+            self._stopper(above)
+
+    def _kind(self, spec: Spec) -> None:
+        """Make something rarer of a node."""
+        rng, fields = self.rng, spec.fields
+        if spec.made_as is Wait and rng.random() < 0.5:
+            fields["approval"] = True
+        elif spec.made_as is Sleep and rng.random() < 0.5:
+            moment = datetime.fromtimestamp(EPOCH_MS // 1_000 + rng.randint(0, 6), UTC)
+            fields |= {"duration_ms": None, "until": f"{moment:%Y-%m-%dT%H:%M:%SZ}"}
+        elif spec.made_as is Loop and fields.get("kind") == "repeat":
+            fields["limit"] = rng.choice([2, 100])
+        elif spec.made_as is Loop and spec.children[0].made_as is Task and rng.random() < 0.4:
+            fields |= {"kind": "broadcast", "items": None}
+            fields["on_worker_loss"] = rng.choice(["fail", "skip"])
+        elif spec.made_as is Loop and rng.random() < 0.4:
+            axes = {"os": ["a", "b"], "n": list(range(rng.randint(1, 2)))}
+            fields |= {"kind": "matrix", "items": axes, "variable": "matrix"}
+        elif spec.made_as is Task and rng.random() < 0.1:
+            fields["heartbeat_timeout_ms"] = 6_000
+        elif fields.get("kind") == "job":
+            fields["cancel_timeout_ms"] = rng.choice([1, 300])
+            fields["runs_on"] = rng.choice([(), ("gpu",)])
+
+    def _stopper(self, above: Spec) -> None:
+        """In a sequence, something that stops what is in the background."""
+        stopped = [at for at, child in enumerate(above.children) if child.fields.get("background")]
+        if not stopped:
+            return
+        made = type(above)(Group, [], kind="parallel")
+        before = [at for at in range(len(above.children)) if at not in stopped]
+        made.needs = before[-1:]
+        made.stops = stopped
+        above.children.append(made)
 
     def _task(self, spec: Spec) -> None:
         rng, fields = self.rng, spec.fields

@@ -25,45 +25,65 @@ NAMES = {kind.__struct_config__.tag: kind.__name__ for kind in EVENTS}
 _SHOWN = "it is for people, and nothing is decided by it"
 _CLIENT = "the client's library looks at it, and no coordinator"
 _VALUES = "values and expressions have a suite of their own; a world's are plain"
+_CALENDAR = "the calendar has tests of its own; a world's is simple"
+_REFUSED = "nothing that begins by itself is refused: all that it is made of is sound"
+_PATCH = "patches have properties and tests with real processes, and no world yet"
 NEVER = {
     "*.title": _SHOWN,
+    "*.description": _SHOWN,
     "*.position": _SHOWN,
+    "Position": _SHOWN,
     "*.actor": _SHOWN,
     "*.reason": _SHOWN,
-    "Plan.description": _SHOWN,
+    "*.source": _SHOWN,
+    "*.labels": _SHOWN,
     "Plan.run_name": _SHOWN,
     "Plan.version": _SHOWN,
-    "Plan.labels": _SHOWN,
     "Plan.file": _SHOWN,
     "Plan.dialect": _SHOWN,
+    "ScheduleSpec.workflow": _SHOWN,
     "Plan.inputs": _CLIENT,
+    "InputSpec": _CLIENT,
     "Plan.secrets": "they are resolved on workers, and never reach a coordinator",
-    "Subworkflow.source": _SHOWN,
-    "SubmitRun.labels": _SHOWN,
+    "SecretSpec": "they are resolved on workers, and never reach a coordinator",
     "Call": "a called workflow is a group; what it sees is a matter of expressions",
     "Group.call": "a called workflow is a group; what it sees is a matter of expressions",
     "*.env": _VALUES,
     "*.vars": _VALUES,
     "Group.outputs": _VALUES,
     "Loop.variable": _VALUES,
+    "Subworkflow.inputs": _VALUES,
+    "EventTrigger.inputs": _VALUES,
+    "Schedule.inputs": _VALUES,
+    "ScheduleSpec.input": _VALUES,
+    "*.timezone": _CALENDAR,
+    "*.window_ms": _CALENDAR,
+    "GetInfo": "any coordinator answers it, of its own view; no log is asked",
+    "ListRuns.cursor": "pages have properties of their own",
+    "StartDeclined": _REFUSED,
+    "EventRunDeclined": _REFUSED,
+    "TriggerFailed": _REFUSED,
+    "ChildRefused": _REFUSED,
+    "PatchRun": _PATCH,
+    "PlanPatched": _PATCH,
     "RunQuarantined": "no event is poison: that is a fault of the code, with tests of its own",
     "PlansForgotten": "it takes more plans than a world has",
 }
-"""Name (`*`: of anything) -> why no world has it. Whatever begins with it goes with it."""
+"""Name (`*`: of anything) -> why no world has it. A struct's fields go with it."""
 
 
 def known() -> set[str]:
     """Return the names of all that there is, but for what no world has."""
     found: set[str] = set()
     for kind in (*NODES, Plan, *REQUESTS):
-        found |= set(_options(kind))
+        found |= set(options(kind))
     found |= {kind.__name__ for kind in EVENTS}
     return {name for name in found if not _is_left_out(name)}
 
 
 def _is_left_out(name: str) -> bool:
-    kind, _, field = name.partition(".")
-    return any(left in NEVER for left in (kind, name, f"*.{field}", name.partition("=")[0]))
+    kind, _, field = name.partition("=")[0].partition(".")
+    return any(left in NEVER for left in (kind, f"{kind}.{field}", f"*.{field}"))
 
 
 def _shared() -> frozenset[str]:
@@ -80,7 +100,7 @@ def _owner(kind: type[Any], field: str) -> str:
     return "Node" if kind in NODES and field in _EVERY_NODE else kind.__name__
 
 
-def _options(kind: type[Any]) -> Iterator[str]:
+def options(kind: type[Any]) -> Iterator[str]:
     """Return the names of a struct, its fields and their values, and of structs in them."""
     yield kind.__name__
     hints = get_type_hints(kind)
@@ -95,7 +115,7 @@ def _options(kind: type[Any]) -> Iterator[str]:
                 values = (value for value in get_args(part) if value and value != info.default)
                 yield from (f"{owner}.{field}={value}" for value in values)
             elif isinstance(part, type) and issubclass(part, msgspec.Struct):
-                yield from _options(part)
+                yield from options(part)
 
 
 def _parts(hint: Any) -> Iterator[Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from headrace.plan import Node
 
@@ -43,7 +43,9 @@ class Instance:
         "grown",
         "handler",
         "index",
+        "item",
         "key",
+        "label",
         "licences",
         "lock",
         "missed",
@@ -57,6 +59,7 @@ class Instance:
         "step",
         "token",
         "tolerated",
+        "total",
         "until_ms",
     )
 
@@ -77,6 +80,11 @@ class Instance:
         self.called = False
         self.grown = 0
         """Of a loop's body: which iteration it is, from 1; else 0."""
+        self.item: Any = None
+        self.label = ""
+        """Of a loop's body: what it is for, and how it is called."""
+        self.total = 0
+        """Of a loop: how many there are to be."""
         self.key = self.signal = ""
         self.asked: tuple[str, str, str] | None = None
         """(gate, key, under what name) of what it waits for before it begins."""
@@ -102,7 +110,7 @@ class Instance:
         if self.parent is None:
             return ""
         if self.grown:
-            return f"{self.parent.path}[{self.grown - 1}]"
+            return f"{self.parent.path}[{self.label}]"
         above = self.parent.path
         return f"{above}/{self.node.name}" if above else self.node.name
 

@@ -47,6 +47,21 @@ _OF_RUNS = ("SubmitRun", "SignalRun", "CancelRun", "PauseRun", "ResumeRun")
 SCHEDULE_LABEL = "headrace/schedule"
 
 
+UNJUDGED = {
+    "SegmentArchived": "the archive itself is compared, in the end",
+    "PlansForgotten": "clients store them again, and no run may miss one",
+    "KeyDeclined": "an intent: who holds what is judged",
+    "OutboxCleared": "an intent is done: what it was for is judged",
+    "ChildRefused": "it does not happen (`features.NEVER`)",
+    "StartDeclined": "it does not happen (`features.NEVER`)",
+    "SettingsChanged": "the layout of a world does not change",
+    "ScheduleRunEnded": "what begins next is judged",
+    "ScheduleDeleted": "what begins after it is judged",
+    "SchedulesApplied": "the schedules themselves are judged",
+}
+"""Facts without a rule of their own, and why."""
+
+
 def _named(event: list[Any]) -> str:
     """Return an event for the story."""
     return f"{NAMES.get(event[0], '?')} {event[1:]}"
@@ -367,7 +382,7 @@ class Oracle:
             if kind == "StorePlan":
                 if _decode(reply.result) not in shard.plans:
                     shard.fault("a plan is acknowledged and not in the log")
-            elif kind in ("SubmitRun", "GetRun"):
+            elif kind == "SubmitRun" or (kind == "GetRun" and not request.at_ms):
                 self._view_answered(shard, run, _decode(reply.result))
             elif kind in ("SignalRun", "CancelRun", "PauseRun", "ResumeRun", "ResolveStep"):
                 self._mutation_answered(shard, run, request)

@@ -242,7 +242,12 @@ def _calls(plan: bytes, source: str) -> Plan:
 
 
 def _orders(rng: random.Random) -> Plan:
-    quiet = Debounce(period_ms=QUIET_MS, key=rng.choice(["", "${{ event.data.id }}"]))
+    # Longer than any series of them: it changes nothing.
+    quiet = Debounce(
+        period_ms=QUIET_MS,
+        max_ms=rng.choice([0, 60_000]),
+        key=rng.choice(["", "${{ event.data.id }}"]),
+    )
     paid = EventTrigger(subject=DEBOUNCED, debounce=quiet)
     made = EventTrigger(
         subject=rng.choice(["order.*", "order.made"]), filter=rng.choice(["", "true"])

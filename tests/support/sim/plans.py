@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from typing import Any, get_args
 
@@ -48,6 +49,8 @@ class Spec:
         self.made_as, self.children, self.fields = made_as, children, fields
         self.needs: list[int] = []
         """Positions among the siblings."""
+        self.stops: list[int] = []
+        """Likewise: those that it cancels."""
         self.handlers: dict[str, Spec] = {}
         """What is dormant beside it, by the field that names it."""
 
@@ -362,6 +365,8 @@ def _flatten(spec: Spec, parent: int, needs: tuple[int, ...], nodes: list[Node],
             _flatten(handler, index, (), nodes, f"n{at}~{field}")
         if "on_failure" in named:
             named["on_failure"] = OnFailure(action="run", handler=named["on_failure"])
+        if child.stops:
+            named["cancels"] = tuple(places[stopped] for stopped in child.stops)
         nodes[places[at]] = msgspec.structs.replace(nodes[places[at]], **named)
     nodes[index] = msgspec.structs.replace(nodes[index], size=len(nodes) - index)
 
@@ -376,12 +381,20 @@ def signals_needed(plan: Plan) -> dict[tuple[str, str], int]:
             above = plan.nodes[node.parent]
             items = 1
             if isinstance(above, Loop):
-                items = ITERATIONS_MAX if above.kind == "repeat" else len(above.items)
+                items = ITERATIONS_MAX if above.items is None else len(items_of(above))
             times[index] = times[node.parent] * items * _rounds(node)
         if isinstance(node, Wait):
             place = (node.signal, node.correlation_key)
             found[place] = found.get(place, 0) + times[index]
     return found
+
+
+def items_of(loop: Loop) -> list[Any]:
+    """Return what a loop goes through, if its plan says so."""
+    if isinstance(loop.items, dict):
+        names, axes = list(loop.items), loop.items.values()
+        return [dict(zip(names, values, strict=True)) for values in itertools.product(*axes)]
+    return loop.items or []
 
 
 def _rounds(node: Node) -> int:

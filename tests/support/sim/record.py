@@ -35,6 +35,8 @@ class Record:
         self.confirmed: dict[tuple[str, int], StepResult] = {}
         """Results that a worker was told are in the log: the newest attempt's."""
         self.acknowledged: list[tuple[str, Any]] = []
+        self.workers: set[str] = set()
+        """``<id>.<incarnation>`` of all that there ever were."""
         self.changes: list[tuple[int, Any]] = []
         """(shard, request) of those that are about no run."""
 

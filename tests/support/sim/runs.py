@@ -5,6 +5,7 @@ A second, slower reading of what a run is: one record an instance, no counters, 
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from headrace.plan import Group, Join, Loop, Plan, Sleep, Task, Wait
@@ -26,6 +27,7 @@ from support.sim.instances import (
     WAITING,
     Instance,
 )
+from support.sim.plans import items_of
 from support.sim.undoing import Undoing
 
 if TYPE_CHECKING:
@@ -55,6 +57,7 @@ class RunModel(Undoing, Families, Gates):
         self.evicted = False
         self.run_key = self.digest = ""
         self.variables: dict[str, str] | None = None
+        self.carried: dict[str, bytes] = {}
         self.time_ms = 0
         self._grow(0, None)
         self.own = Instance(-1, plan.nodes[0], None)
@@ -63,8 +66,9 @@ class RunModel(Undoing, Families, Gates):
         """Report a broken rule."""
         self.shard.fault(f"run {self.key}, event {self.events}: {text}")
 
-    def _grow(self, first: int, loop: Instance | None) -> None:
-        """Add instances for the plan's nodes from *first* on: all, or one iteration's body."""
+    def _grow(self, first: int, loop: Instance | None) -> Instance:
+        """Add instances for the plan's nodes from *first* on: all, or one iteration's body; return
+        the outermost."""
         nodes = self.plan.nodes
         base = len(self.instances)
         for node in range(first, first + nodes[first].size):
@@ -80,6 +84,7 @@ class RunModel(Undoing, Families, Gates):
             if node > first:
                 made = self.instances[base + node - first]
                 made.needs = [self.instances[base + need - first] for need in nodes[node].needs]
+        return self.instances[base]
 
     # -- events --------------------------------------------------------------------------------
 
@@ -120,6 +125,7 @@ class RunModel(Undoing, Families, Gates):
     def _created(self, event: list[Any]) -> None:
         held, key = event[12], event[13]
         self.run_key, self.digest, self.variables = key, event[2], event[21]
+        self.carried = event[16] or {}
         self.born(event[17])
         if self.variables is not None:
             self.shard.registry.pinned(self, self.variables)
@@ -152,9 +158,35 @@ class RunModel(Undoing, Families, Gates):
             self.fault(f"step {step.index}: retry {step.retry_ms - self.time_ms} ms early")
         self.may_begin(step)
         self.use_gates(step)
+        self._on_its_worker(step, event[4])
         self.shard.token(token)
         step.state, step.attempt, step.claimed = DISPATCHED, attempt, False
         step.token = token
+
+    def _on_its_worker(self, step: Instance, lane: str) -> None:
+        """What is broadcast goes to the lane of its worker."""
+        above: Instance | None = step
+        while above is not None and not (isinstance(above.item, dict) and "id" in above.item):
+            above = above.parent
+        if above is not None and not lane.startswith(f"@{above.item['id']}-"):
+            self.fault(f"{step.index} is for {above.item}, and goes to {lane}")
+
+    def _carried(self, event: list[Any]) -> None:
+        """It has the result that the run before had, and does not run."""
+        step, known = self.instances[event[1]], self.carried.get(self.instances[event[1]].path)
+        if step.state != PENDING or known is None or self.shard.decoded(known) != event[2]:
+            self.fault(f"{step.index} ({step.state}) takes over {event[2]}, is given {known!r}")
+        self.may_begin(step)
+        self.note_completed(step)
+        self.finish(step, COMPLETED)
+
+    def _stopped(self, event: list[Any]) -> None:
+        """It stops steps in the background, and ends when they have ended."""
+        found = self.instances[event[1]]
+        if found.state not in (PENDING, WAITING):
+            self.fault(f"{found.index} stops others while {found.state}")
+        self.may_begin(found)
+        found.state = RUNNING
 
     def _queued(self, event: list[Any]) -> None:
         """It is ready, and fails unless it is scheduled in time."""
@@ -278,6 +310,13 @@ class RunModel(Undoing, Families, Gates):
             self.fault(f"container {found.index} ends while {found.state}")
         if reason.startswith("timeout") and found.due_ms > self.time_ms:
             self.fault(f"container {found.index}: timeout early")
+        if isinstance(found.node, Group) and found.node.cancels and state == COMPLETED:
+            base = found.index - self._node_index(found)
+            alive = [
+                at for at in found.node.cancels if self.instances[base + at].state not in FINAL
+            ]
+            if alive:
+                self.fault(f"{found.index} ends, and what it stops goes on: {alive}")
         if not self.saga_ended(found) and not reason:
             self.check_join(found, state)
         found.tolerated, found.detached = event[5], event[6]
@@ -289,7 +328,7 @@ class RunModel(Undoing, Families, Gates):
         """A container completes when its join says so, and not before."""
         node, children = found.node, found.children
         each = isinstance(node, Loop) and node.kind != "repeat"
-        total = len(node.items) if each else len(children)
+        total = found.total if each else len(children)
         ok = sum(c.state == COMPLETED or c.tolerated for c in children)
         bad = sum(c.state in (FAILED, UNKNOWN) and not c.tolerated for c in children)
         ended = sum(c.state in FINAL for c in children)
@@ -326,11 +365,21 @@ class RunModel(Undoing, Families, Gates):
                 self.fault(f"loop {loop.index} expands while {loop.state}")
             self.may_begin(loop)
             loop.state, loop.due_ms = RUNNING, event[9]
-        wanted = loop.node.items or []
+        wanted = self._workers(items) if loop.node.kind == "broadcast" else items_of(loop.node)
+        loop.total = total
         if total != len(wanted) or items != wanted[first : first + len(items)]:
             self.fault(f"loop {loop.index}: items {items} of {total}")
-        for _ in items:
-            self._grow(self._node_index(loop) + 1, loop)
+        for at, item in enumerate(items):
+            made = self._grow(self._node_index(loop) + 1, loop)
+            made.item = item
+            made.label = event[5][at] if event[5] is not None else str(first + at)
+
+    def _workers(self, items: list[Any]) -> list[Any]:
+        """Check that these are workers of the world, each once; return them."""
+        lives = {f"{item['id']}.{item['incarnation']}" for item in items}
+        if len(lives) != len(items) or not lives <= self.world.record.workers:
+            self.fault(f"a broadcast to {items}; there were {self.world.record.workers}")
+        return items
 
     def _repeated(self, loop: Instance, first: int, items: list[Any], total: int) -> None:
         """One iteration more, once all that were before it have ended."""
@@ -342,7 +391,7 @@ class RunModel(Undoing, Families, Gates):
             self.fault(f"loop {loop.index} repeats while an iteration runs")
         if first >= (loop.node.times if isinstance(loop.node.times, int) else 3):
             self.fault(f"loop {loop.index}: iteration {first} is one too many")
-        self._grow(self._node_index(loop) + 1, loop)
+        self._grow(self._node_index(loop) + 1, loop).label = str(first)
 
     def _node_index(self, found: Instance) -> int:
         for index, node in enumerate(self.plan.nodes):
@@ -354,7 +403,10 @@ class RunModel(Undoing, Families, Gates):
         found, due_ms = self.instances[event[1]], event[2]
         assert isinstance(found.node, Sleep)
         self.may_begin(found)
-        if found.state != PENDING or due_ms != self.time_ms + int(found.node.duration_ms or 0):
+        wanted_ms = self.time_ms + int(found.node.duration_ms or 0)
+        if found.node.until is not None:
+            wanted_ms = int(datetime.fromisoformat(found.node.until).timestamp() * 1_000)
+        if found.state != PENDING or due_ms != wanted_ms:
             self.fault(f"sleep {found.index} begins while {found.state}, due {due_ms}")
         found.state, found.due_ms = WAITING, due_ms
 
@@ -435,6 +487,7 @@ _HANDLERS = {
     9: RunModel._unknown,
     10: RunModel._skipped,
     11: RunModel._cancelled,
+    12: RunModel._carried,
     13: RunModel._node_started,
     14: RunModel._node_ended,
     16: RunModel._expanded,
@@ -454,6 +507,7 @@ _HANDLERS = {
     30: RunModel.key_requested,
     34: RunModel.cached,
     35: RunModel.key_lost,
+    36: RunModel._stopped,
     37: RunModel.keyed,
     40: RunModel.child_started,
     41: RunModel.child_ended,

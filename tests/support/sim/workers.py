@@ -78,6 +78,7 @@ class SimWorker:
             started_ms=self.clock.now_ms(),
         )
         self.worker = f"{name}.{life:04d}"
+        world.record.workers.add(self.worker)
         self.leaving = False
         """It was sent SIGTERM; a frozen process drains only once it is thawed."""
         self.gone = False
