@@ -48,6 +48,7 @@ SCHEDULE_LABEL = "headrace/schedule"
 
 
 UNJUDGED = {
+    "PlanPatched": "it does not happen (`features.NEVER`)",
     "SegmentArchived": "the archive itself is compared, in the end",
     "PlansForgotten": "clients store them again, and no run may miss one",
     "KeyDeclined": "an intent: who holds what is judged",

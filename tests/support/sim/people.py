@@ -165,7 +165,9 @@ class People:
             await self._ask(ListDefinitions(name=rng.choice(["", LIBRARY])), SYSTEM)
             await self._ask(ListSchedules(), home)
             after_ms = client.clock.now_ms()
-            look = GetSchedule(name=LIBRARY, times=3, after_ms=after_ms, until_ms=after_ms + 60_000)
+            look = GetSchedule(
+                name=f"{LIBRARY}.1", times=3, after_ms=after_ms, until_ms=after_ms + 60_000
+            )
             await self._ask(look, home)
             await self._pause(1.5)
             if rng.random() < 0.3 and version:

@@ -108,8 +108,13 @@ class Registry:
 
     def pinned(self, run: RunModel, variables: dict[str, str]) -> None:
         """A run goes by these variables: they were so when it was created."""
-        if variables not in self.variables[self.told - 1 :]:
-            self._shard.fault(f"{run.key} goes by {variables}, there are {self.variables[-2:]}")
+
+        def check() -> None:
+            if variables not in self.variables[self.told - 1 :]:
+                text = f"{run.key} goes by {variables}, there are {self.variables[-2:]}"
+                self._shard.fault(text)
+
+        self._shard.world.oracle.later(check)
 
     # -- events from outside -------------------------------------------------------------------
 
