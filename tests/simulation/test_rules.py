@@ -9,8 +9,7 @@ import pytest
 
 from headrace.plan import Plan
 from support.sim import homes, registry, runs
-from support.sim.features import EVENTS, NAMES, NEVER, NODES, REQUESTS, options
-from support.sim.oracle import UNJUDGED
+from support.sim.features import EVENTS, NAMES, NEVER, NODES, REQUESTS, UNJUDGED, options
 
 HERE = Path(runs.__file__).parent
 OF_LOGS = ("PlanStored", "RunEvicted", "SnapshotRegistered", "RequestSeen")
@@ -22,6 +21,7 @@ RULES = (
     "homes",
     "instances",
     "journal",
+    "loops",
     "oracle",
     "record",
     "registry",

@@ -72,6 +72,22 @@ NEVER = {
 """Name (`*`: of anything) -> why no world has it. A struct's fields go with it."""
 
 
+UNJUDGED = {
+    "PlanPatched": "it does not happen (`NEVER`)",
+    "SegmentArchived": "the archive itself is compared, in the end",
+    "PlansForgotten": "clients store them again, and no run may miss one",
+    "KeyDeclined": "an intent: who holds what is judged",
+    "OutboxCleared": "an intent is done: what it was for is judged",
+    "ChildRefused": "it does not happen (`NEVER`)",
+    "StartDeclined": "it does not happen (`NEVER`)",
+    "SettingsChanged": "the layout of a world does not change",
+    "ScheduleRunEnded": "what begins next is judged",
+    "ScheduleDeleted": "what begins after it is judged",
+    "SchedulesApplied": "the schedules themselves are judged",
+}
+"""Facts without a rule of their own, and why."""
+
+
 def known() -> set[str]:
     """Return the names of all that there is, but for what no world has."""
     found: set[str] = set()

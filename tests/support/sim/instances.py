@@ -163,6 +163,14 @@ class Model:
         """A step has completed: perhaps it is undone some day."""
         raise NotImplementedError
 
+    def grow(self, first: int, loop: Instance | None) -> Instance:
+        """Add instances for the plan's nodes from *first* on; return the outermost."""
+        raise NotImplementedError
+
+    def node_index(self, found: Instance) -> int:
+        """Return the number of an instance's node."""
+        raise NotImplementedError
+
     def wire(self, found: Instance) -> int:
         """Return the number by which others know an instance."""
         raise NotImplementedError

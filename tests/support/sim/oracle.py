@@ -47,22 +47,6 @@ _OF_RUNS = ("SubmitRun", "SignalRun", "CancelRun", "PauseRun", "ResumeRun")
 SCHEDULE_LABEL = "headrace/schedule"
 
 
-UNJUDGED = {
-    "PlanPatched": "it does not happen (`features.NEVER`)",
-    "SegmentArchived": "the archive itself is compared, in the end",
-    "PlansForgotten": "clients store them again, and no run may miss one",
-    "KeyDeclined": "an intent: who holds what is judged",
-    "OutboxCleared": "an intent is done: what it was for is judged",
-    "ChildRefused": "it does not happen (`features.NEVER`)",
-    "StartDeclined": "it does not happen (`features.NEVER`)",
-    "SettingsChanged": "the layout of a world does not change",
-    "ScheduleRunEnded": "what begins next is judged",
-    "ScheduleDeleted": "what begins after it is judged",
-    "SchedulesApplied": "the schedules themselves are judged",
-}
-"""Facts without a rule of their own, and why."""
-
-
 def _named(event: list[Any]) -> str:
     """Return an event for the story."""
     return f"{NAMES.get(event[0], '?')} {event[1:]}"

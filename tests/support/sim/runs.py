@@ -27,7 +27,7 @@ from support.sim.instances import (
     WAITING,
     Instance,
 )
-from support.sim.plans import items_of
+from support.sim.loops import Loops
 from support.sim.undoing import Undoing
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["DISPATCHED", "RunModel"]
 
 
-class RunModel(Undoing, Families, Gates):
+class RunModel(Undoing, Families, Gates, Loops):
     """See the module. `fault` reports a broken rule."""
 
     def __init__(self, shard: ShardOracle, key: str, plan: Plan, asks_for_more: bool) -> None:
@@ -59,14 +59,14 @@ class RunModel(Undoing, Families, Gates):
         self.variables: dict[str, str] | None = None
         self.carried: dict[str, bytes] = {}
         self.time_ms = 0
-        self._grow(0, None)
+        self.grow(0, None)
         self.own = Instance(-1, plan.nodes[0], None)
 
     def fault(self, text: str) -> None:
         """Report a broken rule."""
         self.shard.fault(f"run {self.key}, event {self.events}: {text}")
 
-    def _grow(self, first: int, loop: Instance | None) -> Instance:
+    def grow(self, first: int, loop: Instance | None) -> Instance:
         """Add instances for the plan's nodes from *first* on: all, or one iteration's body; return
         the outermost."""
         nodes = self.plan.nodes
@@ -158,18 +158,10 @@ class RunModel(Undoing, Families, Gates):
             self.fault(f"step {step.index}: retry {step.retry_ms - self.time_ms} ms early")
         self.may_begin(step)
         self.use_gates(step)
-        self._on_its_worker(step, event[4])
+        self.check_lane(step, event[4])
         self.shard.token(token)
         step.state, step.attempt, step.claimed = DISPATCHED, attempt, False
         step.token = token
-
-    def _on_its_worker(self, step: Instance, lane: str) -> None:
-        """What is broadcast goes to the lane of its worker."""
-        above: Instance | None = step
-        while above is not None and not (isinstance(above.item, dict) and "id" in above.item):
-            above = above.parent
-        if above is not None and not lane.startswith(f"@{above.item['id']}-"):
-            self.fault(f"{step.index} is for {above.item}, and goes to {lane}")
 
     def _carried(self, event: list[Any]) -> None:
         """It has the result that the run before had, and does not run."""
@@ -311,7 +303,7 @@ class RunModel(Undoing, Families, Gates):
         if reason.startswith("timeout") and found.due_ms > self.time_ms:
             self.fault(f"container {found.index}: timeout early")
         if isinstance(found.node, Group) and found.node.cancels and state == COMPLETED:
-            base = found.index - self._node_index(found)
+            base = found.index - self.node_index(found)
             alive = [
                 at for at in found.node.cancels if self.instances[base + at].state not in FINAL
             ]
@@ -354,46 +346,8 @@ class RunModel(Undoing, Families, Gates):
                 child.detached = False
                 self.close(child)
 
-    def _expanded(self, event: list[Any]) -> None:
-        loop, first, items, total = self.instances[event[1]], event[2], event[3], event[4]
-        assert isinstance(loop.node, Loop)
-        if loop.node.kind == "repeat" and loop.state == RUNNING:
-            self._repeated(loop, first, items, total)
-            return
-        if first == 0:
-            if loop.state != PENDING:
-                self.fault(f"loop {loop.index} expands while {loop.state}")
-            self.may_begin(loop)
-            loop.state, loop.due_ms = RUNNING, event[9]
-        wanted = self._workers(items) if loop.node.kind == "broadcast" else items_of(loop.node)
-        loop.total = total
-        if total != len(wanted) or items != wanted[first : first + len(items)]:
-            self.fault(f"loop {loop.index}: items {items} of {total}")
-        for at, item in enumerate(items):
-            made = self._grow(self._node_index(loop) + 1, loop)
-            made.item = item
-            made.label = event[5][at] if event[5] is not None else str(first + at)
-
-    def _workers(self, items: list[Any]) -> list[Any]:
-        """Check that these are workers of the world, each once; return them."""
-        lives = {f"{item['id']}.{item['incarnation']}" for item in items}
-        if len(lives) != len(items) or not lives <= self.world.record.workers:
-            self.fault(f"a broadcast to {items}; there were {self.world.record.workers}")
-        return items
-
-    def _repeated(self, loop: Instance, first: int, items: list[Any], total: int) -> None:
-        """One iteration more, once all that were before it have ended."""
-        assert isinstance(loop.node, Loop)
-        made = loop.children
-        if (first, items, total) != (len(made), [None], len(made) + 1):
-            self.fault(f"loop {loop.index}: {len(made)} iterations, and then {first} of {total}")
-        if any(child.state not in FINAL for child in made):
-            self.fault(f"loop {loop.index} repeats while an iteration runs")
-        if first >= (loop.node.times if isinstance(loop.node.times, int) else 3):
-            self.fault(f"loop {loop.index}: iteration {first} is one too many")
-        self._grow(self._node_index(loop) + 1, loop).label = str(first)
-
-    def _node_index(self, found: Instance) -> int:
+    def node_index(self, found: Instance) -> int:
+        """Return the number of an instance's node."""
         for index, node in enumerate(self.plan.nodes):
             if node is found.node:
                 return index
@@ -490,7 +444,7 @@ _HANDLERS = {
     12: RunModel._carried,
     13: RunModel._node_started,
     14: RunModel._node_ended,
-    16: RunModel._expanded,
+    16: RunModel.expanded,
     17: RunModel._sleep_started,
     18: RunModel._wait_started,
     19: RunModel._wait_ended,
