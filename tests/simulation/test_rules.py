@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 import ast
+import random
 from pathlib import Path
 
 import pytest
 
 from headrace.plan import Plan
 from support.sim import homes, registry, runs
-from support.sim.features import EVENTS, NAMES, NEVER, NODES, REQUESTS, UNJUDGED, options
+from support.sim.extras import Extras
+from support.sim.features import (
+    EVENTS,
+    NAMES,
+    NEVER,
+    NODES,
+    REQUESTS,
+    UNJUDGED,
+    known,
+    of_plan,
+    options,
+)
+from support.sim.people import library, orders
+from support.sim.plans import PlanMaker
 
 HERE = Path(runs.__file__).parent
 OF_LOGS = ("PlanStored", "RunEvicted", "SnapshotRegistered", "RequestSeen")
@@ -45,6 +59,21 @@ def test_what_is_said_to_be_left_out_exists() -> None:
     fields = {name.partition(".")[2] for name in names}
     gone = [left for left in NEVER if left not in names and left.removeprefix("*.") not in fields]
     assert gone == []
+
+
+def test_plans_of_some_hundred_worlds_say_all_that_a_plan_can() -> None:
+    used: set[str] = set()
+    for seed in range(400):
+        rng, extras = random.Random(seed), Extras(seed, skewed=False)
+        maker = PlanMaker(
+            rng, keys=True, jobs=True, sagas=seed % 2 == 0, generations=seed % 3, extras=extras
+        )
+        for plan in (maker.plan("p"), library(rng, seed), orders(rng)):
+            used.update(of_plan(plan))
+    kinds = {kind.__name__ for kind in NODES}
+    of_plans = {name for kind in (*NODES, Plan) for name in options(kind)} & known()
+    assert kinds <= used
+    assert of_plans - used == set()
 
 
 @pytest.mark.parametrize("name", RULES)

@@ -22,6 +22,8 @@ SHOWN_MAX = 2
 LISTED_MAX = 30
 ENOUGH = 1_000
 """In so many worlds everything happens that can."""
+ENOUGH_OF_ALL = 5_000
+"""In so many, everything is used that a plan can say, a client ask, a log hold."""
 STEPS_TRIED = 30
 
 
@@ -50,6 +52,7 @@ def test_what_is_promised_holds_in_every_world(one_seed: int | None, seeds: rang
     if len(seeds) >= ENOUGH:
         # Nothing that can go wrong is only said to: each has happened, and was survived.
         assert sums.tally.missing() == []
+    if len(seeds) >= ENOUGH_OF_ALL:
         # Nor is anything that a workflow can say, or a client ask, left out without a reason.
         assert known() - set(sums.used.worlds) == set()
 

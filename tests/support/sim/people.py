@@ -153,7 +153,7 @@ class People:
         home = self._world.layout.home(subjects.schedule_home(f"default/{LIBRARY}"))
         for number in range(rng.randint(1, 3)):
             version = rng.choice(["", f"v{number}"])
-            plan = encode_plan(_library(rng, number))
+            plan = encode_plan(library(rng, number))
             await self._change(RegisterDefinition, SYSTEM, name=LIBRARY, version=version, plan=plan)
             reply = await client.insist(
                 GetDefinition(name=LIBRARY, version=rng.choice(["", version])), SYSTEM, limit_s=6.0
@@ -205,7 +205,7 @@ class People:
     async def _publish(self) -> None:
         """Events for a definition that is there before them, and stays."""
         rng = self._rng
-        plan = encode_plan(_orders(rng))
+        plan = encode_plan(orders(rng))
         await self._change(RegisterDefinition, SYSTEM, name=ORDERS, plan=plan)
         for number in range(rng.randint(2, 8)):
             subject = rng.choice(["order.made", DEBOUNCED])
@@ -225,7 +225,8 @@ def _step(**fields: Any) -> Task:
     return Task(name="step", parent=0, uses=HANDLER, inputs={"kind": "instant"}, **fields)
 
 
-def _library(rng: random.Random, number: int) -> Plan:
+def library(rng: random.Random, number: int) -> Plan:
+    """Return a version of what others call, and what may begin by the clock."""
     every = Schedule(
         cron=rng.choice(list(PERIODS_MS)),
         catch_up=rng.choice(["none", "one", "all"]),
@@ -243,7 +244,8 @@ def _calls(plan: bytes, source: str) -> Plan:
     return Plan(name="caller", nodes=(root, call))
 
 
-def _orders(rng: random.Random) -> Plan:
+def orders(rng: random.Random) -> Plan:
+    """Return what events begin."""
     # Longer than any series of them: it changes nothing.
     quiet = Debounce(
         period_ms=QUIET_MS,
