@@ -215,6 +215,13 @@ class Campaign:
 
     async def finish(self, client: Client) -> None:
         """Judge everything once more: what was there at the end of a round must still be there."""
+        try:
+            await self._finish(client)
+        except HeadraceError as error:
+            text = f"the cluster does not answer at the end: {error}"
+            self.final.append(Violation("lost", "", text))
+
+    async def _finish(self, client: Client) -> None:
         operations = self._record.operations
         found = await histories.fetch(client, {line["run"] for line in operations}, within_s=120.0)
         self.final += check(operations, found, self.executed(), self.rules())
