@@ -83,12 +83,21 @@ def rss_mb(pid: int) -> float:
 
 
 class Cluster:
-    """NATS (1 or 3 servers, fsync always), coordinators (1 or 3), workers."""
+    """NATS (1 or 3 servers, fsync always), coordinators (as many, unless told), workers."""
 
     def __init__(
-        self, directory: Path, *, size: int = 1, workers: int = 1, slots: int = 256
+        self,
+        directory: Path,
+        *,
+        size: int = 1,
+        workers: int = 1,
+        slots: int = 256,
+        coordinators: int = 0,
+        shards: int = 0,
     ) -> None:
+        """*shards* given: the archive is in the broker, as several coordinators need it."""
         self.size = size
+        self._coordinator_count, self._shards = coordinators or size, shards
         self.directory = directory
         if size == 1:
             broker = BrokerProcess(directory / "nats")
@@ -109,12 +118,15 @@ class Cluster:
         else:
             await self.brokers[0].start()
         servers = [argument for b in self.brokers for argument in ("--server", b.url)]
-        peers = [f"coordinator-{n}" for n in range(self.size)]
+        peers = [f"coordinator-{n}" for n in range(self._coordinator_count)]
         for name in peers:
             arguments = ["coordinator", *servers, "--id", name]
             arguments += ["--data-dir", str(self.directory / name)]
             arguments += ["--monitor", self.brokers[0].monitor_url]
-            if self.size == 1:
+            if self._shards:
+                arguments += ["--archive", "jetstream", "--shards", str(self._shards)]
+                arguments += [part for peer in peers for part in ("--peer", peer)]
+            elif self.size == 1:
                 arguments += ["--archive", "sqlite", "--shards", "1"]
             else:
                 arguments += ["--archive", "jetstream", "--shards", "3", "--replicas", "3"]

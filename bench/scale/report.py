@@ -1,0 +1,132 @@
+"""Writes the part "Scaling" of docs/benchmarks.md from the figures of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "benchmarks.md"
+BEGIN = "<!-- scaling: written by python bench/scaling.py; do not edit -->"
+END = "<!-- /scaling -->"
+
+
+def render(document: Mapping[str, Any]) -> str:
+    """Return the Markdown of a run."""
+    machine = document["machine"]
+    parts = [
+        f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gb']} GB, "
+        f"Python {machine['python']}, {machine['time']}, {document['seconds']} s"
+        f"{' (`--quick`)' if document['quick'] else ''}."
+    ]
+    if rows := document.get("live"):
+        parts += [_live(rows), _pieces(rows)]
+    if rows := document.get("history"):
+        parts.append(_history(rows))
+    if rows := document.get("processes"):
+        parts.append(_processes(rows))
+    return "\n\n".join(parts)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = ["| " + " | ".join(head) + " |", "|" + "---:|" * len(head)]
+    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
+
+
+def _live(rows: Sequence[Mapping[str, Any]]) -> str:
+    head = ("waiting runs", "step of others", "to submit one", "bytes of one", "all of them",
+            "news for one", "list, longest answer", "full collection")  # fmt: skip
+    return "**Waiting runs**, parked, in one shard. CPU of one thread.\n\n" + _table(
+        head,
+        [
+            (
+                f"{row['runs']:,}",
+                f"{row['step_us']:.1f} us",
+                f"{row['fill_us']:.0f} us",
+                f"{row['bytes_a_run']:,.0f}",
+                f"{row['mb']:,.0f} MB",
+                f"{row['wake_us']:.0f} us",
+                f"{row['list_longest_ms']:.1f} ms",
+                f"{row['full_collection_ms']:.1f} ms",
+            )
+            for row in rows
+        ],
+    )
+
+
+def _pieces(rows: Sequence[Mapping[str, Any]]) -> str:
+    names = {
+        "snapshot": "snapshot",
+        "read_back": "read back",
+        "load": "load",
+        "resume": "take over",
+    }
+
+    def cell(figures: Mapping[str, float]) -> str:
+        return f"{figures['ms'] / 1_000:.2f} s, {figures['longest_ms']:.0f} ms"
+
+    text = "What is done with all of them is done in pieces: all of it, and the longest piece.\n\n"
+    return text + _table(
+        ("waiting runs", *names.values(), "bytes of the snapshot"),
+        [
+            (
+                f"{row['runs']:,}",
+                *(cell(row[name]) for name in names),
+                f"{row['snapshot']['bytes']:,}",
+            )
+            for row in rows
+        ],
+    )
+
+
+def _history(rows: Sequence[Mapping[str, Any]]) -> str:
+    names = {
+        "get_ms": "`get`",
+        "get_steps_ms": "`get` with steps",
+        "explain_ms": "`explain`",
+        "history_ms": "`history`, last 100",
+        "past_ms": "`get --at`, the middle",
+        "load_ms": "load at a takeover",
+    }
+    head = ("events", "a step", *names.values(), "bytes in the state")
+    return "**One run with a long history.** CPU of one thread.\n\n" + _table(
+        head,
+        [
+            (
+                f"{row['events']:,}",
+                f"{row['step_us']:.1f} us",
+                *(f"{row[name]:.1f} ms" for name in names),
+                f"{row['state_bytes']:,}",
+            )
+            for row in rows
+        ],
+    )
+
+
+def _processes(rows: Sequence[Mapping[str, Any]]) -> str:
+    roles = ("all", "broker", "coordinators", "workers", "client")
+    text = (
+        "**W2 on more processes**, four shards. CPU a step in us; the cores are shared by all.\n\n"
+    )
+    return text + _table(
+        ("coordinators", "workers", "steps/s", *roles),
+        [
+            (
+                str(row["coordinators"]),
+                str(row["workers"]),
+                f"{row['steps_per_s']['median']:,.0f}",
+                *(f"{row['cpu_us_per_step'][role]:.1f}" for role in roles),
+            )
+            for row in rows
+        ],
+    )
+
+
+def write(text: str) -> None:
+    """Put *text* between the marks of the page."""
+    page = PAGE.read_text()
+    head, mark, rest = page.partition(BEGIN)
+    assert mark, f"{PAGE} has no {BEGIN}"
+    _, mark, tail = rest.partition(END)
+    assert mark, f"{PAGE} has no {END}"
+    PAGE.write_text(f"{head}{BEGIN}\n{text}\n{END}{tail}")
