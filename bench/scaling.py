@@ -17,14 +17,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE / "load"))
-sys.path.insert(0, str(HERE))
+sys.path.insert(0, str(Path(__file__).resolve().parent / "load"))
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import uvloop
 from facts import machine
 from scale import history, processes, report
 
+HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results" / "scaling.json"
 RUNS = (1_000, 10_000, 100_000, 1_000_000)
 LENGTHS = (10, 100, 1_000, 10_000, 100_000)

@@ -1,4 +1,4 @@
-"""Clients that submit faster than the log takes it: told to wait, and nothing is lost or hoarded."""
+"""Clients that submit faster than the log takes it are told to wait; nothing taken is lost."""
 
 from __future__ import annotations
 
