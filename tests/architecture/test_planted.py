@@ -20,6 +20,24 @@ WANTED = {
     "purge-to-the-newest-snapshot",
 }
 COUNT_MIN = 15
+REVEALED = {
+    "loss",
+    "delays",
+    "copies",
+    "kill-worker-at",
+    "kill-worker",
+    "kill-controller",
+    "freeze-coordinator",
+    "partition",
+    "clock-forward",
+    "clock-back",
+    "broker-loss",
+    "slow-disk",
+    "full-disk",
+    "snapshots",
+    "rot",
+}
+"""Kinds of faults, in the simulation, each of which has a bug that worlds with it alone reveal."""
 
 
 def named(bug):
@@ -30,6 +48,10 @@ def test_what_was_promised_is_on_the_list():
     names = [bug.name for bug in BUGS]
     assert len(names) == len(set(names)) >= COUNT_MIN
     assert set(names) >= WANTED
+
+
+def test_each_kind_of_fault_has_a_bug_that_it_reveals():
+    assert {kind for bug in BUGS for kind in bug.fault.split(",")} >= REVEALED
 
 
 @pytest.mark.parametrize("bug", BUGS, ids=named)
