@@ -25,6 +25,7 @@ def render(document: Mapping[str, Any]) -> str:
         parts.append(_history(rows))
     if rows := document.get("processes"):
         parts.append(_processes(rows))
+    parts += [f"**Missed:** {missed}." for missed in document.get("missed", ())]
     return "\n\n".join(parts)
 
 
