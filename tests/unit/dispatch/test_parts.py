@@ -365,3 +365,18 @@ def test_parts_of_pools():
 )
 def test_tasks_of_one_message(slots, count, step_ms, wanted):
     assert tasks_a_message(Settings(), slots, count, step_ms) == wanted
+
+
+def test_who_waits_behind_a_lane_of_its_own_shard_does_not_wake_it(credits):
+    """Woken, the shard would ask again at once, and so on, and let nothing else run meanwhile."""
+    woken = []
+    for mine, other in ((A, C), (A, B)):
+        shards = Shards(credits, 1, mine, other)
+        shards.out["taken"] = 1
+        shards.ask(other, 3)
+        shards.now_ms, shards.out["taken"] = 1, 0
+        shards.window = 1
+        shards.ask(mine, 3)
+        woken.append(shards.woken)
+        credits = Credits(Settings(window_extra=0))
+    assert woken == [[], [B]]

@@ -138,7 +138,7 @@ class Credits:
                 hungry = sum(max(fair - used.get(other, 0), 0) for other in others)
                 count = max(int(free - hungry), fair - int(used.get(claim, 0)))
             else:
-                count = self._in_turn(want, free, others)
+                count = self._in_turn(claim, free, others)
         if count >= wanted:
             del self._wants[claim]
         elif count > 0:
@@ -163,15 +163,18 @@ class Credits:
                     found.append(other)
         return found
 
-    def _in_turn(self, want: _Want, free: int, others: list[Claim]) -> int:
+    def _in_turn(self, claim: Claim, free: int, others: list[Claim]) -> int:
         """More are waiting than there is room for: one step each, the longest waiting first."""
-        ahead = [self._wants[other] for other in others]
-        ahead = [other for other in ahead if other.since_ms < want.since_ms]
+        since_ms = self._wants[claim].since_ms
+        ahead = [other for other in others if self._wants[other].since_ms < since_ms]
         if len(ahead) < free:
             return 1
         for other in ahead[: max(free, 0)]:
-            if other.wake is not None:
-                other.wake()
+            wake = self._wants[other].wake
+            # The asker's own shard asks for all its lanes by itself: woken here, it would ask
+            # again at once, and again, for as long as the other lane's wish is remembered.
+            if wake is not None and other[0] != claim[0]:
+                wake()
         return 0
 
 
