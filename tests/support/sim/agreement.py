@@ -27,13 +27,21 @@ class Agreement:
         self._world = world
         self._claims: dict[int, dict[int, list[tuple[str, str]]]] = {}
 
-    def machine(self, state: ShardState, **options: Any) -> Machine:
-        """Make an owner's machine: what it has folded is a claim."""
-        process = current_process()
-        life = process.name if process is not None else "?"
-        self._world.led(state.shard, life)
-        self.claim(state, f"{life}, who took the shard,")
-        return Machine(state, **options)
+    def machine(self) -> type[Machine]:
+        """Return the class of owners' machines: what one has folded when it begins is a claim."""
+        agreement = self
+
+        class Claiming(Machine):
+            """An owner's machine."""
+
+            def __init__(self, state: ShardState, **options: Any) -> None:
+                process = current_process()
+                life = process.name if process is not None else "?"
+                agreement._world.led(state.shard, life)
+                agreement.claim(state, f"{life}, who took the shard,")
+                super().__init__(state, **options)
+
+        return Claiming
 
     def claim(self, state: ShardState, who: str) -> None:
         """Somebody says that it has folded the log up to where *state* is."""

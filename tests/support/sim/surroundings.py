@@ -55,7 +55,7 @@ def patched(world: World) -> Iterator[None]:
         (server, "release", lambda: "simulated"),
         (server, "Shard", SimShard),
         (server, "ControlPlane", SimControl),
-        (owner, "Machine", world.agreement.machine),
+        (owner, "Machine", world.agreement.machine()),
         (skew, "MEASURE_S", 1.0),
         (syncobj, "monotonicTime", world.loop.time),
         (syncobj, "random", elections),
