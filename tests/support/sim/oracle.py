@@ -371,7 +371,13 @@ class Oracle:
                 self._view_answered(shard, run, _decode(reply.result))
             elif kind in ("SignalRun", "CancelRun", "PauseRun", "ResumeRun", "ResolveStep"):
                 self._mutation_answered(shard, run, request)
-                self._view_answered(shard, run, _decode(reply.result))
+                view = _decode(reply.result)
+                if view is not None:
+                    self._view_answered(shard, run, view)
+                elif run is not None and not run.evicted:
+                    shard.fault(
+                        f"{kind} of {name} is answered without a view, and the run is there"
+                    )
             elif kind == "GetHistory" and run is not None:
                 for entry in _decode(reply.result):
                     if entry["number"] > run.events:

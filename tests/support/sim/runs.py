@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from headrace.plan import Group, Join, Loop, Plan, Sleep, Task, Wait
+from headrace.plan import Group, Join, Loop, Node, Plan, Sleep, Task, Wait
 from support.sim.family import Families
 from support.sim.gates import Gates
 from support.sim.instances import (
@@ -183,11 +183,17 @@ class RunModel(Undoing, Families, Gates, Loops):
     def _queued(self, event: list[Any]) -> None:
         """It is ready, and fails unless it is scheduled in time."""
         step, due_ms = self.instances[event[1]], event[2]
-        assert isinstance(step.node, Task)
-        limit_ms = step.node.schedule_timeout_ms or 0
+        node = step.node
+        if isinstance(node, Loop):
+            # A broadcast waits for the workers that its one task is for.
+            node = next(n for n in self.plan.nodes if n.parent >= 0 and self._is(n.parent, node))
+        limit_ms = (node.schedule_timeout_ms or 0) if isinstance(node, Task) else 0
         if step.state not in (PENDING, WAITING) or due_ms != self.time_ms + limit_ms:
             self.fault(f"step {step.index} is queued until {due_ms} while {step.state}")
         step.due_ms = due_ms
+
+    def _is(self, number: int, node: Node) -> bool:
+        return self.plan.nodes[number] is node
 
     def _undoes(self, step: Instance) -> bool:
         """It is part of a compensation."""

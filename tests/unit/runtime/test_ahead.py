@@ -48,6 +48,23 @@ async def test_what_was_decided_meanwhile_leaves_with_its_own_append(kit):
         assert state_hash(owner.machine.state) == state_hash(kit.folded())
 
 
+async def test_what_comes_later_does_not_bear_the_time_of_what_came_before(kit):
+    async with kit.leading() as owner:
+        digest = await store(owner, chain(2))
+        first = await in_flight(kit, submission(owner, digest, "a"))
+        second = ask(owner, submission(owner, digest, "b"))
+        await eventually(lambda: "default/b" in owner.machine.state.runs)
+        decided_ms = owner.machine.state.now_ms
+        await eventually(lambda: kit.clock.now_ms() > decided_ms)
+        came_ms = kit.clock.now_ms()
+        third = ask(owner, submission(owner, digest, "c"))
+        await asyncio.sleep(0.02)
+        kit.log.gate.set()
+        for asked in (first, second):
+            await asked.reply()
+        assert view(await third.reply()).created_ms >= came_ms > decided_ms
+
+
 async def test_who_waits_for_an_end_hears_of_it_with_the_append_of_the_end(kit):
     async with kit.leading() as owner:
         await submit(owner, chain(1))

@@ -292,9 +292,6 @@ class Owner:
             self._decide(machine)
             while tick is not None:
                 tick = await self._conclude(machine, tick)
-                if tick is not None and self._wake.is_set and not tick.full:
-                    self._wake.clear()
-                    self._decide(machine)
 
     async def _something_to_do(self, due_ms: int) -> None:
         """Wait for the inbox, or the next timer, which is due at *due_ms*."""
@@ -425,13 +422,17 @@ class Owner:
         appending = asyncio.create_task(self._writer.append(machine.state, sealed), name="append")
         appending.add_done_callback(lambda _: wake.nudge())
         try:
-            while not appending.done() and (ahead is None or not ahead.full):
+            while not appending.done():
                 await wake.wait()
-                if wake.is_set and not appending.done():
-                    wake.clear()
-                    if ahead is None:
-                        ahead = self._intake.begin(self._clock.monotonic())
-                    self._decide(machine)
+                if not wake.is_set or appending.done():
+                    continue
+                if ahead is None:
+                    ahead = self._intake.begin(self._clock.monotonic())
+                elif ahead.full or (machine.dirty and machine.state.now_ms < self._clock.now_ms()):
+                    # Under this tick's time, its timers would fire early by what the append takes.
+                    break
+                wake.clear()
+                self._decide(machine)
             await appending
         except BaseException as error:
             appending.cancel()
