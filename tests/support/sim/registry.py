@@ -160,18 +160,20 @@ class Registry:
     def unfinished(self, sent: dict[int, str]) -> list[str]:
         """Return what is still to be looked at, or to begin."""
         if self._shard.shard != subjects.SYSTEM_SHARD:
-            return []
+            return [] if self._is_told() else ["it has not heard of the newest settings"]
         found = [f"event {number} is unread" for number in sent if number > self._position]
         return [*found, *(f"{name} waits for a quiet time" for name in self.held)]
+
+    def _is_told(self) -> bool:
+        system = self._shard.world.oracle.shards[subjects.SYSTEM_SHARD].registry
+        return (
+            self.variables[-1] == system.variables[-1] and self.weights[-1:] == system.weights[-1:]
+        )
 
     def check(self, runs: set[str], sent: dict[int, str]) -> None:
         """The world is over. *sent*: number -> subject of the events that were published."""
         if self._shard.shard != subjects.SYSTEM_SHARD:
-            system = self._shard.world.oracle.shards[subjects.SYSTEM_SHARD].registry
-            if (
-                self.variables[-1] != system.variables[-1]
-                or self.weights[-1:] != system.weights[-1:]
-            ):
+            if not self._is_told():
                 self._shard.fault("it has not heard of the newest settings")
             return
         for run in self.to_begin - runs:
