@@ -7,9 +7,9 @@ import contextlib
 import logging
 import random
 import secrets
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -65,6 +65,8 @@ log = logging.getLogger(__name__)
 PAUSE_S = 0.3
 PAUSE_MAX_S = 5.0
 LAST_SNAPSHOT_S = 5.0
+SETTINGS_S = 2.0
+"""Settings that are not in the log after this are stated again."""
 MEMORY_LOG_BYTES = 8 * 1024 * 1024
 GATHER_S = 0.1
 """Ended runs wait so long for others: each transaction of the archive, and each eviction after it,
@@ -332,25 +334,33 @@ class Shard:
             self.dispatch.announce()
         async with contextlib.AsyncExitStack() as beside:
             if shard == subjects.SYSTEM_SHARD:
-                owner.post(self._keep_settings)
-                await beside.enter_async_context(self._reading(owner))
+                keeping = self._beside(self._settings_kept(owner), "settings")
+                await beside.enter_async_context(keeping)
+                if self._around.incoming is not None:
+                    watch = self._around.observe(shard) or Watch()
+                    reading = Reader(self._around.incoming, owner, watch).run()
+                    await beside.enter_async_context(self._beside(reading, "events"))
             await feed(bus, shard_log)
 
     @contextlib.asynccontextmanager
-    async def _reading(self, owner: Owner) -> AsyncGenerator[None]:
-        """Read events from outside meanwhile."""
-        incoming = self._around.incoming
-        if incoming is None:
-            yield
-            return
-        reader = Reader(incoming, owner, self._around.observe(self.shard) or Watch())
-        task = asyncio.create_task(reader.run(), name="events")
+    async def _beside(self, work: Coroutine[Any, Any, None], name: str) -> AsyncGenerator[None]:
+        """Do *work* meanwhile."""
+        task = asyncio.create_task(work, name=name)
         task.add_done_callback(self._ended)
         try:
             yield
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+
+    async def _settings_kept(self, owner: Owner) -> None:
+        """Have the settings in the log: a tick that cannot be logged takes them with it."""
+        logged = asyncio.Event()
+        while not logged.is_set():
+            owner.post_logged(self._keep_settings, logged.set)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(SETTINGS_S):
+                    await logged.wait()
 
     def _keep_settings(self, machine: Machine) -> None:
         """The system shard remembers the layout: ids already hash to it."""
