@@ -272,11 +272,13 @@ class Dev(Machine):
     def roles(self) -> dict[str, int]:
         """Return the processes that `dev` started: `nats-server`, `coordinator`, `worker` …"""
         found: dict[str, int] = {}
-        for pid, command in self.marked().items():
+        marked = self.marked()
+        for pid, command in marked.items():
             words = command.split()
             if words[0].endswith("nats-server"):
                 found["nats-server"] = pid
-            elif "headrace.local.child" in words:
+            elif "headrace.local.child" in words and marked.get(_parent(pid)) != command:
+                # The child of a worker bears its words until it becomes a step's program.
                 role = words[words.index("headrace.local.child") + 1]
                 found[role if role not in found else f"{role}-{pid}"] = pid
         return found
@@ -290,6 +292,14 @@ class Dev(Machine):
             await asyncio.sleep(POLL_S)
         self.program.kill()
         self.sweep()
+
+
+def _parent(pid: int) -> int:
+    """Return the pid of a process' parent; 0: it has gone."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
 
 
 # -- fixtures --------------------------------------------------------------------------------------
