@@ -50,8 +50,7 @@ class Entry(msgspec.Struct, array_like=True, gc=False):
     """Of the inputs, 16 hex digits; empty: not compared."""
     state: int = EntryState.PENDING
     value: msgspec.Raw = NOTHING
-    """Result of a completed one, any msgpack value (or a reference to a blob); for an update that
-    is PENDING its argument."""
+    """Result of a completed one, any msgpack value (or a reference to a blob)."""
     error: StepError | None = None
     """Of a failed one; of a step between attempts, of the last attempt."""
     attempts: int = 0
@@ -64,7 +63,8 @@ class Entry(msgspec.Struct, array_like=True, gc=False):
     number: int = 0
     """Of the last change, from 1, without gaps in a run; given by the owner."""
     details: msgspec.Raw = NOTHING
-    """Last `heartbeat(details)` of a failed or lost attempt, for the next one."""
+    """Last `heartbeat(details)` of a failed or lost attempt, for the next one. Of an update its
+    argument, also when it is answered: a replay runs its handler again."""
 
 
 # --- what the function does: changes in a report ---------------------------------------------
@@ -160,7 +160,10 @@ class EntryDropped(msgspec.Struct, frozen=True, array_like=True, tag="dropped", 
 
 
 class UpdateAnswered(msgspec.Struct, frozen=True, array_like=True, tag="updated", gc=False):
-    """What an update handler returned, or why it refused. -> COMPLETED or FAILED."""
+    """What an update handler returned, or why it refused. -> COMPLETED or FAILED.
+
+    The entry keeps the `number` of its arrival: then the function saw it, and a replay must, too.
+    """
 
     key: str
     value: msgspec.Raw = NOTHING
@@ -240,7 +243,8 @@ class TurnOutcome:
     """Values of `TurnEnd.outcome`."""
 
     WAITING: Final = 0
-    """The function waits for entries that are PENDING."""
+    """The function waits for entries that are PENDING. (A worker that drains in the middle of a
+    turn sends no end: it hands the task back, `ResultStatus.RETURNED`.)"""
     COMPLETED: Final = 1
     FAILED: Final = 2
     CANCELLED: Final = 3

@@ -249,8 +249,8 @@ class Task(_Base, frozen=True, kw_only=True, omit_defaults=True, tag="task"):
     rate_limit: RateLimit | None = None
     cache: Cache | None = None
     code: bool = False
-    """`uses` (``<app>/<workflow>``) is a workflow function: it is run in turns, and the run keeps
-    its journal (see `headrace.messages.Turn`). The only task of its plan."""
+    """`uses` (``<app>@<version>/<workflow>``) is a workflow function: it is run in turns, and the
+    run keeps its journal (see `headrace.messages.Turn`). The only task of its plan."""
 
 
 class Group(_Base, frozen=True, kw_only=True, omit_defaults=True, tag="group"):
