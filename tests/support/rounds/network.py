@@ -94,6 +94,7 @@ class Namespaces(Network):
             _run("ip", "link", "add", self._bridge, "type", "bridge")
             _run("ip", "addr", "add", f"{self.gateway}/24", "dev", self._bridge)
             _run("ip", "link", "set", self._bridge, "up")
+            _let_pass(self._bridge)
             self.host("probe")
         except NotPossible:
             self.close()
@@ -203,9 +204,21 @@ def _remove(tag: str) -> None:
                     os.kill(int(pid), signal.SIGKILL)
             # The pair of links goes with its inner end.
             _run("ip", "netns", "del", path.name)
+    _let_pass(f"{tag}b", remove=True)
     for path in Path("/sys/class/net").glob(f"{tag}[bv]*"):
         with contextlib.suppress(NotPossible):
             _run("ip", "link", "del", path.name)
+
+
+def _let_pass(bridge: str, *, remove: bool = False) -> None:
+    """Let packets pass from host to host, also where a Docker engine has a firewall drop what is
+    forwarded on any bridge; without iptables there is no such firewall."""
+    if shutil.which("iptables") is None:
+        return
+    action = "-D" if remove else "-I"
+    rule = ("FORWARD", "-i", bridge, "-o", bridge, "-j", "ACCEPT")
+    with contextlib.suppress(NotPossible):
+        _run("iptables", "-w", "5", action, *rule)
 
 
 def _file(space: str) -> str:
