@@ -5,14 +5,18 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
+import msgspec
 
+from headrace import messages
 from headrace.config import describe as describe_settings
 from headrace.coordinator.core import status
 from headrace.flowctl._app import COMMANDS, ROLES, cli
@@ -286,12 +290,68 @@ def schema_page() -> str:
     return json.dumps(workflow_schema(), indent=2, ensure_ascii=False) + "\n"
 
 
+# -- docs/protocol.md ------------------------------------------------------------------------------
+
+
+def protocol_page() -> str:
+    """Return the page of the protocol: written by hand, its tables of fields drawn."""
+    page = (DOCS / "protocol.md").read_text("utf-8")
+    found = re.compile(r"(<!-- fields: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+    return found.sub(lambda mark: mark[1] + _fields(mark[2]) + mark[3], page)
+
+
+def _fields(name: str) -> str:
+    kind = getattr(messages, name)
+    config, described = kind.__struct_config__, _described(kind)
+    tag = config.tag if config.array_like and config.tag else None
+    head = "place" if config.array_like else "key"
+    lines = [f"| {head} | field | type | default | |", "|---|---|---|---|---|"]
+    if tag:
+        lines.append(f"| 0 | | text | | always `{tag}` |")
+    for place, field in enumerate(msgspec.structs.fields(kind), start=1 if tag else 0):
+        type_, text = described[field.name]
+        default = "" if field.required else f"`{_preset(field)}`"
+        where = str(place) if config.array_like else f"`{field.encode_name}`"
+        lines.append(f"| {where} | {field.name} | {type_} | {default} | {text} |")
+    return "\n".join(lines) + "\n"
+
+
+def _described(kind: type) -> dict[str, tuple[str, str]]:
+    """Return type and text of each field: what stands behind it, and the docstring below it."""
+    (body,) = ast.parse(inspect.getsource(kind)).body
+    assert isinstance(body, ast.ClassDef)
+    found: dict[str, tuple[str, str]] = {}
+    for node, below in zip(body.body, [*body.body[1:], None], strict=True):
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            text = ""
+            if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
+                text = _cell(inspect.cleandoc(str(below.value.value)))
+            found[node.target.id] = (_spelled(ast.unparse(node.annotation)), text)
+    return found
+
+
+_WORDS = {"str": "text", "msgspec.Raw": "any", "Any": "any", "None": "nil", "dict": "map"}
+
+
+def _spelled(annotation: str) -> str:
+    words = re.compile(r"msgspec\.Raw|\b(?:str|Any|None|dict)\b")
+    return words.sub(lambda word: _WORDS[word[0]], annotation).replace("|", "\\|")
+
+
+def _preset(field: msgspec.structs.FieldInfo) -> str:
+    value = field.default if field.default is not msgspec.NODEFAULT else field.default_factory()
+    if isinstance(value, msgspec.Raw):
+        value = msgspec.msgpack.decode(value)
+    return json.dumps(value).replace("null", "nil")
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "cli.md": cli_page,
     "configuration.md": describe_settings,
     "handlers.md": handlers_page,
     "language.md": language_page,
     "metrics.md": describe_metrics,
+    "protocol.md": protocol_page,
     "schema.json": schema_page,
     "states.md": states_page,
 }
