@@ -15,7 +15,7 @@ from typing import Any
 
 from headrace.bus import BrokerProcess, Bus, connect
 from headrace.client import Client
-from headrace.config import Config, Coordinator, Dispatch, Limits
+from headrace.config import Config, Coordinator, Dispatch, Limits, Postgres
 from headrace.config import Worker as WorkerConfig
 from headrace.coordinator.runtime.server import CoordinatorServer
 from headrace.errors import HeadraceError
@@ -88,10 +88,12 @@ class InCluster:
         settings |= {"archive": "sqlite", "archive_path": str(self.folder / "archive.db")}
         settings |= self.settings
         limits = settings.pop("limits", Limits())
+        postgres = settings.pop("postgres", Postgres())
         return Config(
             coordinator=Coordinator(id=name, **settings),
             dispatch=Dispatch(heartbeat_ms=200, lease_ms=1_000),
             limits=limits,
+            postgres=postgres,
         )
 
     async def coordinator(self, name: str = "c0", *, ready: bool = True) -> CoordinatorServer:

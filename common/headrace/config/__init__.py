@@ -15,6 +15,7 @@ from headrace.config._schema import (
     Limits,
     Log,
     Metrics,
+    Postgres,
     Worker,
 )
 
@@ -28,6 +29,7 @@ __all__ = [
     "Limits",
     "Log",
     "Metrics",
+    "Postgres",
     "Worker",
     "describe",
     "listed_addresses",

@@ -20,6 +20,23 @@ Port = Annotated[int, Meta(ge=0, le=65_535)]
 Secret = Annotated[str, Meta(extra={"secret": True})]
 
 _SERVER = re.compile(r"(nats|tls|ws|wss)://[^\s/]+/?")
+_DATABASE = re.compile(
+    r"postgres(?:ql)?://"
+    r"(?:(?P<user>[^\s:@/?#]+)(?::(?P<password>[^\s:@/?#]*))?@)?"
+    r"(?P<place>(?:\[[0-9A-Fa-f:.]+\]|[^\s:@/?#,\[\]]+)(?::[0-9]{1,5})?"
+    r"(?:,(?:\[[0-9A-Fa-f:.]+\]|[^\s:@/?#,\[\]]+)(?::[0-9]{1,5})?)*"
+    r"/[^\s:@/?#]+)"
+    r"(?:\?(?P<options>[^\s#]+))?"
+)
+_DATABASE_OPTIONS = (
+    "sslmode",
+    "sslrootcert",
+    "sslcert",
+    "sslkey",
+    "sslcrl",
+    "ssl_min_protocol_version",
+    "target_session_attrs",
+)
 
 
 class _Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -116,8 +133,8 @@ class Coordinator(_Section, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """A snapshot of a shard with new events is taken after this many minutes at the latest."""
     clock_skew_ms_max: Annotated[int, Meta(ge=100)] = 5_000
     """A coordinator whose clock is further away from the broker's owns no shard."""
-    archive: Literal["sqlite", "jetstream"] = "jetstream"
-    """Where closed runs go. `sqlite` is for one coordinator only."""
+    archive: Literal["sqlite", "jetstream", "postgres"] = "jetstream"
+    """Where closed runs go. `sqlite` is for one coordinator only; `postgres`: see `[postgres]`."""
     archive_path: str = ""
     """File of the SQLite archive; empty: `archive.db` below `data_dir`."""
     retention_days: Annotated[float, Meta(ge=0, le=36_500)] = 30.0
@@ -140,12 +157,74 @@ class Coordinator(_Section, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             raise InvalidConfig(
                 "coordinator.archive",
                 f"a SQLite archive is one machine's file and {len(self.peers)} coordinators are "
-                'configured: use archive = "jetstream", or one coordinator',
+                'configured: use archive = "jetstream" or "postgres", or one coordinator',
             )
         if self.archive != "sqlite" and self.archive_path:
             raise InvalidConfig(
                 "coordinator.archive_path", f"means nothing with archive = {self.archive!r}"
             )
+
+
+class Postgres(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The database of `coordinator.archive = "postgres"`; needs
+    `pip install 'headrace[postgres]'`."""
+
+    url: Secret = ""
+    """`postgresql://user@host:5432/database?sslmode=verify-full&sslrootcert=/path/ca.pem`; several
+    servers of one cluster: `host1,host2` with `target_session_attrs=read-write`."""
+    password: Secret = ""
+    """Password of the user in `url`; prefer `password_file`."""
+    password_file: str = ""
+    """File whose first line is the password; read anew for each connection, so it may change."""
+    schema: Annotated[str, Meta(pattern=r"\A[a-z_][a-z0-9_]{0,62}\Z")] = "headrace"
+    """Schema of the tables; clusters that share a database need one each."""
+    migrate: bool = True
+    """Bring the tables up to date at the start (`pre` migrations); else by `flowctl cluster
+    migrate` only, and a coordinator that misses one does not archive."""
+    connections_max: Annotated[int, Meta(ge=1, le=100)] = 8
+    """Connections of one coordinator; one stays open, the others come and go."""
+    connect_timeout_ms: Annotated[int, Meta(ge=100, le=60_000)] = 5_000
+    """Longest wait for a connection: a new one, or a free one."""
+    statement_timeout_ms: Annotated[int, Meta(ge=100, le=600_000)] = 30_000
+    """Longest wait for the database to do one statement."""
+
+    def __post_init__(self) -> None:
+        if not self.url:
+            for key in ("password", "password_file"):
+                if getattr(self, key):
+                    raise InvalidConfig(f"postgres.{key}", "means nothing without postgres.url")
+            return
+        found = _DATABASE.fullmatch(self.url)
+        if found is None:
+            # Not quoted: it may hold a password.
+            raise InvalidConfig(
+                "postgres.url",
+                "must be postgresql://user@host:port/database, with options as ?sslmode=verify-full"
+                " behind it (special characters in user and password as %xx)",
+            )
+        for option in (found["options"] or "").split("&"):
+            name, _, value = option.partition("=")
+            if option and (name not in _DATABASE_OPTIONS or not value):
+                raise InvalidConfig(
+                    "postgres.url", f"options are {', '.join(_DATABASE_OPTIONS)}, each with a value"
+                )
+        ways = {
+            "postgres.password": self.password,
+            "postgres.password_file": self.password_file,
+            "a password in postgres.url": found["password"],
+        }
+        first, *more = [key for key, value in ways.items() if value] or [""]
+        if more:
+            raise InvalidConfig(first, f"give it or {more[0]}, not both")
+
+    @property
+    def place(self) -> str:
+        """Return servers and database as they may be shown: no user, no password, no options."""
+        found = _DATABASE.fullmatch(self.url)
+        return found["place"] if found else ""
+
+    def __repr__(self) -> str:
+        return f"Postgres(place={self.place!r}, schema={self.schema!r})"
 
 
 class Limits(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -280,8 +359,18 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     broker: Broker = Broker()
     coordinator: Coordinator = Coordinator()
+    postgres: Postgres = Postgres()
     limits: Limits = Limits()
     dispatch: Dispatch = Dispatch()
     worker: Worker = Worker()
     metrics: Metrics = Metrics()
     log: Log = Log()
+
+    def __post_init__(self) -> None:
+        kind = self.coordinator.archive
+        if kind == "postgres" and not self.postgres.url:
+            raise InvalidConfig("postgres.url", 'coordinator.archive = "postgres" needs it')
+        if kind != "postgres" and self.postgres.url:
+            raise InvalidConfig(
+                "postgres.url", f"means nothing with coordinator.archive = {kind!r}"
+            )

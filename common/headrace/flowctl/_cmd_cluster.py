@@ -115,7 +115,12 @@ def drain(settings: Settings, worker: str, grace: str) -> None:
         emit(settings, worker_json(view), lines=lambda _: [], names=[view.id])
 
 
-BACKUPS = ("backup", "inspect", "restore")
+OF_COORDINATORS = {
+    "backup": "headrace.coordinator.backup.command",
+    "inspect": "headrace.coordinator.backup.command",
+    "migrate": "headrace.coordinator.archive.postgres.command",
+    "restore": "headrace.coordinator.backup.command",
+}
 """Commands of the coordinator's package, which knows logs and archives: loaded when asked for."""
 
 
@@ -124,18 +129,22 @@ class ClusterCommands(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return all names."""
-        return sorted([*super().list_commands(ctx), *BACKUPS])
+        return sorted([*super().list_commands(ctx), *OF_COORDINATORS])
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return a command, or None. Raises `InvalidRequest` if an extra is missing."""
-        if cmd_name not in BACKUPS:
+        if cmd_name not in OF_COORDINATORS:
             return super().get_command(ctx, cmd_name)
         try:
-            found = getattr(import_module("headrace.coordinator.backup.command"), cmd_name)
+            found = getattr(import_module(OF_COORDINATORS[cmd_name]), cmd_name)
         except ImportError as error:
+            extra = (
+                "headrace[coordinator,postgres]"
+                if cmd_name == "migrate"
+                else "headrace[coordinator]"
+            )
             raise InvalidRequest(
-                f"`flowctl cluster {cmd_name}` needs more packages: "
-                f"pip install 'headrace[coordinator]' ({error})"
+                f"`flowctl cluster {cmd_name}` needs more packages: pip install '{extra}' ({error})"
             ) from error
         assert isinstance(found, click.Command), cmd_name
         return found

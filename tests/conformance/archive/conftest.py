@@ -7,11 +7,13 @@ from headrace.bus import BrokerProcess, Bus, JetStreamMissing, connect
 from headrace.coordinator.archive import Archive
 from headrace.coordinator.archive.jetstream import JetStreamArchive
 from headrace.coordinator.archive.memory import MemoryArchive
+from headrace.coordinator.archive.postgres import PostgresArchive
 from headrace.coordinator.archive.records import BUCKET, INDEX_STREAM, STREAM
 from headrace.coordinator.archive.sqlite import SqliteArchive
 from support.broker import shared_broker
+from support.postgres import own_schema, postgres, shared_postgres
 
-__all__ = ["shared_broker"]
+__all__ = ["postgres", "shared_broker", "shared_postgres"]
 
 
 async def clear(bus: Bus) -> None:
@@ -34,6 +36,7 @@ async def archive_bus(shared_broker: BrokerProcess) -> AsyncIterator[Bus]:
         "memory",
         "sqlite",
         pytest.param("jetstream", marks=pytest.mark.integration),
+        pytest.param("postgres", marks=pytest.mark.integration),
     ]
 )
 async def archive(request, tmp_path) -> AsyncIterator[Archive]:
@@ -42,6 +45,11 @@ async def archive(request, tmp_path) -> AsyncIterator[Archive]:
         yield store
     elif request.param == "sqlite":
         store = await SqliteArchive.open(tmp_path / "archive.db")
+        yield store
+    elif request.param == "postgres":
+        store = PostgresArchive(
+            own_schema(request.getfixturevalue("shared_postgres")), coordinator="c0"
+        )
         yield store
     else:
         shared = request.getfixturevalue("shared_broker")

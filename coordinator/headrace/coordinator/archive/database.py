@@ -138,7 +138,7 @@ def lock_file(path: Path) -> int:
         os.close(file)
         raise Unavailable(
             f"archive {path} is open in another process (pid {holder or 'unknown'}): a SQLite "
-            "archive is for one coordinator, several need the JetStream archive"
+            "archive is for one coordinator, several need the JetStream or PostgreSQL archive"
         ) from error
     except OSError as error:
         os.close(file)

@@ -1,4 +1,5 @@
-"""What the archive promises. The implementations are `sqlite` and `jetstream`.
+"""What the archive promises. The implementations are `memory`, `sqlite`, `jetstream`
+and `postgres`.
 
 A finished run's complete history lives here; so do the older segments of long live runs. Every
 write is idempotent: the same record or segment twice is one, whoever writes it, so that a crash

@@ -44,14 +44,22 @@ _archive = click.option(
     metavar="FILE",
     help="The coordinator's SQLite archive, where it is not at the path that it says itself.",
 )
+_config = click.option(
+    "--config",
+    type=_FILE,
+    default=None,
+    metavar="FILE",
+    help="The coordinators' configuration file, for the address of a PostgreSQL archive.",
+)
 
 
 @click.command()
 @click.argument("file", type=_FILE)
 @_archive
+@_config
 @shared_options
 @pass_settings
-def backup(settings: Settings, file: Path, archive: Path | None) -> None:
+def backup(settings: Settings, file: Path, archive: Path | None, config: Path | None) -> None:
     """Write all that the cluster knows to FILE, while it works.
 
     Live runs, definitions, schedules, variables, locks, closed runs with their histories, large
@@ -66,7 +74,14 @@ def backup(settings: Settings, file: Path, archive: Path | None) -> None:
         raise InvalidRequest(f"{file}: there is no folder {file.parent}")
 
     async def action(bus: Bus) -> Manifest:
-        return await back_up(bus, file, release=release(), archive_file=archive, tell=note)
+        return await back_up(
+            bus,
+            file,
+            release=release(),
+            archive_file=archive,
+            config_file=config,
+            tell=note,
+        )
 
     manifest = _run(settings, action, file)
     _emit(settings, manifest, file)
@@ -75,9 +90,10 @@ def backup(settings: Settings, file: Path, archive: Path | None) -> None:
 @click.command()
 @click.argument("file", type=_FILE)
 @_archive
+@_config
 @shared_options
 @pass_settings
-def restore(settings: Settings, file: Path, archive: Path | None) -> None:
+def restore(settings: Settings, file: Path, archive: Path | None, config: Path | None) -> None:
     """Bring the backup in FILE into an empty cluster, whose coordinators run.
 
     Every part of the file is checked before anything is changed, and no shard is led before all of
@@ -92,7 +108,7 @@ def restore(settings: Settings, file: Path, archive: Path | None) -> None:
 
     async def action(bus: Bus) -> dict[str, Any]:
         return msgspec.to_builtins(  # type: ignore[no-any-return]
-            await bring_back(bus, file, archive_file=archive, tell=note)
+            await bring_back(bus, file, archive_file=archive, config_file=config, tell=note)
         )
 
     found = _run(settings, action, file)

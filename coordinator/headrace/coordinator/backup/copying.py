@@ -6,6 +6,7 @@ when the archive has them, and values are stored before the events that name the
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from headrace.bus import Bus, CorruptObject, ObjectBucket, Stored
+from headrace.config import load
 from headrace.coordinator.archive import Archive
 from headrace.coordinator.archive.records import INDEX_STREAM
 from headrace.coordinator.backup.cut import Cut, take_cut
@@ -27,7 +29,7 @@ from headrace.coordinator.backup.file import (
 from headrace.coordinator.core import BadSnapshot, decode_image
 from headrace.coordinator.runtime.holding import Place
 from headrace.coordinator.shardlog import ObjectSnapshotStore
-from headrace.errors import NotFound, Unavailable, Unreachable
+from headrace.errors import InvalidConfig, NotFound, Unavailable, Unreachable
 from headrace.events import decode_batch
 from headrace.messages import UNREADABLE, subjects
 
@@ -45,16 +47,24 @@ class _Outrun(Unavailable):
 
 
 async def backup(
-    bus: Bus, path: Path, *, release: str, archive_file: Path | None, tell: Tell
+    bus: Bus,
+    path: Path,
+    *,
+    release: str,
+    archive_file: Path | None,
+    tell: Tell,
+    config_file: Path | None = None,
 ) -> Manifest:
     """Write the cluster that *bus* reaches to *path*; *tell* is told how it goes.
+
+    *config_file* says where a PostgreSQL archive is.
 
     Raises `Unavailable` when the cluster does not answer, or is faster than we can read.
     """
     for attempt in range(1, CUTS_MAX + 1):
         cut = await take_cut(bus)
         try:
-            async with archive_of(bus, cut.archive, archive_file) as archive:
+            async with archive_of(bus, cut.archive, archive_file, config_file) as archive:
                 head = Head(format=FORMAT, release=release, feature_level=cut.feature_level)
                 with BackupWriter(path, head) as out:
                     return await _Copy(bus, archive, out, cut, tell).run()
@@ -69,10 +79,12 @@ async def backup(
 
 
 @asynccontextmanager
-async def archive_of(bus: Bus, kind: str, path: Path | None) -> AsyncGenerator[Archive]:
-    """Open the cluster's archive: *kind* is what coordinators say of it, *path* what the user does.
+async def archive_of(
+    bus: Bus, kind: str, path: Path | None, config_file: Path | None
+) -> AsyncGenerator[Archive]:
+    """Open the cluster's archive: *kind* is what coordinators say of it, the files the user names.
 
-    Raises `Unavailable`.
+    Raises `Unavailable`, and `InvalidConfig` without the address of a database.
     """
     name, _, theirs = kind.partition(":")
     if name == "sqlite":
@@ -85,6 +97,15 @@ async def archive_of(bus: Bus, kind: str, path: Path | None) -> AsyncGenerator[A
                 "not here: run this command there, or name the file with --archive"
             )
         archive: Archive = await SqliteArchive.open_beside(file)
+    elif name == "postgres":
+        from headrace.coordinator.archive.postgres import PostgresArchive
+
+        settings = load(config_file, os.environ, {"coordinator.archive": "postgres"}).postgres
+        if settings.schema != theirs:
+            raise InvalidConfig(
+                "postgres.schema", f"is {settings.schema!r} here, and {theirs!r} in the cluster"
+            )
+        archive = PostgresArchive(settings, coordinator="flowctl")
     else:
         from headrace.coordinator.archive.jetstream import JetStreamArchive
 

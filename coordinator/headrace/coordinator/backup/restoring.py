@@ -102,8 +102,17 @@ def read_states(reader: BackupReader) -> Iterable[tuple[ShardPart, ShardState]]:
         yield part, folder.state
 
 
-async def restore(bus: Bus, path: Path, *, archive_file: Path | None, tell: Tell) -> Restored:
+async def restore(
+    bus: Bus,
+    path: Path,
+    *,
+    archive_file: Path | None,
+    tell: Tell,
+    config_file: Path | None = None,
+) -> Restored:
     """Bring the cluster of *path* into the empty one that *bus* reaches.
+
+    *config_file* says where a PostgreSQL archive is.
 
     Raises `BrokenBackup` before anything is changed; `Conflict` when the cluster is not empty, or
     has other shards; `Unavailable` when it does not answer.
@@ -117,7 +126,7 @@ async def restore(bus: Bus, path: Path, *, archive_file: Path | None, tell: Tell
             "to shards, so a backup goes into a cluster with the same ones only; set "
             "coordinator.shards_* of the empty cluster and begin with an empty broker"
         )
-    async with archive_of(bus, cut.archive, archive_file) as archive:
+    async with archive_of(bus, cut.archive, archive_file, config_file) as archive:
         return await _Restore(bus, reader, archive, cut, tell).run()
 
 
@@ -363,5 +372,5 @@ def _not_empty(shard: int, why: str) -> Conflict:
     return Conflict(
         f"the cluster is not empty ({where}{why}): a backup is restored into an empty one only; "
         "stop the coordinators, empty the broker's store (and the SQLite archive, if there is "
-        "one), start them again, then restore"
+        "one; with PostgreSQL take another postgres.schema), start them again, then restore"
     )

@@ -49,6 +49,8 @@ class CoordinatorHeartbeat(msgspec.Struct, frozen=True, omit_defaults=True):
     """The last heartbeat of this life."""
     own_archive: bool = False
     """Closed runs go to a file of its own, where nobody else can read them."""
+    archive: str = ""
+    """Kind of the archive; empty: of a release that does not say."""
 
 
 _encoder = msgspec.msgpack.Encoder()

@@ -126,7 +126,7 @@ class Member:
         shards: Iterable[int] = (0,),
         release: str = "",
         feature_level: int = 0,
-        own_archive: bool = False,
+        archive: str = "",
         policy: Policy | None = None,
         cadence: Cadence | None = None,
         timings: RaftTimings | None = None,
@@ -152,7 +152,7 @@ class Member:
         self.backlog = self.skew_ms = 0
         self.draining = self.stopped = False
         self._release, self._feature_level = release, feature_level
-        self._own_archive = own_archive
+        self._archive = archive
         self._clock, self._publish, self._connected = clock, publish, connected
         self._timings = timings
         self._on_assignments, self._on_commit = on_assignments, on_commit
@@ -261,7 +261,8 @@ class Member:
             owned=self.owned,
             draining=self.draining,
             stopped=self.stopped,
-            own_archive=self._own_archive,
+            own_archive=self._archive == "sqlite",
+            archive=self._archive,
         )
         self.coordinators.hear(beat, self._clock.monotonic())
         if self._connected():

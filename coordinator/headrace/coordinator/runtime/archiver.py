@@ -24,6 +24,8 @@ BATCH_RUNS_MAX = 1_000
 SEGMENT_BYTES = 256 * 1024
 """A live run's history above this goes to the archive, but for its newest part."""
 RETRY_S = 1.0
+RETRY_S_MAX = 8.0
+"""Pauses double up to here while the archive takes nothing."""
 
 
 Post = Callable[[Callable[[Machine], None]], None]
@@ -46,6 +48,8 @@ class Archiver:
         self._wake = asyncio.Event()
         self._readers: set[asyncio.Task[None]] = set()
         self._batch_max = BATCH_RUNS_MAX
+        self._stored = False
+        """Something has been stored since the last pause."""
 
     @property
     def backlog(self) -> int:
@@ -81,6 +85,7 @@ class Archiver:
 
     async def run(self, post: Post) -> None:
         """Work until cancelled."""
+        pause_s = RETRY_S / 2
         while True:
             await self._wake.wait()
             if self._gather_s:
@@ -98,7 +103,9 @@ class Archiver:
                         extra={"shard": self._shard, "runs": len(self._ended), "error": str(error)},
                     )
             if failed:
-                await asyncio.sleep(RETRY_S)
+                pause_s = RETRY_S if self._stored else min(2 * pause_s, RETRY_S_MAX)
+                self._stored = False
+                await asyncio.sleep(pause_s)
                 self._wake.set()
 
     async def _store_ended(self, post: Post) -> None:
@@ -125,6 +132,7 @@ class Archiver:
                 self._ended.append(self._ended.pop(0))
             raise
         self._batch_max = min(self._batch_max * 2, BATCH_RUNS_MAX)
+        self._stored = True
         del self._ended[: len(batch)]
         self._watch.archived(len(batch))
 

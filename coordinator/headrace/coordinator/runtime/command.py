@@ -37,7 +37,9 @@ MONITOR_PAUSE_S = 0.5
 @click.option("--id", "coordinator_id", help="Stable name of this coordinator.")
 @click.option("--peer", "peers", multiple=True, help="Name of a coordinator (repeat for all).")
 @click.option("--data-dir", help="Folder of the SQLite archive, where there is one.")
-@click.option("--archive", type=click.Choice(["sqlite", "jetstream"]), help="Where runs end up.")
+@click.option(
+    "--archive", type=click.Choice(["sqlite", "jetstream", "postgres"]), help="Where runs end up."
+)
 @click.option("--shards", type=int, help="Shards of durability level journal.")
 @click.option("--replicas", type=int, help="Copies of each stream in the NATS cluster.")
 @click.option("--metrics-port", type=int, help="Port of /metrics, /healthz and /readyz.")

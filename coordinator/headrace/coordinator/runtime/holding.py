@@ -12,13 +12,12 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from headrace.bus import Message
-from headrace.config import Coordinator
+from headrace.coordinator.runtime.archives import described
 from headrace.messages import UNREADABLE, encode
 
 if TYPE_CHECKING:
@@ -82,7 +81,8 @@ class Places(msgspec.Struct, frozen=True, array_like=True):
     release: str
     layout: dict[str, int]
     archive: str
-    """jetstream; or sqlite, a colon, and the path of the file on the coordinator's machine."""
+    """jetstream; sqlite, a colon, and the path of the file on the coordinator's machine;
+    or postgres, a colon, and the schema."""
     places: list[Place]
 
 
@@ -157,7 +157,7 @@ class Holding:
             self._server.config.coordinator.id,
             self._release,
             self._server.layout.settings(),
-            _archive(self._server.config.coordinator),
+            described(self._server.config),
             [place for place in found if place is not None],
         )
         self._server.bus.respond(message, encode(places))
@@ -191,13 +191,6 @@ class Holding:
 
 
 _orders: msgspec.msgpack.Decoder[Order] = msgspec.msgpack.Decoder(Order)
-
-
-def _archive(settings: Coordinator) -> str:
-    if settings.archive != "sqlite":
-        return settings.archive
-    path = Path(settings.archive_path or Path(settings.data_dir) / "archive.db")
-    return f"sqlite:{path.absolute()}"
 
 
 def _resolve(drained: asyncio.Future[None]) -> None:

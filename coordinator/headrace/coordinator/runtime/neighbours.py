@@ -2,7 +2,8 @@
 
 A SQLite archive is one coordinator's file. What ends while another coordinator leads the shard is
 written to that one's archive, and nobody finds it again once that one is gone: so a coordinator
-with such a file shares its broker with no other. Two that start within the same half second do not
+with such a file shares its broker with no other. For the same reason all have one kind of archive.
+Two that start within the same half second do not
 hear each other: this is for mistakes of configuration, not a lock.
 """
 
@@ -28,7 +29,7 @@ class Neighbours:
         self._until_s = asyncio.get_running_loop().time() + LISTEN_S
         self._subscription = bus.subscribe(subjects.heartbeat("coordinator", "*"), self._hear)
 
-    async def check(self, *, own_archive: bool) -> None:
+    async def check(self, *, archive: str) -> None:
         """Return when nobody is there whom we may not join.
 
         Raises `Unavailable`, and not a refusal for ever: one that was killed may go any moment.
@@ -37,7 +38,7 @@ class Neighbours:
             await asyncio.sleep(max(self._until_s - asyncio.get_running_loop().time(), 0.0))
         finally:
             self._subscription.close()
-        refuse(self._heard.values(), own_archive=own_archive)
+        refuse(self._heard.values(), archive=archive)
 
     def _hear(self, message: Message) -> None:
         try:
@@ -47,11 +48,11 @@ class Neighbours:
         self._heard[beat.id, beat.incarnation] = beat
 
 
-def refuse(heard: Iterable[CoordinatorHeartbeat], *, own_archive: bool) -> None:
-    """Raise `Unavailable` if one of those *heard* or we ourselves must be alone."""
+def refuse(heard: Iterable[CoordinatorHeartbeat], *, archive: str) -> None:
+    """Raise `Unavailable` if one of those *heard* or we must be alone, or archives differ."""
     living = sorted((beat for beat in heard if not beat.stopped), key=lambda beat: beat.id)
     for beat in living:
-        if own_archive:
+        if archive == "sqlite":
             raise Unavailable(
                 f"coordinator {beat.id!r} works on this broker already, and a SQLite archive is "
                 'for one coordinator: stop it first, or use archive = "jetstream" in all of them',
@@ -60,4 +61,10 @@ def refuse(heard: Iterable[CoordinatorHeartbeat], *, own_archive: bool) -> None:
             raise Unavailable(
                 f"coordinator {beat.id!r} works on this broker with a SQLite archive, which is "
                 'for one coordinator: stop it, or start it again with archive = "jetstream"',
+            )
+        if beat.archive not in ("", archive):
+            raise Unavailable(
+                f"coordinator {beat.id!r} works on this broker with archive = {beat.archive!r}, "
+                f"and this one is configured with {archive!r}: all must have the same one, or "
+                "closed runs are in two places",
             )

@@ -8,7 +8,6 @@ import logging
 import secrets
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from headrace.bus import Bus, JetStreamBusy, JetStreamMissing, Message, ObjectBucket
@@ -18,6 +17,7 @@ from headrace.coordinator.control import ControlOptions, ControlPlane, Placement
 from headrace.coordinator.core import Limits, Refusal
 from headrace.coordinator.dispatch import Dispatcher, Settings
 from headrace.coordinator.dispatch.lanes import Lanes
+from headrace.coordinator.runtime.archives import open_archive
 from headrace.coordinator.runtime.arrivals import IncomingStream
 from headrace.coordinator.runtime.blobs import BlobSweep, asking, keep_sweeping
 from headrace.coordinator.runtime.census import Census
@@ -34,7 +34,7 @@ from headrace.coordinator.runtime.replies import Replies
 from headrace.coordinator.runtime.skew import Skew, SteadyClock
 from headrace.coordinator.shardlog import FEATURE_LEVEL, ObjectSnapshotStore
 from headrace.coordinator.shardlog.jetstream import check_level, last_epoch
-from headrace.errors import HeadraceError, InvalidRequest, Unavailable, Unreachable
+from headrace.errors import HeadraceError, InvalidRequest, Unreachable
 from headrace.language import BUILTIN_HANDLERS
 from headrace.messages import ClientBatch, GetInfo, decode, subjects
 from headrace.telemetry import Clock, CoordinatorMetrics, SystemClock, new_registry
@@ -103,7 +103,7 @@ class CoordinatorServer:
             shards=self.layout.shards,
             release=release(),
             feature_level=FEATURE_LEVEL,
-            own_archive=settings.archive == "sqlite",
+            archive=settings.archive,
             on_assignments=lambda *_: self._changed.set(),
             redial=redial,
             options=ControlOptions(
@@ -176,9 +176,9 @@ class CoordinatorServer:
         snapshots = ObjectSnapshotStore(self.bus)
         neighbours = Neighbours(self.bus)
         await self._make_streams(lanes, snapshots)
-        await neighbours.check(own_archive=settings.archive == "sqlite")
+        await neighbours.check(archive=settings.archive)
         await self._check_level()
-        self.archive = await self._open_archive()
+        self.archive = await open_archive(self.bus, self.config)
         dispatch = self.config.dispatch
         self.dispatcher = Dispatcher(
             self.bus,
@@ -280,24 +280,6 @@ class CoordinatorServer:
                     continue
                 check_level(shard, record, FEATURE_LEVEL)
                 break
-
-    async def _open_archive(self) -> Archive:
-        settings = self.config.coordinator
-        if settings.archive == "sqlite":
-            from headrace.coordinator.archive.sqlite import SqliteArchive
-
-            path = Path(settings.archive_path or Path(settings.data_dir) / "archive.db")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            return await SqliteArchive.open(path)
-        from headrace.coordinator.archive.jetstream import JetStreamArchive
-
-        while True:
-            try:
-                return await JetStreamArchive.open(self.bus, replicas=settings.replicas)
-            except Unavailable as error:
-                # A cluster that has only just made its streams may still elect their leaders.
-                log.warning("archive not ready", extra={"error": str(error)})
-                await asyncio.sleep(START_RETRY_S)
 
     async def _broker_ms(self) -> int:
         return (await self.bus.js.stream_info(subjects.TASK_STREAM)).time_ms
