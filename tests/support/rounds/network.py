@@ -87,7 +87,8 @@ class Namespaces(Network):
         self._bridge = f"{self._tag}b"
         self._net = f"10.{random.randint(64, 250)}.{random.randint(1, 250)}"
         self.gateway = f"{self._net}.1"
-        self._cuts: list[tuple[str, str]] = []
+        self._cuts: set[tuple[str, str]] = set()
+        """(from, to); partitions may overlap."""
         self._unplugged: set[str] = set()
         self._spoiled: dict[str, str] = {}
         try:
@@ -127,7 +128,7 @@ class Namespaces(Network):
         # A wrong neighbour loses packets silently, as a dead switch does; a route or a firewall
         # that refuses would tell the sender.
         for source, target in ((one, other), (other, one))[: 1 + both]:
-            self._cuts.append((source, target))
+            self._cuts.add((source, target))
             address = self.hosts[target].address
             _run(
                 *("ip", "-n", self._space(source), "neigh", "replace", address),
@@ -156,7 +157,11 @@ class Namespaces(Network):
     def heal(self) -> None:
         for source, target in self._cuts:
             address = self.hosts[target].address
-            _run("ip", "-n", self._space(source), "neigh", "del", address, "dev", "eth0")
+            # Not `del`: the aim is that it is gone, and it may be, if the link was down meanwhile.
+            _run(
+                *("ip", "-n", self._space(source), "neigh", "flush", "to", address),
+                *("dev", "eth0", "nud", "permanent"),
+            )
         self._cuts.clear()
         for name in self._unplugged:
             _run("ip", "link", "set", self._outer(name), "master", self._bridge)
