@@ -1,0 +1,91 @@
+"""Durable workflows as plain async functions.
+
+::
+
+    from headrace.sdk import App, Context, Retry, days
+
+    app = App("orders")
+
+    @app.step(retry=Retry(5), timeout=30)
+    async def charge(order: Order) -> Receipt: ...
+
+    @app.workflow
+    async def order_processing(ctx: Context, order_id: str) -> str:
+        order = await ctx.step(fetch_order, order_id)
+        await ctx.sleep(days(3))
+        ...
+
+Each result is recorded before the next step begins. When a worker is lost another one runs the
+function again, fed with what was recorded: nothing recorded is done twice. So what a workflow
+function does itself must come out the same each time: no clocks, no chance and no I/O but by its
+`Context`.
+"""
+
+from headrace.sdk._app import App
+from headrace.sdk._attempt import StepInfo, current_step, step_info
+from headrace.sdk._client import Client, Handle, RunFailed, current_client
+from headrace.sdk._context import Context
+from headrace.sdk._durations import (
+    Duration,
+    days,
+    hours,
+    milliseconds,
+    minutes,
+    seconds,
+    weeks,
+)
+from headrace.sdk._entries import SignalInvalid
+from headrace.sdk._errors import (
+    ChildFailed,
+    EffectUnknown,
+    JoinFailed,
+    NonRetryable,
+    OperationFailed,
+    SignalTimeout,
+    StepFailed,
+)
+from headrace.sdk._execution import Execution
+from headrace.sdk._operation import Operation
+from headrace.sdk._retry import Retry
+from headrace.sdk._step import AsyncStep, Step, SyncStep
+from headrace.sdk._turn import Desk, Left, Terms, TurnRun, new_execution
+from headrace.sdk._workflow import Workflow
+
+__all__ = [
+    "App",
+    "AsyncStep",
+    "ChildFailed",
+    "Client",
+    "Context",
+    "Desk",
+    "Duration",
+    "EffectUnknown",
+    "Execution",
+    "Handle",
+    "JoinFailed",
+    "Left",
+    "NonRetryable",
+    "Operation",
+    "OperationFailed",
+    "Retry",
+    "RunFailed",
+    "SignalInvalid",
+    "SignalTimeout",
+    "Step",
+    "StepFailed",
+    "StepInfo",
+    "SyncStep",
+    "Terms",
+    "TurnRun",
+    "Workflow",
+    "current_client",
+    "current_step",
+    "days",
+    "hours",
+    "milliseconds",
+    "minutes",
+    "new_execution",
+    "seconds",
+    "step_info",
+    "weeks",
+]

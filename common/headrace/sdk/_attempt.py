@@ -1,0 +1,166 @@
+"""One attempt of a step: what it can ask about itself, its timeouts, where it runs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from headrace.errors import InvalidRequest
+from headrace.sdk import _codec
+from headrace.sdk._errors import StepFailure
+from headrace.sdk._threads import in_thread
+
+if TYPE_CHECKING:
+    from headrace.sdk._step import Step
+
+_NOTHING: Final = b"\xc0"
+
+
+class StepInfo:
+    """What a step knows of the attempt that runs it. From any thread."""
+
+    __slots__ = (
+        "_on_heartbeat",
+        "attempt",
+        "beat_s",
+        "cancelled",
+        "details",
+        "idempotency",
+        "key",
+        "latest",
+        "name",
+        "run",
+    )
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        key: str,
+        run: str,
+        attempt: int,
+        idempotency: str,
+        details: bytes = _NOTHING,
+        on_heartbeat: Callable[[Any], None] | None = None,
+    ) -> None:
+        self.name, self.key, self.run, self.attempt = name, key, run, attempt
+        """`key`: in the journal. `run`: ``<namespace>/<run id>``. `attempt`: from 1."""
+        self.idempotency = idempotency
+        self.cancelled = False
+        """The attempt is being stopped; functions in threads look here and return soon."""
+        self.latest: Any = None
+        """Details of the last heartbeat."""
+        self.beat_s = 0.0
+        """Time of the loop at the last heartbeat that was noticed."""
+        self.details = details
+        self._on_heartbeat = on_heartbeat
+
+    def idempotency_key(self) -> str:
+        """Return a text that is the same for all attempts of this step, and no other step's."""
+        return self.idempotency
+
+    def heartbeat(self, details: Any = None) -> None:
+        """Say that the attempt is alive; *details* reach the next attempt as `last_details`."""
+        self.latest = details
+        self.beat_s = -1.0
+        if self._on_heartbeat is not None:
+            self._on_heartbeat(details)
+
+    def last_details(self, kind: Any = Any) -> Any:
+        """Return what the attempt before said in its last heartbeat, as *kind*; None: nothing."""
+        if self.details == _NOTHING:
+            return None
+        return _codec.decode(kind, self.details)
+
+
+_current: contextvars.ContextVar[StepInfo | None] = contextvars.ContextVar(
+    "headrace-step", default=None
+)
+
+
+def current_step() -> StepInfo | None:
+    """Return what is known of the step that runs here; None outside of steps."""
+    return _current.get()
+
+
+@contextlib.contextmanager
+def running_as(info: StepInfo) -> Iterator[None]:
+    """Let `step_info` return *info* inside."""
+    token = _current.set(info)
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+def step_info() -> StepInfo:
+    """Return what is known of the step that runs here. Raises `InvalidRequest` outside."""
+    found = _current.get()
+    if found is None:
+        raise InvalidRequest("step_info() is for steps, and none runs here")
+    return found
+
+
+async def run_step(
+    step: Step[Any, Any], args: Sequence[Any], kwargs: Mapping[str, Any], info: StepInfo
+) -> Any:
+    """Run one attempt in the current task and return what the step returns.
+
+    Raises what the step raises, `StepFailure` of type `timeout`, and `CancelledError`.
+    """
+    _current.set(info)
+    options = step.options_
+    if not options.timeout_ms and not options.heartbeat_timeout_ms:
+        return await _call(step, args, kwargs, info)
+    loop = asyncio.get_running_loop()
+    info.beat_s = loop.time()
+    watch: asyncio.Task[None] | None = None
+    try:
+        async with asyncio.timeout(options.timeout_ms / 1_000 or None) as limit:
+            if options.heartbeat_timeout_ms:
+                silence_s = options.heartbeat_timeout_ms / 1_000
+                watch = loop.create_task(_watch(info, limit, silence_s), name="heartbeat-watch")
+            return await _call(step, args, kwargs, info)
+    except TimeoutError as error:
+        if not limit.expired():
+            raise
+        text = f"ran longer than {options.timeout_ms} ms"
+        if watch is not None and watch.done():
+            text = f"no heartbeat for {options.heartbeat_timeout_ms} ms"
+        raise StepFailure("timeout", text) from error
+    finally:
+        if watch is not None:
+            watch.cancel()
+
+
+async def _watch(info: StepInfo, limit: asyncio.Timeout, silence_s: float) -> None:
+    """Let *limit* expire once no heartbeat has come for *silence_s*."""
+    loop = asyncio.get_running_loop()
+    while True:
+        if info.beat_s < 0:
+            info.beat_s = loop.time()
+        left_s = info.beat_s + silence_s - loop.time()
+        if left_s <= 0:
+            limit.reschedule(loop.time())
+            return
+        # Looked at often enough that a heartbeat's own time is known well.
+        await asyncio.sleep(min(left_s, silence_s / 4))
+
+
+async def _call(
+    step: Step[Any, Any], args: Sequence[Any], kwargs: Mapping[str, Any], info: StepInfo
+) -> Any:
+    if step.kind == "async":
+        return await step.function(*args, **kwargs)
+    try:
+        if step.kind == "thread":
+            return await in_thread(lambda: step.function(*args, **kwargs))
+        from headrace.sdk._processes import in_process
+
+        return await in_process(step.reference, args, kwargs, info)
+    except asyncio.CancelledError:
+        info.cancelled = True
+        raise

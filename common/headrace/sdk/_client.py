@@ -1,0 +1,187 @@
+"""Starting workflows from outside, and talking to their runs."""
+
+from __future__ import annotations
+
+import contextvars
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, TypeVar, overload
+
+import msgspec
+
+from headrace.errors import HeadraceError, InvalidRequest
+from headrace.sdk import _codec
+from headrace.sdk._durations import Duration, to_ms
+from headrace.sdk._remote import RESULT
+from headrace.sdk._workflow import Workflow
+
+if TYPE_CHECKING:
+    from headrace.client import Client as CoreClient
+    from headrace.messages import Explanation, HistoryEntry, RunView
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+EMIT = "emit:"
+"""Beginning of the names of streams that `Context.emit` writes."""
+
+
+class RunFailed(HeadraceError):
+    """A run has ended without a result: `state` is FAILED or CANCELLED, `reason` says why."""
+
+    code = "run-failed"
+
+    def __init__(self, run: str, state: str, reason: str) -> None:
+        self.run, self.state, self.reason = run, state, reason
+        super().__init__(f"run {run} is {state}" + (f": {reason}" if reason else ""))
+
+
+class Handle(Generic[R]):
+    """A run of a workflow. Every method raises `NotFound` for a run that does not exist, and
+    `Unreachable` when nobody answers."""
+
+    def __init__(self, client: Client, id: str, kind: Any = Any) -> None:
+        self.id, self._client, self._kind = id, client, kind
+
+    def __repr__(self) -> str:
+        return f"<run {self.id}>"
+
+    async def result(self, *, timeout: Duration | None = None) -> R:
+        """Wait for the end, and return the result.
+
+        Raises `RunFailed`, and `TimeoutError` when it has not ended after *timeout*.
+        """
+        core = self._client.core
+        limit_s = to_ms(timeout) / 1_000 if timeout is not None else None
+        view = await core.wait(self.id, limit_s)
+        if view.state == "COMPLETED":
+            view = await core.whole(view)
+            output = view.output
+            value = output.get(RESULT) if isinstance(output, dict) else output
+            result: R = _codec.convert(self._kind, value)
+            return result
+        if view.state in ("FAILED", "CANCELLED"):
+            raise RunFailed(self.id, view.state, view.reason)
+        raise TimeoutError(f"run {self.id} has not ended: {view.state}")
+
+    async def view(self) -> RunView:
+        """Return the run as people see it."""
+        return await self._client.core.get(self.id)
+
+    async def history(self) -> Sequence[HistoryEntry]:
+        """Return its events, in order."""
+        return await self._client.core.history(self.id)
+
+    async def explain(self) -> Explanation:
+        """Return why it is where it is."""
+        return await self._client.core.explain(self.id)
+
+    async def signal(self, name: str, payload: Any = None, *, correlation_key: str = "") -> None:
+        """Deliver a signal once; it is kept if the run does not wait for it yet."""
+        data = msgspec.msgpack.decode(_codec.encode(payload))
+        await self._client.core.signal(self.id, name, data, correlation_key=correlation_key)
+
+    async def cancel(self, *, reason: str = "") -> None:
+        """Cancel it: the function sees `CancelledError`, and can clean up."""
+        await self._client.core.cancel(self.id, reason=reason)
+
+    async def stream(self, name: str = "progress") -> AsyncIterator[Any]:
+        """Yield what the function emits on a stream, from the beginning, until the run ends."""
+        async for lines in self._client.core.logs(self.id, follow=True):
+            for line in lines.lines:
+                if line.stream == EMIT + name:
+                    yield msgspec.json.decode(line.text)
+
+
+class Client:
+    """A user's view of a cluster, or of the engine of this process.
+
+    ``async with await Client.connect("nats://localhost:4222"): …`` makes it the one that
+    `Workflow.start` uses inside.
+    """
+
+    def __init__(self, core: CoreClient) -> None:
+        self.core = core
+        """The client of runs of all kinds."""
+        self._tokens: list[contextvars.Token[Client | None]] = []
+
+    @classmethod
+    async def connect(
+        cls,
+        url: str,
+        *,
+        namespace: str = "default",
+        timeout: Duration = 5.0,
+        access: Mapping[str, str] | None = None,
+    ) -> Self:
+        """Connect to the NATS servers of a cluster, several divided by commas.
+
+        *access*: how to log in, as keys of section `broker` of the configuration. Raises
+        `Unreachable` within *timeout*.
+        """
+        from headrace.client import Client as CoreClient
+
+        timeout_s = to_ms(timeout) / 1_000
+        core = await CoreClient.connect(
+            url, namespace=namespace, timeout_s=timeout_s, access=access
+        )
+        return cls(core)
+
+    async def start(
+        self, workflow: Workflow[P, R], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Handle[R]:
+        """Start a run; once this returns it is never lost.
+
+        Raises `Conflict` for an id that is taken by another workflow or other inputs,
+        `InvalidRequest`, `LimitExceeded`, `Unavailable`, `Busy`.
+        """
+        options = workflow.options_
+        inputs = workflow.signature.as_map(args, kwargs)
+        data: dict[str, Any] = msgspec.msgpack.decode(_codec.encode(inputs))
+        view = await self.core.submit(
+            workflow.plan,
+            data,
+            run_id=options.id,
+            labels=options.labels,
+            priority=options.priority,
+        )
+        return Handle(self, view.id, workflow.signature.result)
+
+    @overload
+    def handle(self, id: str) -> Handle[Any]: ...
+    @overload
+    def handle(self, id: str, workflow: Workflow[Any, R]) -> Handle[R]: ...
+    def handle(self, id: str, workflow: Workflow[Any, Any] | None = None) -> Handle[Any]:
+        """Return the run *id*, with results of the type of *workflow*."""
+        return Handle(self, id, Any if workflow is None else workflow.signature.result)
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self.core.close()
+
+    async def __aenter__(self) -> Self:
+        self._tokens.append(_current.set(self))
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        _current.reset(self._tokens.pop())
+        await self.close()
+
+
+_current: contextvars.ContextVar[Client | None] = contextvars.ContextVar(
+    "headrace-client", default=None
+)
+
+
+def current_client() -> Client:
+    """Return the client in use here. Raises `InvalidRequest` when there is none."""
+    found = _current.get()
+    if found is None:
+        raise InvalidRequest(
+            "no client is in use: `async with await Client.connect(url):`, or an engine around it"
+        )
+    return found
+
+
+def use_client(client: Client | None) -> None:
+    """Make *client* the one in use here."""
+    _current.set(client)

@@ -1,0 +1,55 @@
+"""Plans of what is begun from code: a workflow function, one step or handler elsewhere."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from headrace.plan import Group, Plan, Task
+from headrace.retry import RetryPolicy
+
+
+def code_plan(*, app: str, version: str, name: str, timeout_ms: int | None) -> Plan:
+    """Return the plan of a workflow function: its one task is run in turns."""
+    task = Task(
+        name=name,
+        parent=0,
+        uses=f"{app}@{version}/{name}",
+        runs_on=(f"app:{app}@{version}",),
+        code=True,
+    )
+    return Plan(
+        name=name,
+        dialect="code",
+        version=version,
+        timeout_ms=timeout_ms,
+        labels={"app": app},
+        nodes=(Group(name=name, size=2), task),
+    )
+
+
+def task_plan(
+    *,
+    name: str,
+    uses: str,
+    inputs: dict[str, Any],
+    runs_on: tuple[str, ...],
+    retry: RetryPolicy | None = None,
+    timeout_ms: int = 0,
+    heartbeat_timeout_ms: int = 0,
+    schedule_timeout_ms: int = 0,
+    at_most_once: bool = False,
+) -> Plan:
+    """Return a plan of one task; its outputs are the run's."""
+    task = Task(
+        name="call",
+        parent=0,
+        uses=uses,
+        inputs=inputs,
+        runs_on=runs_on,
+        retry=retry,
+        attempt_timeout_ms=timeout_ms or None,
+        heartbeat_timeout_ms=heartbeat_timeout_ms or None,
+        schedule_timeout_ms=schedule_timeout_ms or None,
+        effect="at-most-once" if at_most_once else "at-least-once",
+    )
+    return Plan(name=name, dialect="code", nodes=(Group(name="call", size=2), task))

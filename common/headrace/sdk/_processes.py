@@ -1,0 +1,142 @@
+"""Processes for steps that keep a CPU busy: one for each call at a time, kept for a while.
+
+A process is started afresh (`spawn`), imports the step's module, and can be killed: when the
+attempt is cancelled or its time is over, it is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import multiprocessing
+import pickle
+from collections.abc import Mapping, Sequence
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
+from typing import TYPE_CHECKING, Any, Final
+
+from headrace.sdk._errors import StepFailure
+from headrace.sdk._threads import in_thread
+
+if TYPE_CHECKING:
+    from headrace.sdk._attempt import StepInfo
+
+IDLE_MAX: Final = 4
+"""Processes that are kept for the next call."""
+JOIN_S: Final = 2.0
+_context: Final = multiprocessing.get_context("spawn")
+_idle: Final[list[_Process]] = []
+
+
+class _Process:
+    def __init__(self) -> None:
+        self.connection, theirs = _context.Pipe()
+        self.process: SpawnProcess = _context.Process(
+            target=_serve, args=(theirs,), name="headrace-step", daemon=True
+        )
+        self.process.start()
+        theirs.close()
+
+    def call(self, job: bytes, info: StepInfo) -> tuple[bool, Any]:
+        """Send a job and read until its end, in a thread. Raises `EOFError` when it dies."""
+        self.connection.send_bytes(job)
+        while True:
+            kind, value = pickle.loads(self.connection.recv_bytes())
+            if kind == "beat":
+                info.heartbeat(value)
+            else:
+                return kind == "done", value
+
+    def kill(self) -> None:
+        """Kill it; who reads from it sees the end."""
+        self.process.kill()
+
+    def close(self) -> None:
+        """Kill it, and wait for its end."""
+        self.process.kill()
+        self.process.join(JOIN_S)
+        self.connection.close()
+
+
+async def in_process(
+    reference: str, args: Sequence[Any], kwargs: Mapping[str, Any], info: StepInfo
+) -> Any:
+    """Call the function *reference* (``module:name``) in a process, and return its result.
+
+    Arguments and result are pickled. Raises what the function raises, and `StepFailure` of type
+    `process-died`.
+    """
+    try:
+        job = pickle.dumps((reference, tuple(args), dict(kwargs), _facts(info)))
+    except Exception as error:
+        # Whatever a user's class raises while it is pickled.
+        raise StepFailure("invalid-input", f"cannot be sent to a process: {error}") from error
+    process = _idle.pop() if _idle else await in_thread(_Process)
+    try:
+        done, value = await in_thread(lambda: process.call(job, info))
+    except (EOFError, OSError) as error:
+        await in_thread(process.close)
+        code = process.process.exitcode
+        raise StepFailure("process-died", f"its process ended, exit code {code}") from error
+    except BaseException:
+        # Cancelled, or out of time: the thread that reads ends with the process.
+        process.kill()
+        raise
+    if len(_idle) < IDLE_MAX:
+        _idle.append(process)
+    else:
+        await in_thread(process.close)
+    if done:
+        return value
+    raise value
+
+
+def _facts(info: StepInfo) -> dict[str, Any]:
+    return {
+        "name": info.name,
+        "key": info.key,
+        "run": info.run,
+        "attempt": info.attempt,
+        "idempotency": info.idempotency,
+        "details": info.details,
+    }
+
+
+def _serve(connection: Connection) -> None:
+    """Run jobs until the other side has gone."""
+    from headrace.sdk._attempt import StepInfo, running_as
+
+    with contextlib.suppress(EOFError, OSError, KeyboardInterrupt):
+        while True:
+            reference, args, kwargs, facts = pickle.loads(connection.recv_bytes())
+
+            def beat(details: Any) -> None:
+                connection.send_bytes(pickle.dumps(("beat", details)))
+
+            info = StepInfo(**facts, on_heartbeat=beat)
+            try:
+                with running_as(info):
+                    value = _load(reference)(*args, **kwargs)
+                answer = pickle.dumps(("done", value))
+            except Exception as error:
+                answer = _failure(error)
+            connection.send_bytes(answer)
+
+
+def _load(reference: str) -> Any:
+    module, _, name = reference.partition(":")
+    found: Any = importlib.import_module(module)
+    for part in name.split("."):
+        found = getattr(found, part)
+    # The step stands where its function was defined.
+    return getattr(found, "function", found)
+
+
+def _failure(error: Exception) -> bytes:
+    try:
+        data = pickle.dumps(("failed", error))
+        pickle.loads(data)
+        return data
+    except Exception:
+        # An exception that cannot travel: its class and text can.
+        return pickle.dumps(("failed", StepFailure(type(error).__name__, str(error))))

@@ -1,0 +1,382 @@
+"""One turn of a workflow function: steps run, reports go out, replies come in.
+
+The shell around `Execution`: it knows the clock and asyncio, and its owner by a port (`Desk`). One
+report is on its way at a time; steps run beside it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple, Protocol
+
+import msgspec
+
+from headrace.messages import (
+    Change,
+    ChildBegun,
+    Entry,
+    EntryDropped,
+    LabelsSet,
+    Query,
+    QueryAnswer,
+    SignalAwaited,
+    SleepBegun,
+    StepRan,
+    StepTried,
+    Turn,
+    TurnEnd,
+    TurnOutcome,
+    TurnReply,
+    UpdateAnswered,
+)
+from headrace.retry import RetryAt
+from headrace.sdk import _codec
+from headrace.sdk._attempt import StepInfo, run_step
+from headrace.sdk._context import Context
+from headrace.sdk._entries import StepRun
+from headrace.sdk._errors import StepFailure, error_of
+from headrace.sdk._execution import Execution
+from headrace.sdk._retry import matched_type
+from headrace.sdk._workflow import Workflow
+
+SHORT_RETRY_MS: Final = 2_000
+"""A pause before another attempt that is no longer than this keeps the turn."""
+STOP_S: Final = 10.0
+"""For steps that are not wanted any more to end."""
+
+
+class Desk(Protocol):
+    """The owner, as a turn sees it."""
+
+    async def report(
+        self,
+        *,
+        seen: int,
+        changes: list[Change],
+        end: TurnEnd | None,
+        answers: list[QueryAnswer],
+    ) -> TurnReply:
+        """Return the owner's final reply: sent again until there is one.
+
+        Raises `HeadraceError` when it is given up; the turn is over then.
+        """
+        ...
+
+    async def outgoing(self, data: bytes) -> bytes:
+        """Return *data*, or a reference to where it was put because it is large."""
+        ...
+
+    def beat(self, details: Any) -> None:
+        """Note a sign of life."""
+        ...
+
+
+class Terms(NamedTuple):
+    """What differs between hosts."""
+
+    now_ms: Callable[[], int]
+    chance: Callable[[], float] = random.random
+    short_retry_ms: int = SHORT_RETRY_MS
+
+
+class Left(Exception):
+    """The turn was left in the middle: the worker drains. Hand it back."""
+
+
+class _Ended(NamedTuple):
+    """An attempt of a step that has ended."""
+
+    operation: StepRun[Any]
+    started_ms: int
+    ended_ms: int
+    value: Any
+    error: BaseException | None
+    details: Any
+
+
+def new_execution(
+    workflow: Workflow[Any, Any],
+    run: str,
+    turn: Turn,
+    *,
+    on_log: Callable[[str, str], None] | None = None,
+) -> Execution:
+    """Return a fresh function, fed with the entries of *turn*, which must be all there are."""
+    execution = Execution(
+        run=run,
+        workflow=f"{workflow.app}/{workflow.name}",
+        generation=turn.generation,
+        created_ms=turn.created_ms,
+        skip=turn.skip,
+        on_log=on_log,
+    )
+    main = _main(workflow, Context(execution), turn.input)
+    execution.begin(main, turn.entries, now_ms=turn.now_ms)
+    return execution
+
+
+async def _main(workflow: Workflow[Any, Any], ctx: Context, data: msgspec.Raw) -> Any:
+    """Run the function; undo what it registered when it fails."""
+    try:
+        inputs = workflow.signature.from_map(data)
+        return await workflow.function(ctx, **inputs)
+    except (Exception, asyncio.CancelledError) as error:
+        failures = await ctx.undo()
+        if failures:
+            text = "; ".join(str(failure) for failure in failures)
+            told = error_of(error)
+            message = f"{told.message}; and undoing it failed: {text}"
+            raise StepFailure("compensation-failed", message, retryable=False) from error
+        raise
+
+
+class TurnRun:
+    """Drives one execution through one turn: ``await run()``."""
+
+    def __init__(self, execution: Execution, desk: Desk, terms: Terms) -> None:
+        self.execution = execution
+        self._desk, self._terms = desk, terms
+        self._running: dict[StepRun[Any], asyncio.Task[None]] = {}
+        self._ended: list[_Ended] = []
+        self._news = asyncio.Event()
+        self._asked = False
+        """The owner has something to say: report, even if there is nothing to report."""
+        self._leaving = False
+        self._queries: list[Query] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self.backlog: list[Entry] = []
+        """What came with the last reply of a turn that waits: to be fed in the next turn."""
+
+    # -- from outside --------------------------------------------------------------------------
+
+    def wake(self) -> None:
+        """The owner has news (`TurnWake`)."""
+        self._asked = True
+        self._news.set()
+
+    def leave(self) -> None:
+        """Let go as soon as no step runs and all is reported: `run` raises `Left`."""
+        self._leaving = True
+        self._news.set()
+
+    async def run(self, turn: Turn) -> TurnEnd | None:
+        """Go on until the turn ends; return how it ended, None when the owner refused it.
+
+        Raises `Left`, and `HeadraceError` when the owner cannot be reached. However it ends, no
+        step runs any more; after anything but WAITING the execution is worth nothing.
+        """
+        self._queries = list(turn.queries)
+        try:
+            return await self._loop()
+        finally:
+            if self._timer is not None:
+                self._timer.cancel()
+            await self._stop_all()
+
+    # -- the loop ------------------------------------------------------------------------------
+
+    async def _loop(self) -> TurnEnd | None:
+        execution = self.execution
+        while True:
+            self._news.clear()
+            if self._queries:
+                execution.ask(self._queries)
+                self._queries = []
+            await self._collect()
+            self._stop_unwanted()
+            if execution.outcome is None and not self._leaving:
+                self._start_steps()
+            end = self._end()
+            if end is not None and execution.outcome is not None:
+                await self._stop_all()
+            if end is None and not (execution.changes or execution.answers or self._asked):
+                if self._leaving and not self._running:
+                    raise Left
+                if not self._ended:
+                    await self._news.wait()
+                continue
+            reply = await self._report(end)
+            if reply.refused:
+                return None
+            if end is not None:
+                self.backlog = reply.entries
+                return end
+            self._queries += reply.queries
+            execution.feed(reply.entries)
+
+    async def _report(self, end: TurnEnd | None) -> TurnReply:
+        execution = self.execution
+        changes, execution.changes = execution.changes, []
+        answers, execution.answers = execution.answers, []
+        self._asked = False
+        if end is not None and end.outcome in (TurnOutcome.COMPLETED, TurnOutcome.AGAIN):
+            value = await self._desk.outgoing(bytes(end.value))
+            end = msgspec.structs.replace(end, value=msgspec.Raw(value))
+        return await self._desk.report(
+            seen=execution.seen, changes=changes, end=end, answers=answers
+        )
+
+    def _end(self) -> TurnEnd | None:
+        """Return how the turn ends, if it ends now."""
+        execution = self.execution
+        if execution.outcome is not None:
+            return execution.outcome
+        if self._running or self._ended or self._leaving or self._asked or self._timer is not None:
+            return None
+        if any(self._short(operation) for operation in execution.todo.values()):
+            return None
+        # What begins in this very report may end at once, in the same entry of the log: the owner
+        # makes the next turn then, as for everything that it ends.
+        if all(self._leaves_waiting(change) for change in execution.changes):
+            return TurnEnd(TurnOutcome.WAITING)
+        return None
+
+    def _leaves_waiting(self, change: Change) -> bool:
+        if isinstance(change, StepTried):
+            return change.retry_ms - self._terms.now_ms() > self._terms.short_retry_ms
+        return isinstance(change, _WAITS)
+
+    # -- steps ---------------------------------------------------------------------------------
+
+    def _short(self, operation: StepRun[Any]) -> bool:
+        return operation.due_ms - self._terms.now_ms() <= self._terms.short_retry_ms
+
+    def _start_steps(self) -> None:
+        """Start the steps that may run now; look again when the next one may, if that is soon."""
+        todo = self.execution.todo
+        if not todo:
+            return
+        now_ms = self._terms.now_ms()
+        soonest = 0
+        for key, operation in list(todo.items()):
+            if operation.due_ms > now_ms:
+                if self._short(operation):
+                    soonest = min(soonest or operation.due_ms, operation.due_ms)
+                continue
+            del todo[key]
+            self._running[operation] = asyncio.get_running_loop().create_task(
+                self._attempt(operation), name=f"step {key}"
+            )
+        if soonest and self._timer is None:
+            delay_s = (soonest - now_ms) / 1_000
+            self._timer = asyncio.get_running_loop().call_later(delay_s, self._due)
+
+    def _due(self) -> None:
+        self._timer = None
+        self._news.set()
+
+    async def _attempt(self, operation: StepRun[Any]) -> None:
+        execution, now_ms = self.execution, self._terms.now_ms
+        generation = f"~{execution.generation}" if execution.generation else ""
+        info = StepInfo(
+            name=operation.name,
+            key=operation.key,
+            run=execution.run,
+            attempt=operation.attempts + 1,
+            idempotency=f"{execution.run}/{operation.key}{generation}",
+            details=operation.details,
+            on_heartbeat=self._desk.beat,
+        )
+        started_ms = now_ms()
+        operation.first_ms = operation.first_ms or started_ms
+        value: Any = None
+        error: BaseException | None = None
+        try:
+            value = await run_step(operation.step, operation.args, operation.kwargs, info)
+        except asyncio.CancelledError as raised:
+            if operation.done or operation not in self._running:
+                raise
+            error = StepFailure("cancelled", str(raised) or "the step cancelled itself")
+        except (Exception, SystemExit) as raised:
+            error = raised
+        self._ended.append(_Ended(operation, started_ms, now_ms(), value, error, info.latest))
+        self._running.pop(operation, None)
+        self._news.set()
+
+    async def _collect(self) -> None:
+        """Turn attempts that have ended into changes."""
+        while self._ended:
+            ended, self._ended = self._ended, []
+            for attempt in ended:
+                if attempt.operation.done:
+                    continue
+                change = self._failed(attempt) if attempt.error else await self._succeeded(attempt)
+                self.execution.change(change)
+
+    async def _succeeded(self, attempt: _Ended) -> Change:
+        operation = attempt.operation
+        try:
+            data = _codec.encode(attempt.value)
+            seen = _codec.decode(operation.step.signature.result, data)
+            data = await self._desk.outgoing(data)
+        except _codec.CodecError as error:
+            wrong = StepFailure("invalid-result", f"its result {error}", retryable=False)
+            return self._failed(attempt._replace(error=wrong))
+        raw = msgspec.Raw(data)
+        operation.local = (raw, seen)
+        return StepRan(
+            operation.key,
+            operation.name,
+            operation.digest,
+            attempt.started_ms,
+            attempt.ended_ms,
+            raw,
+        )
+
+    def _failed(self, attempt: _Ended) -> StepTried:
+        operation, error = attempt.operation, attempt.error
+        assert error is not None
+        told = error_of(error)
+        retry_ms = 0
+        options = operation.step.options_
+        if options.retry is not None and options.effect != "at-most-once":
+            policy = options.retry.policy
+            decision = policy.decide(
+                attempt=operation.attempts + 1,
+                error_type=matched_type(policy, error, told.type),
+                retryable=told.retryable,
+                now_ms=attempt.ended_ms,
+                first_started_ms=operation.first_ms,
+                jitter=self._terms.chance(),
+            )
+            if isinstance(decision, RetryAt):
+                retry_ms = max(decision.due_ms, 1)
+        details = b"\xc0"
+        with contextlib.suppress(_codec.CodecError):
+            details = _codec.encode(attempt.details)
+        return StepTried(
+            operation.key,
+            operation.name,
+            operation.digest,
+            attempt.started_ms,
+            attempt.ended_ms,
+            told,
+            retry_ms,
+            msgspec.Raw(details),
+        )
+
+    # -- stopping ------------------------------------------------------------------------------
+
+    def _stop_unwanted(self) -> None:
+        stops, self.execution.stops = self.execution.stops, []
+        for operation in stops:
+            task = self._running.pop(operation, None)
+            if task is not None:
+                task.cancel()
+
+    async def _stop_all(self) -> None:
+        tasks = list(self._running.values())
+        self._running.clear()
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=STOP_S)
+
+
+_WAITS: Final = (
+    ChildBegun, EntryDropped, LabelsSet, SignalAwaited, SleepBegun, UpdateAnswered,
+)  # fmt: skip
+"""Changes that leave the function waiting for its owner."""

@@ -1,0 +1,135 @@
+"""`Workflow`: a function that is run durably, and how it is started."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import inspect
+from collections.abc import Callable, Coroutine, Mapping
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, TypeVar, cast
+
+import msgspec
+
+from headrace.errors import InvalidRequest
+from headrace.plan import Plan, encode_plan
+from headrace.sdk._durations import Duration, to_ms
+from headrace.sdk._plans import code_plan
+from headrace.sdk._signature import Signature
+
+if TYPE_CHECKING:
+    from headrace.sdk._client import Client, Handle
+    from headrace.sdk._context import Context
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class WorkflowOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """How a run of it is started."""
+
+    id: str = ""
+    """Run id; empty: one is made."""
+    key: str = ""
+    """In the journal of a parent."""
+    labels: dict[str, str] = {}
+    priority: int = 0
+
+
+class Workflow(Generic[P, R]):
+    """A workflow; made by `App.workflow`. Called directly it is the plain function."""
+
+    def __init__(
+        self,
+        function: Callable[Concatenate[Context, P], Coroutine[Any, Any, R]],
+        *,
+        app: str,
+        version: str,
+        name: str,
+        timeout: Duration | None = None,
+    ) -> None:
+        if not inspect.iscoroutinefunction(function):
+            raise InvalidRequest(f"workflow {name} is not an async function")
+        if not inspect.signature(function).parameters:
+            raise InvalidRequest(f"workflow {name} takes no Context")
+        self.function, self.app, self.version, self.name = function, app, version, name
+        self.timeout_ms = to_ms(timeout) if timeout is not None else None
+        self.signature = Signature(function, skip=1)
+        self.options_ = WorkflowOptions()
+        functools.update_wrapper(cast(Any, self), function)
+
+    def __repr__(self) -> str:
+        return f"<workflow {self.uses}>"
+
+    def __call__(
+        self, ctx: Context, /, *args: P.args, **kwargs: P.kwargs
+    ) -> Coroutine[Any, Any, R]:
+        """Call the plain function: a part of another workflow, in the same journal."""
+        called: Coroutine[Any, Any, R] = self.function(ctx, *args, **kwargs)
+        return called
+
+    @property
+    def uses(self) -> str:
+        """``app@version/name``: what a task of it names."""
+        return f"{self.app}@{self.version}/{self.name}"
+
+    @functools.cached_property
+    def plan(self) -> Plan:
+        """The plan of its runs."""
+        return code_plan(
+            app=self.app, version=self.version, name=self.name, timeout_ms=self.timeout_ms
+        )
+
+    @functools.cached_property
+    def encoded_plan(self) -> bytes:
+        """`plan` as msgpack."""
+        return encode_plan(self.plan)
+
+    def options(
+        self,
+        *,
+        id: str = "",
+        key: str = "",
+        labels: Mapping[str, str] | None = None,
+        priority: int = 0,
+    ) -> Self:
+        """Return this workflow with options for one start of it.
+
+        ``await order_processing.options(id="order-7").start("7")``. *key* is for children only.
+        """
+        self.plan, self.encoded_plan  # noqa: B018 - made once, and shared by the copies
+        other = copy.copy(self)
+        other.options_ = WorkflowOptions(
+            id=id, key=key, labels=dict(labels or {}), priority=priority
+        )
+        return other
+
+    async def start(self, *args: P.args, **kwargs: P.kwargs) -> Handle[R]:
+        """Start a run by the client that is in use (`Client.connect`, an engine), and return it.
+
+        With an id (`options`, or ``id=…`` where the workflow has no input of that name) that was
+        started before with the same inputs, that run is returned. Raises `Conflict` for other
+        inputs, `InvalidRequest` when no client is in use, and what `Client.start` raises.
+        """
+        workflow, rest = self._with_options(kwargs)
+        return await _client().start(workflow, *args, **rest)
+
+    async def start_and_wait(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Start a run, and return its result. Raises also `RunFailed`."""
+        handle = await self.start(*args, **kwargs)
+        return await handle.result()
+
+    def _with_options(self, kwargs: Mapping[str, Any]) -> tuple[Self, dict[str, Any]]:
+        """Take options out of the arguments that are no inputs."""
+        rest = dict(kwargs)
+        given = {
+            name: rest.pop(name)
+            for name in ("id", "labels", "priority")
+            if name in rest and name not in self.signature.names
+        }
+        return (self.options(**given) if given else self), rest
+
+
+def _client() -> Client:
+    from headrace.sdk._client import current_client
+
+    return current_client()
