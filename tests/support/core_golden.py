@@ -23,6 +23,7 @@ from headrace.events import (
     CancelRequested,
     ChildEnded,
     ChildRefused,
+    ChildRunBegun,
     ChildStarted,
     ChildStopped,
     CompensationScheduled,
@@ -30,6 +31,10 @@ from headrace.events import (
     DebounceEnded,
     DefinitionRegistered,
     DefinitionsDeleted,
+    EntryAccepted,
+    EntryBegun,
+    EntryEnded,
+    EntryTried,
     EventRunDeclined,
     EventsTaken,
     Expanded,
@@ -45,6 +50,7 @@ from headrace.events import (
     KeyRequested,
     KeysCooled,
     KeyWaited,
+    LabelsChanged,
     LockRenewed,
     NamespaceChanged,
     NodeEnded,
@@ -62,6 +68,7 @@ from headrace.events import (
     RunQuarantined,
     RunResumed,
     RunStarted,
+    RunUnblocked,
     ScheduleCreated,
     ScheduleDeleted,
     ScheduleFired,
@@ -90,14 +97,26 @@ from headrace.events import (
     StepsStopped,
     StepUnknown,
     TriggerFailed,
+    TurnDue,
+    TurnEnded,
+    TurnReported,
     VariablesChanged,
     WaitEnded,
     WaitStarted,
     encode_batch,
     encode_chunk,
 )
-from headrace.messages import ResultExtra, ScheduleSpec, StepError
-from support.corekit import Kit
+from headrace.messages import (
+    ResultExtra,
+    ScheduleSpec,
+    SignalAwaited,
+    SleepBegun,
+    StepError,
+    StepRan,
+    TurnOutcome,
+)
+from headrace.messages import TurnEnd as Ending
+from support.codekit import CodeKit, code_plan, raw
 from support.plans import group, job, join, key, loop, plan, retry, sleep, task, wait
 
 GOLDEN = Path(__file__).parent.parent / "golden"
@@ -105,6 +124,7 @@ STATES = GOLDEN / "states"
 """What the logs and snapshots of each version fold to, in words."""
 MS = 1_700_000_000_000
 _map = msgspec.Raw(msgspec.msgpack.encode({"n": 1}))
+_error = StepError("ValueError", "no", False)
 
 RUN_EVENTS: list[Any] = [
     RunCreated(
@@ -188,6 +208,19 @@ RUN_EVENTS: list[Any] = [
     ),
     StepCached(1, _map, "earlier", "build/deps", MS, ResultExtra(env={"A": "1"}, path=["/bin"])),
 ]
+RUN_EVENTS += [
+    TurnReported(1, 2, 3, "w.1"),
+    EntryBegun("u:1", "update", "add", "", 0, MS, _map, _map, "q5", MS, "ann"),
+    EntryEnded("a#1", "step", "a", "d" * 16, 2, MS, MS + 5, _map, _error, "paid:7"),
+    EntryTried("a#1", "a", "d" * 16, MS, MS + 5, _error, MS + 9, _map),
+    ChildRunBegun("c#1", "other", "d" * 16, "r-1", "e" * 32, _map, True),
+    TurnEnded(1, 2, "w.1", 4, _map, _error, "a#1", True),
+    TurnDue("a#1"),
+    RunUnblocked("skip", "a#1", "q6", MS, "ann"),
+    LabelsChanged({"team": "b"}),
+    EntryAccepted("a#1", "f" * 16),
+]
+
 SHARD_EVENTS: list[Any] = [
     PlanStored("d" * 32, b"\x80"),
     RunEvicted("default/r", "f" * 24, 4, MS),
@@ -293,9 +326,9 @@ def batch() -> Batch:
     )
 
 
-def scenario() -> Kit:
+def scenario() -> CodeKit:
     """Return a shard with something of everything in its state."""
-    kit = Kit()
+    kit = CodeKit()
     kit.start(
         plan(
             job("j", task("a"), task("b")),
@@ -322,6 +355,10 @@ def scenario() -> Kit:
     kit.signal("later", {"x": 1}, "one")
     kit.cancel("two")
     kit.pause("three")
+    kit.start(code_plan(), "five")
+    kit.tell([StepRan("a#1", "a", "d" * 16, MS, MS + 5, raw({"n": 1}))], run="five")
+    later = [SleepBegun("s#1", kit.now_ms + 90_000), SignalAwaited("w#1", "go", 0, "x")]
+    kit.tell(later, end=Ending(TurnOutcome.WAITING), run="five")
     four = kit.run("four")
     evicted = RunEvicted(four.key, four.fingerprint, four.state, four.not_after_ms)
     kit.tick(lambda m: m.emit_shard(evicted))
@@ -346,6 +383,11 @@ def readable(state: ShardState) -> str:
         lines.append(f"  priority {run.priority} events {run.events} claims {run.claims}")
         lines.append(f"  signals {[(one.name, one.payload.hex()) for one in run.signals]}")
         lines.append(f"  key {run.key_name!r} held {run.key_held} jobs {sorted(run.node_keys)}")
+        if run.journal is not None:
+            lines += [
+                f"  entry {entry.number} {entry.key} {entry.kind} {entry.state} {bytes(entry.value).hex()}"
+                for entry in run.journal.entries.values()
+            ]
         for instance, value in enumerate(run.status):
             if value != status.TEMPLATE:
                 facts = f"attempt {run.attempt[instance]} token {run.tokens.get(instance)}"

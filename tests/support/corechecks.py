@@ -17,6 +17,7 @@ from headrace.coordinator.core import (
 )
 from headrace.coordinator.core.gate import Gate
 from headrace.coordinator.core.incoming import Incoming, TriggerFacts
+from headrace.coordinator.core.journal import Journal
 from headrace.coordinator.core.kept_results import KeptResults
 from headrace.coordinator.core.key_record import KeyRecord
 from headrace.coordinator.core.renumbering import Move, Patches
@@ -71,6 +72,7 @@ def restored(state: ShardState) -> ShardState:
 
 _DERIVED = {
     "programs", "matchers", "leading", "agenda", "outbox_news", "builtin", "program", "expiries",
+    "asked",
 }  # fmt: skip
 """What a snapshot does not hold: caches, and the order of a heap."""
 
@@ -83,6 +85,7 @@ _RECORDS = (
     | Gate
     | KeptResults
     | Job
+    | Journal
     | Saga
     | Scope
     | KeyRecord

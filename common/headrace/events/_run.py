@@ -6,6 +6,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
+from headrace.events._code import CodeEvent
 from headrace.events._orders import StepKeyed, StepsStopped
 from headrace.messages import ResultExtra, StepError
 
@@ -495,4 +496,5 @@ RunEvent: TypeAlias = (
     | CompensationScheduled
     | NodeRestarted
     | PlanPatched
+    | CodeEvent
 )

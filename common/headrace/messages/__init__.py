@@ -60,6 +60,8 @@ from headrace.messages._code import (
     TurnWake,
     UpdateAnswered,
     ValueNoted,
+    WorkerOrder,
+    WorkerRequest,
 )
 from headrace.messages._codec import UNREADABLE, decode, encode
 from headrace.messages._definitions import (
@@ -110,8 +112,6 @@ from headrace.messages._steps import (
     TaskBatch,
     TaskOptions,
     WorkerHeartbeat,
-    WorkerOrder,
-    WorkerRequest,
 )
 from headrace.messages._triggers import Arrival, ListTriggers, TriggerView
 from headrace.messages._variables import GetVariables, SetVariable, VariablesView

@@ -17,7 +17,15 @@ from typing import Final, TypeAlias
 
 import msgspec
 
-from headrace.messages._steps import StepError
+from headrace.messages._steps import (
+    CancelStep,
+    Claim,
+    DrainWorker,
+    EpochNotice,
+    LaneOffer,
+    ResultBatch,
+    StepError,
+)
 
 NOTHING: Final = msgspec.Raw(b"\xc0")
 """msgpack of nil."""
@@ -293,7 +301,9 @@ class TurnReply(msgspec.Struct, frozen=True, array_like=True, gc=False):
     refused: str = ""
     """Not empty: the turn is not this worker's (any more): stop it, report nothing. Final."""
     entries: list[Entry] = []
-    """All with a `number` above the report's `seen`, the reported ones included, in order."""
+    """Those with a `number` above the report's `seen`, the reported ones included, in order: as
+    many as fit into some 512 KiB. If the last one is below `number`, ask for the rest with an
+    empty report (as of a `Turn` without entries whose `since` is not known)."""
     number: int = 0
     queries: list[Query] = []
     retry_after_ms: int = 0
@@ -306,3 +316,9 @@ class TurnWake(msgspec.Struct, frozen=True, array_like=True, tag="turn", gc=Fals
     run: str
     step: int
     token: int
+
+
+WorkerRequest: TypeAlias = ResultBatch | Claim | TurnReport
+"""What a worker sends to the owner."""
+WorkerOrder: TypeAlias = LaneOffer | CancelStep | DrainWorker | EpochNotice | TurnWake
+"""What a worker is told."""

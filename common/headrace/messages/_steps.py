@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import msgspec
 
@@ -150,9 +150,6 @@ class ClaimReply(msgspec.Struct, frozen=True, array_like=True, gc=False):
     start_by_ms: int = 0
 
 
-WorkerRequest: TypeAlias = ResultBatch | Claim
-
-
 class Held(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A step that a worker has in hands (queued or running)."""
 
@@ -231,9 +228,6 @@ class EpochNotice(msgspec.Struct, frozen=True, array_like=True, tag="epoch"):
     shard: int
     epoch: int
     round: int = 0
-
-
-WorkerOrder: TypeAlias = LaneOffer | CancelStep | DrainWorker | EpochNotice
 
 
 class LogLine(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -62,7 +62,7 @@ def validate_plan(plan: Plan, *, depth: int = 1) -> None:
                 children[nodes[index].parent].append(index)
         problems += _dormant(nodes)
         for index, node in enumerate(nodes):
-            problems.extend(_node(index, node))
+            problems.extend(_node(index, node, nodes))
             if isinstance(node, Subworkflow):
                 problems.extend(_subworkflow(index, node, depth))
             problems.extend(_handlers(nodes, index, node))
@@ -101,13 +101,15 @@ def _tree(nodes: tuple[Node, ...]) -> list[str]:
     return []
 
 
-def _node(index: int, node: Node) -> Iterable[str]:
+def _node(index: int, node: Node, nodes: tuple[Node, ...]) -> Iterable[str]:
     if index and (not node.name or "/" in node.name):
         yield f"node {index}: a name is not empty and has no '/': {node.name!r}"
     if isinstance(node.timeout_ms, int) and node.timeout_ms <= 0:
         yield f"node {index}: a timeout is positive"
     if isinstance(node, Task) and not node.uses:
         yield f"node {index}: a task names a handler"
+    if isinstance(node, Task) and node.code:
+        yield from _code(index, node, nodes)
     if isinstance(node, Sleep) and (node.duration_ms is None) == (node.until is None):
         yield f"node {index}: a sleep has a duration or a time, one of the two"
     if isinstance(node, Wait) and not node.signal:
@@ -126,6 +128,14 @@ def _node(index: int, node: Node) -> Iterable[str]:
         yield from _loop(index, node)
     if isinstance(node, (Task, Group)):
         yield from _gates(index, node)
+
+
+def _code(index: int, node: Task, nodes: tuple[Node, ...]) -> Iterable[str]:
+    """A workflow function is the only task of its plan; its steps have policies of their own."""
+    if len(nodes) != 2:
+        yield f"node {index}: a workflow function is the only task of its plan"
+    if node.retry is not None or node.cache is not None or node.effect != "at-least-once":
+        yield f"node {index}: a workflow function has no retries, effect or cache; its steps have"
 
 
 def _gates(index: int, node: Task | Group) -> Iterable[str]:

@@ -16,7 +16,18 @@ from headrace.coordinator.core import Facts, Loss, Machine, Order, WorkerFacts
 from headrace.coordinator.core.ready import PREFERRED, Lane
 from headrace.coordinator.runtime.owner import Owner
 from headrace.errors import Unreachable
-from headrace.messages import Claim, ClaimReply, LogLine, LogLines, ResultBatch, StepResult, Task
+from headrace.messages import (
+    Claim,
+    ClaimReply,
+    LogLine,
+    LogLines,
+    ResultBatch,
+    StepResult,
+    Task,
+    TurnReply,
+    TurnReport,
+    TurnWake,
+)
 from headrace.telemetry import Clock
 from headrace.worker.core import Admission, Assignment, Assignments, Origin
 from headrace.worker.executor import Executor
@@ -28,6 +39,7 @@ WINDOW_MAX: Final = 1_024
 CLAIM_TIMEOUT_S: Final = 30.0
 OnLog: TypeAlias = Callable[[LogLines], None]
 """Is given what a step wrote, on the event loop; must return soon."""
+_decode_turn = msgspec.msgpack.Decoder(TurnReply).decode
 _LOST: Final = "the process that ran it has ended"
 
 
@@ -99,6 +111,8 @@ class LocalDispatch:
         self._able: dict[str, bool] = {}
         self._executor: Executor | None = None
         self._owner: Owner | None = None
+        self.on_wake: Callable[[TurnWake], None] | None = None
+        """Whoever runs turns is told of news."""
 
     def connect(self, owner: Owner, executor: Executor) -> None:
         """Name both sides; before either is used."""
@@ -155,7 +169,8 @@ class LocalDispatch:
 
     def recorded(self, results: Sequence[StepResult]) -> None:
         """See `Dispatch.recorded`."""
-        self._batch = None
+        if self._batch is not None and results is self._batch.results:
+            self._batch = None
         held = self._held
         for result in results:
             key = (result.run, result.step)
@@ -169,6 +184,11 @@ class LocalDispatch:
         assert self._executor is not None
         cancel = order.cancel
         self._executor.cancel(cancel.run, cancel.step, cancel.attempt, cancel.reason)
+
+    def tell_turn(self, namespace: str, wake: TurnWake) -> None:
+        """See `Dispatch.tell_turn`."""
+        if self.on_wake is not None:
+            self.on_wake(wake)
 
     def adopt(self, epoch: int, dispatched: Sequence[tuple[str, int, int, str]]) -> None:
         """See `Dispatch.adopt`: what an earlier life dispatched died with it."""
@@ -243,6 +263,18 @@ class LocalDispatch:
                 return msgspec.msgpack.decode(await answer, type=ClaimReply)
         except TimeoutError as error:
             raise Unreachable("the claim was not answered") from error
+
+    async def turn(self, origin: Origin, report: TurnReport) -> TurnReply:
+        """See `TurnDesk.turn`: return the owner's answer. Raises `Unreachable`."""
+        if self._owner is None:
+            raise Unreachable("the engine is closing")
+        answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._owner.post_turn(report, _settle(answer), 0)
+        try:
+            async with asyncio.timeout(CLAIM_TIMEOUT_S):
+                return _decode_turn(await answer)
+        except TimeoutError as error:
+            raise Unreachable("the report was not answered") from error
 
 
 class Lines:

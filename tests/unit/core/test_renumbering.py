@@ -304,7 +304,7 @@ BY_INSTANCE = {
 OF_THE_RUN = {
     "active", "actor", "cancel_reason", "cancelling", "carried", "created_ms", "ended_reason",
     "events", "explicit", "failing", "fair_key", "fair_weight", "fingerprint", "finished_ms",
-    "history", "history_bytes", "history_first", "input", "key", "key_held", "key_limit",
+    "history", "history_bytes", "history_first", "input", "journal", "key", "key_held", "key_limit",
     "key_mode", "key_name", "labels", "not_after_ms", "output", "pause_reason", "paused",
     "priority", "program", "quarantined", "request_id", "rerun_of", "signals", "started_ms",
     "state", "title", "variables", "workflow",

@@ -11,22 +11,34 @@ from headrace.coordinator.core.contexts import Contexts, functions
 from headrace.coordinator.core.nodes import cancel_due_ms, is_compensating
 from headrace.coordinator.core.state import Run
 from headrace.coordinator.core.tick import Tick
+from headrace.coordinator.core.waking import ask_to_let_go, lets_go, may_let_go
 from headrace.errors import HeadraceError
 from headrace.events import CancelRequested, NodeEnded, RunEnded, StepCancelled, StepResolved
 from headrace.expressions import truthy
 from headrace.messages import CancelRun, CancelStep
 
 
-def cancel_run(tick: Tick, run: Run, reason: str, request: CancelRun | None = None) -> None:
+def cancel_run(
+    tick: Tick,
+    run: Run,
+    reason: str,
+    request: CancelRun | None = None,
+    *,
+    force: bool = False,
+) -> None:
     """Cancel a run: stop what is dispatched, cancel what waits, let `always()` steps run.
 
-    Compensations that have begun go on. Asked a second time, it stops all of these, too.
+    Compensations that have begun go on, and a workflow function is asked to let go. Asked a second
+    time, or with *force*, it stops all of these, too.
     """
     if run.quarantined:
         _end_quarantined(tick, run, reason)
         return
     spared: list[int] = []
-    if not run.cancelling and run.tokens:
+    asks = may_let_go(run) and not force
+    if asks:
+        spared = [run.program.code]
+    elif not run.cancelling and run.tokens:
         # The condition is asked as if the run were cancelled already: `cancelled()` is true.
         spared = [step for step in sorted(run.tokens) if _wants_to_run(run, step, cancelling=True)]
     tick.emit(
@@ -48,6 +60,8 @@ def cancel_run(tick: Tick, run: Run, reason: str, request: CancelRun | None = No
         tick.ended.append(run)
         return
     cancel_waiting(tick, run)
+    if asks:
+        ask_to_let_go(tick, run, reason, request.actor if request else "")
 
 
 def _end_quarantined(tick: Tick, run: Run, reason: str) -> None:
@@ -125,6 +139,8 @@ def cancel_waiting(tick: Tick, run: Run) -> None:
 def _wants_to_run(run: Run, instance: int, *, cancelling: bool = False) -> bool:
     """Tell whether a node's condition asks for it to run in a cancelled run."""
     node, _, _ = run.locate(instance)
+    if node == run.program.code and lets_go(run):
+        return True
     condition = run.program.condition[node]
     if run.program.implied[node] or condition is None:
         return False

@@ -18,6 +18,7 @@ from headrace.coordinator.core.state import Run
 from headrace.coordinator.core.surroundings import child_holder
 from headrace.coordinator.core.tick import Tick
 from headrace.coordinator.core.variables import pinned
+from headrace.coordinator.core.waking import end_entry, wake
 from headrace.errors import HeadraceError
 from headrace.events import (
     ChildEnded,
@@ -27,7 +28,7 @@ from headrace.events import (
     RequestSeen,
     RunCreated,
 )
-from headrace.messages import subjects
+from headrace.messages import EntryState, StepError, subjects
 
 
 def start(
@@ -40,9 +41,14 @@ def start(
     when nobody waits for it.
     """
     state = tick.state
-    if child in state.runs or child in state.tombstones or tick.is_evicted(child):
-        return
     if _cancelled_id(holder) in state.requests or end_of_child(child, holder) in state.outbox:
+        return
+    if child in state.runs or child in state.tombstones or tick.is_evicted(child):
+        known = state.runs.get(child)
+        ours = known is not None and known.family is not None and known.family.parent == holder
+        if ":" in holder.partition("#")[2] and not ours:
+            # A workflow function may choose an id; one that waits would wait for ever.
+            tick.emit_shard(ChildRefused(child, holder, shard, "its id is taken by another run"))
         return
     if plan not in state.plans:
         tick.emit_shard(PlanStored(plan, data))
@@ -103,7 +109,12 @@ def ended(tick: Tick, child: str, holder: str, state: int, output: bytes, reason
     clear(tick, [f"start-child:{child}:{holder}"])
     name, _, rest = holder.partition("#")
     run = tick.state.runs.get(name)
-    if run is None or run.quarantined or run.family is None:
+    if run is None or run.quarantined or status.is_final(run.state):
+        return
+    if ":" in rest:
+        _ended_of_function(tick, run, holder, state, output, _why(child, state, reason))
+        return
+    if run.family is None:
         return
     instance = run.instance(int(rest.partition(".")[0]))
     if holder in run.family.stopping:
@@ -111,12 +122,33 @@ def ended(tick: Tick, child: str, holder: str, state: int, output: bytes, reason
         return
     if instance not in run.family.awaited or child_holder(run, instance) != holder:
         return
-    why = ""
-    if state != status.COMPLETED:
-        shown = subjects.split_key(child)[1]
-        why = f"child: run {shown} ended {status.NAMES[state]}: {reason}"[:1_000]
+    why = _why(child, state, reason)
     tolerated = state == status.FAILED and is_tolerated(run, instance)
     tick.emit(run, ChildEnded(instance, state, msgspec.Raw(output), why, tolerated))
+
+
+def _why(child: str, state: int, reason: str) -> str:
+    """Say how a child has ended; "" if it has completed."""
+    if state == status.COMPLETED:
+        return ""
+    shown = subjects.split_key(child)[1]
+    return f"child: run {shown} ended {status.NAMES[state]}: {reason}"[:1_000]
+
+
+def _ended_of_function(
+    tick: Tick, run: Run, holder: str, state: int, output: bytes, why: str
+) -> None:
+    """The child of a workflow function has ended: so has the entry, if that still waits for it."""
+    generation, _, key = holder.partition("#")[2].partition(":")
+    journal = run.journal
+    if journal is None or int(generation) != journal.generation or key not in journal.awaited:
+        return
+    ends = {status.COMPLETED: EntryState.COMPLETED, status.CANCELLED: EntryState.CANCELLED}
+    error = StepError("child", why.partition(": ")[2], False) if why else None
+    # Nobody waits for it any more: its cancel is not asked for.
+    value = msgspec.Raw(output) if state == status.COMPLETED else None
+    end_entry(tick, run, key, raw=value, error=error, state=ends.get(state, EntryState.FAILED))
+    wake(tick, run)
 
 
 def _cancelled_id(holder: str) -> str:

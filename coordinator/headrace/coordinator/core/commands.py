@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from headrace.coordinator.core.state import OutMessage, Run
 from headrace.errors import HeadraceError
-from headrace.messages import CancelStep, Task
+from headrace.messages import CancelStep, Task, TurnWake
 
 
 class Refusal(NamedTuple):
@@ -58,6 +58,8 @@ class TickEffects(NamedTuple):
     ended: list[Run]
     touched: list[str]
     """Run keys with new events."""
+    wakes: list[tuple[str, TurnWake]]
+    """(namespace, order) to workers whose turn has news."""
 
 
 Reply = Any

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from headrace.coordinator.core import evolve_children as children
+from headrace.coordinator.core import evolve_code as code
 from headrace.coordinator.core import evolve_nodes as nodes
 from headrace.coordinator.core import evolve_patch as patch
 from headrace.coordinator.core import evolve_runs as runs
@@ -18,16 +19,22 @@ from headrace.coordinator.core.state import Run, ShardState
 from headrace.events import (
     CancelRequested,
     ChildEnded,
+    ChildRunBegun,
     ChildStarted,
     ChildStopped,
     CompensationScheduled,
     CompensationStarted,
+    EntryAccepted,
+    EntryBegun,
+    EntryEnded,
+    EntryTried,
     Expanded,
     JobMoved,
     JobRestarted,
     KeyGranted,
     KeyLost,
     KeyRequested,
+    LabelsChanged,
     NodeEnded,
     NodeRestarted,
     NodeStarted,
@@ -39,6 +46,7 @@ from headrace.events import (
     RunQuarantined,
     RunResumed,
     RunStarted,
+    RunUnblocked,
     SegmentArchived,
     SignalReceived,
     SleepStarted,
@@ -57,6 +65,9 @@ from headrace.events import (
     StepSkipped,
     StepsStopped,
     StepUnknown,
+    TurnDue,
+    TurnEnded,
+    TurnReported,
     WaitEnded,
     WaitStarted,
 )
@@ -111,4 +122,14 @@ EVOLVE: Final[dict[type, Callable[[ShardState, Run, Any], None]]] = {
     CompensationScheduled: nodes.compensation_scheduled,
     NodeRestarted: nodes.node_restarted,
     PlanPatched: patch.plan_patched,
+    TurnReported: code.turn_reported,
+    EntryBegun: code.entry_begun,
+    EntryEnded: code.entry_ended,
+    EntryTried: code.entry_tried,
+    EntryAccepted: code.entry_accepted,
+    ChildRunBegun: code.child_begun,
+    TurnDue: code.turn_due,
+    TurnEnded: code.turn_ended,
+    RunUnblocked: code.unblocked,
+    LabelsChanged: code.labels_changed,
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from headrace.coordinator.core import status
+from headrace.coordinator.core.evolve_code import stop_children
 from headrace.coordinator.core.state import Family, Run, ShardState, Signal
 from headrace.coordinator.core.surroundings import begun, drop_key, start_container
 from headrace.events import (
@@ -95,6 +96,8 @@ def cancel(state: ShardState, run: Run, event: CancelRequested) -> None:
                 state.agenda.append((run, ~group))
     if event.spared:
         run.doomed.difference_update(event.spared)
+    elif run.journal is not None:
+        run.journal.killed = True
 
 
 def paused(state: ShardState, run: Run, event: RunPaused) -> None:
@@ -107,7 +110,7 @@ def resumed(state: ShardState, run: Run, event: RunResumed) -> None:
     """Fold `RunResumed`."""
     state.remember(event.request_id, event.not_after_ms)
     run.paused, run.pause_reason = False, ""
-    for instance in [i for i in run.due if run.status[i] == status.PENDING]:
+    for instance in [i for i in run.due if i >= 0 and run.status[i] == status.PENDING]:
         # Nobody could have taken it meanwhile: its time to start begins anew.
         del run.due[instance]
 
@@ -142,6 +145,8 @@ def run_ended(state: ShardState, run: Run, event: RunEnded) -> None:
             drop_key(state, run, instance)
     if run.family is not None:
         _tell_family(state, run, run.family)
+    if run.journal is not None:
+        stop_children(state, run)
     schedule = run.labels.get(subjects.SCHEDULE_LABEL)
     if schedule:
         key = subjects.run_key(subjects.split_key(run.key)[0], schedule)

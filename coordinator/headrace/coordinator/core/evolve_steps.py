@@ -132,6 +132,9 @@ def _back(state: ShardState, run: Run, step: int) -> None:
     leave(run, step)
     run.status[step] = status.PENDING
     run.uncounted[step] = run.uncounted.get(step, 0) + 1
+    if run.journal is not None:
+        # Whoever had it is gone, or leaves: the next one need not wait for them.
+        run.journal.worker = ""
     if run.gates:
         drop_gate(state, run, step)
     if run.jobs:

@@ -31,6 +31,9 @@ class Limits(NamedTuple):
     """Instances of one run."""
     output_bytes: int = 512 * 1024
     """Of one container, and of a run."""
+    journal_entries: int = 50_000
+    """Of a code-first run, until it continues as new."""
+    journal_bytes: int = 16 * 1024 * 1024
     timers: int = 10_000
     """Timers that fire in one tick; the rest do in the next."""
     schedules: int = 100_000

@@ -27,6 +27,7 @@ from headrace.coordinator.core import (
     shard_events,
     takeover,
     timers,
+    turns,
 )
 from headrace.coordinator.core.arrivals import Taken
 from headrace.coordinator.core.commands import Reply, TickEffects
@@ -34,7 +35,16 @@ from headrace.coordinator.core.nodes import gathered
 from headrace.coordinator.core.state import OutMessage, Run
 from headrace.coordinator.core.tick import Tick
 from headrace.events import PlansForgotten, StepFailed
-from headrace.messages import Arrival, Claim, ClaimReply, ClientRequest, ResultBatch, Task
+from headrace.messages import (
+    Arrival,
+    Claim,
+    ClaimReply,
+    ClientRequest,
+    ResultBatch,
+    Task,
+    TurnReply,
+    TurnReport,
+)
 
 
 class Machine(Tick):
@@ -101,10 +111,10 @@ class Machine(Tick):
 
     def effects(self, tasks: dict[str, list[Task]], touched: list[str]) -> TickEffects:
         """Take what the tick wants done; call it after `finish`."""
-        taken = TickEffects(tasks, self.orders, self.outgoing, self.ended, touched)
+        taken = TickEffects(tasks, self.orders, self.outgoing, self.ended, touched, self.wakes)
         if self.ended:
             self.listing.ended(self.ended)
-        self.orders, self.outgoing, self.ended = [], [], []
+        self.orders, self.outgoing, self.ended, self.wakes = [], [], [], []
         return taken
 
     # -- commands ---------------------------------------------------------------------------
@@ -120,6 +130,10 @@ class Machine(Tick):
     def claim(self, claim: Claim, *, start_by_ms: int) -> ClaimReply:
         """Claim an at-most-once attempt."""
         return results.claim(self, claim, start_by_ms)
+
+    def turn(self, report: TurnReport) -> TurnReply:
+        """Record what a workflow function did in its turn."""
+        return turns.report(self, report)
 
     def lose(self, run: str, step: int, attempt: int, *, worker: str, reason: str) -> None:
         """The holder of a dispatched attempt is lost; *step* is its wire number."""

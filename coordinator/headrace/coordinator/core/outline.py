@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from headrace.coordinator.core import status
+from headrace.coordinator.core.journal import is_blocked
 from headrace.coordinator.core.runs import condition
 from headrace.coordinator.core.snapshot import RunImage
 from headrace.coordinator.core.state import ShardState
@@ -65,6 +66,7 @@ class Outline(msgspec.Struct, array_like=True, gc=False):
     variables: Raw
     patches: Raw
     sticky: Raw
+    journal: Raw
 
     @property
     def created_ms(self) -> int:
@@ -116,6 +118,8 @@ def parkable(state: ShardState, data: bytes | Raw) -> Outline | None:
             return None
     if found.state == status.PENDING:
         return found if found.key_name and not held else None
+    if is_blocked(bytes(memoryview(found.journal)[:2])):
+        return None
     if found.state != status.RUNNING or status.WAITING not in found.status:
         return None
     program = state.program(*found.program)

@@ -44,6 +44,8 @@ def only_waits(run: Run) -> bool:
     """
     if run.paused or run.cancelling or run.quarantined or run.gates or run.node_keys:
         return False
+    if run.journal is not None and (run.journal.blocked is not None or run.journal.asked):
+        return False
     if run.state == status.PENDING:
         return bool(run.key_name) and not run.key_held
     if (

@@ -83,6 +83,7 @@ class Program:
         "builtin",
         "capabilities",
         "children",
+        "code",
         "compensates",
         "compensation",
         "condition",
@@ -201,6 +202,10 @@ class Program:
             i for i, node in enumerate(nodes) if isinstance(node, Loop) and node.kind == "broadcast"
         )
         """Loops whose iterations are the workers of a group."""
+        self.code = next(
+            (i for i, node in enumerate(nodes) if isinstance(node, Task) and node.code), -1
+        )
+        """The task that is a workflow function; -1: none."""
         self.sticky = self._sticky()
         """Tasks that prefer a worker -> the key."""
 
@@ -387,6 +392,7 @@ class Program:
             or options is None
             or options.at_most_once
             or node.dormant
+            or node.code
             or node.schedule_timeout_ms
             or self.condition[index] is not None
             or self.job[index] >= 0

@@ -24,6 +24,7 @@ from headrace.coordinator.core.ready import PREFERRED, Lane
 from headrace.coordinator.core.settling import settle
 from headrace.coordinator.core.state import Run
 from headrace.coordinator.core.tick import Tick
+from headrace.coordinator.core.turns import turn_of
 from headrace.errors import HeadraceError
 from headrace.events import StepScheduled
 from headrace.expressions import ExpressionError, Opaque, resolve, to_string
@@ -60,7 +61,7 @@ def schedule(tick: Tick, lane_name: str, credit: int, wire_lane: str) -> list[Wi
             settle(tick)
             continue
         node: Any = program.nodes[index]
-        content = program.plain[index] or _content_of(tick, run, step, index, node)
+        content = program.plain[index] or _content_of(tick, run, step, index, lane)
         if content is None:
             continue
         options = content.options
@@ -120,10 +121,15 @@ class _Content(NamedTuple):
     options: TaskOptions | None
 
 
-def _content_of(tick: Tick, run: Run, step: int, index: int, node: Task) -> _Content | None:
+def _content_of(tick: Tick, run: Run, step: int, index: int, lane: Lane) -> _Content | None:
     """Return the content of a task, the node at *index*; None: it has none, and was failed."""
+    node: Any = run.program.nodes[index]
     try:
-        return _content(tick, run, step, index, node)
+        content = _content(tick, run, step, index, node)
+        if run.journal is None:
+            return content
+        # Who had the last turn knows what the others must be told.
+        return _Content(turn_of(tick, run, sticky=PREFERRED in lane.name), content.options)
     except HeadraceError as error:
         fail_node(tick, run, step, "expression", str(error))
         settle(tick)

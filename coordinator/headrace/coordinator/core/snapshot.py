@@ -10,6 +10,7 @@ import msgspec
 
 from headrace.coordinator.core import status
 from headrace.coordinator.core.gate import Gate
+from headrace.coordinator.core.journal import Journal, JournalImage
 from headrace.coordinator.core.key_record import KeyRecord
 from headrace.coordinator.core.renumbering import Move, Patches
 from headrace.coordinator.core.saga import Saga
@@ -94,6 +95,7 @@ class RunImage(msgspec.Struct, array_like=True, gc=False):
     patches: list[Any] = []
     """[event, plan before, spans, gone] of each, and the wire numbers; none of a run without."""
     sticky: list[tuple[int, str]] = []
+    journal: JournalImage | None = None
 
 
 class KeyImage(msgspec.Struct, array_like=True, gc=False):
@@ -205,6 +207,7 @@ def encode_run(run: Run) -> bytes:
             gates=[(node, run.gates[node].image()) for node in sorted(run.gates)],
             variables=run.variables,
             patches=_patches_image(run.patches),
+            journal=run.journal.image() if run.journal is not None else None,
         )
     )
 
@@ -312,7 +315,8 @@ def decode_run(state: ShardState, data: bytes | msgspec.Raw) -> Run:
     run.pause_reason, run.cancel_reason, run.ended_reason, run.quarantined = image.texts
     run.key_name, (run.key_limit, run.key_mode) = image.key_name, image.key_facts
     run.node_keys = {node: (key, holder) for node, key, holder in image.node_keys}
-    run.variables, run.gates, run.patches = (
+    run.journal, run.variables, run.gates, run.patches = (
+        None if image.journal is None else Journal.of(image.journal),
         image.variables,
         {node: Gate.of(facts) for node, facts in image.gates},
         _patches(state, run.program.namespace, image.patches),

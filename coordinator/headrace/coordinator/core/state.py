@@ -17,6 +17,7 @@ import msgspec
 from headrace.coordinator.core import status
 from headrace.coordinator.core.gate import Gate
 from headrace.coordinator.core.incoming import Incoming
+from headrace.coordinator.core.journal import Journal
 from headrace.coordinator.core.kept_results import KeptResults
 from headrace.coordinator.core.key_record import KeyRecord
 from headrace.coordinator.core.program import Program
@@ -113,6 +114,7 @@ class Run:
         "input",
         "iterations",
         "jobs",
+        "journal",
         "key",
         "key_held",
         "key_limit",
@@ -172,6 +174,8 @@ class Run:
         self.family: Family | None = None
         self.patches: Patches | None = None
         self.variables: dict[str, str] | None = None
+        self.journal = Journal() if program.code >= 0 else None
+        """Of a code-first run."""
         # Instances, by index.
         self.status = bytearray(program.status_template)
         self.attempt = array("H", bytes(2 * program.size))
@@ -343,6 +347,7 @@ class Run:
                 and instance not in self.held
                 and not (self.gates and instance in self.gates)
                 and self.may_begin(instance)
+                and (self.journal is None or self.journal.asked)
             )
         return False
 

@@ -39,7 +39,9 @@ def forget_oldest(state: ShardState) -> None:
 
 
 def preferred(state: ShardState, run: Run, step: int) -> str:
-    """Return the id of the worker that the step prefers, or ""."""
+    """Return the id of the worker that the step prefers, or "": of a turn who had the last one."""
+    if run.journal is not None:
+        return run.journal.worker.partition(".")[0]
     key = run.sticky.get(step)
     found = state.sticky.get(full_key(run, key)) if key else None
     return found[1] if found is not None else ""

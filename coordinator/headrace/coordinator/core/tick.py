@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from headrace.coordinator.core import shard_events
+from headrace.coordinator.core.asking import Questions
 from headrace.coordinator.core.capture import Capture
 from headrace.coordinator.core.commands import Order, Outgoing
 from headrace.coordinator.core.evolve import EVOLVE
@@ -19,7 +20,7 @@ from headrace.coordinator.core.listing import Listing
 from headrace.coordinator.core.ready import KEY_TIMER, Audits, ReadyQueue, Timers
 from headrace.coordinator.core.state import Run, ShardState
 from headrace.events import PlanStored, RunEvent, RunEvicted, RunQuarantined, ShardEvent
-from headrace.messages import CancelStep
+from headrace.messages import CancelStep, TurnWake
 
 
 class Tick:
@@ -53,6 +54,9 @@ class Tick:
         self.ended: list[Run] = []
         self.orders: list[Order] = []
         self.outgoing: list[Outgoing] = []
+        self.wakes: list[tuple[str, TurnWake]] = []
+        """(namespace, order) to workers whose turn has news."""
+        self.questions = Questions()
         self.posted: set[str] = set()
         """Outbox messages that were handed out by this owner."""
         self.archived: dict[str, Run] = {}

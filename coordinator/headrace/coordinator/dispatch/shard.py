@@ -19,6 +19,7 @@ from headrace.messages import (
     StepResult,
     Task,
     TaskBatch,
+    TurnWake,
     WorkerHeartbeat,
     encode,
 )
@@ -183,6 +184,12 @@ class ShardDispatch:
         entry = _Cancel(order.namespace, cancel, 0)
         self._cancels[cancel.run, cancel.step] = entry
         self._cancel(entry)
+
+    def tell_turn(self, namespace: str, wake: TurnWake) -> None:
+        """See `Dispatch.tell_turn`."""
+        lease = self.leases.held.get((wake.run, wake.step))
+        worker = lease.worker if lease is not None else ""
+        self._all.broadcast(namespace, encode(wake), worker=worker)
 
     def _cancel(self, entry: _Cancel) -> None:
         cancel = entry.order

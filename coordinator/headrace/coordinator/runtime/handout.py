@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from headrace.coordinator.core import Machine, ShardState
+from headrace.coordinator.core import Loss, Machine, ShardState
 from headrace.coordinator.core.fairness import weight_of
 from headrace.coordinator.core.ready import Lane
 from headrace.coordinator.runtime.intake import Taken
@@ -63,3 +63,8 @@ def dispatched(state: ShardState) -> list[tuple[str, int, int, str]]:
         for run in state.runs.records()
         for step in run.tokens
     ]
+
+
+def lose(loss: Loss, machine: Machine) -> None:
+    """State a loss."""
+    machine.lose(loss.run, loss.step, loss.attempt, worker=loss.worker, reason=loss.reason)

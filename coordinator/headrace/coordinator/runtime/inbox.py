@@ -17,12 +17,15 @@ from headrace.messages import (
     ReplyBatch,
     ResultBatch,
     ResultReply,
+    TurnReply,
+    TurnReport,
     encode,
 )
 
 Respond = Callable[[bytes], object]
 _encode = msgspec.msgpack.Encoder().encode
 LATER = encode(ResultReply([], 1_000))
+TURN_LATER = encode(TurnReply(retry_after_ms=1_000))
 TICK_ITEMS_MAX = 2_000
 """Inbox items of one tick, so that an append stays short."""
 TICK_BYTES_MAX = 4 * 1024 * 1024
@@ -141,6 +144,13 @@ class ClaimAsked(NamedTuple):
     respond: Respond
 
 
+class TurnTold(NamedTuple):
+    """A worker reports what a workflow function did."""
+
+    report: TurnReport
+    respond: Respond
+
+
 class Delivery(NamedTuple):
     """Another shard's outbox message."""
 
@@ -149,7 +159,7 @@ class Delivery(NamedTuple):
     respond: Respond
 
 
-Item = PendingBatch | Results | ClaimAsked | Delivery | Work
+Item = PendingBatch | Results | ClaimAsked | TurnTold | Delivery | Work
 
 
 class Inbox:
@@ -225,3 +235,10 @@ def turn_away(items: Iterable[Item], refusal: Refusal) -> None:
             item.refuse(refusal)
         elif isinstance(item, Results):
             item.respond(LATER)
+        elif isinstance(item, TurnTold):
+            item.respond(TURN_LATER)
+
+
+def waits_for_room(item: Item) -> bool:
+    """Tell whether *item* is to wait until there is room in the log."""
+    return isinstance(item, Work) and not item.makes_room

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
+
 from headrace.coordinator.core import Machine, OutMessage, Refusal, Run
 from headrace.coordinator.core.past import asks_past
 from headrace.coordinator.core.ready import Lane
@@ -15,6 +17,7 @@ from headrace.coordinator.runtime.inbox import (
     Item,
     PendingBatch,
     Results,
+    TurnTold,
     Work,
     fills_a_tick,
     reply_of,
@@ -45,15 +48,19 @@ from headrace.messages import (
     RegisterDefinition,
     ResultBatch,
     ResultReply,
+    ResultStatus,
+    StepResult,
     StorePlan,
     SubmitRun,
     Task,
+    TurnReport,
     encode,
 )
 
 START_BY_MS = 30_000
 NO_ROOM = Refusal("unavailable", "the log is full; it is being made smaller", 1_000)
 NEARLY_FULL = Refusal("unavailable", "the log is nearly full; submits are refused", 1_000)
+_NO_OUTPUT = msgspec.Raw(b"\x80")
 _MAY_CHANGE = frozenset(("busy", "unavailable", "unknown-plan"))
 """Refusals after which the client asks again, so that a wrong one does no harm."""
 _NEEDS_ROOM = (SubmitRun, StorePlan, RegisterDefinition, CreateSchedule)
@@ -154,6 +161,8 @@ class Intake:
             reply = machine.claim(item.claim, start_by_ms=start_by_ms)
             self.tick.asserts |= not reply.granted
             self.tick.replies.append((item.respond, (encode(reply),)))
+        elif isinstance(item, TurnTold):
+            self._turn(machine, item)
         else:
             self._watch.request(OutMessage)
             if machine.deliver(item.message, item.content):
@@ -184,6 +193,17 @@ class Intake:
             self.tick.asserts = True
         self._dispatch.recorded(batch.results)
         self.tick.replies.append((item.respond, (encode(ResultReply(refused)),)))
+
+    def _turn(self, machine: Machine, item: TurnTold) -> None:
+        report = item.report
+        self._watch.request(TurnReport)
+        reply = machine.turn(report)
+        # A refusal is final: it is to be true.
+        self.tick.asserts |= bool(reply.refused)
+        run = machine.state.runs.get(report.run)
+        if run is None or run.tokens.get(run.instance(report.step)) != report.token:
+            self._dispatch.recorded([_as_result(report)])
+        self.tick.replies.append((item.respond, (encode(reply),)))
 
     def _requests(self, machine: Machine, batch: PendingBatch) -> None:
         tick = self.tick
@@ -219,3 +239,9 @@ class Intake:
     def doubt(self, _: Machine) -> None:
         """Make the tick ask the log whether the shard is still ours."""
         self.tick.asserts = True
+
+
+def _as_result(report: TurnReport) -> StepResult:
+    """Return the end of a turn as what ends the attempt's lease."""
+    head = (report.run, report.step, report.attempt, report.token, ResultStatus.COMPLETED)
+    return StepResult(*head, _NO_OUTPUT, 0, 0)

@@ -50,9 +50,9 @@ from headrace.errors import HeadraceError, InvalidRequest
 from headrace.events import SettingsChanged
 from headrace.messages import (
     UNREADABLE,
-    Claim,
     ClientBatch,
     ResultBatch,
+    TurnReport,
     WorkerRequest,
     decode,
     encode,
@@ -74,7 +74,7 @@ costs an fsync, beside those of runs that somebody waits for."""
 SNAPSHOT_LEVEL_MS = 2_000
 """At level snapshot so much may be lost."""
 PEER_TIMEOUT_S = 2.0
-_requests: msgspec.msgpack.Decoder[ResultBatch | Claim] = msgspec.msgpack.Decoder(WorkerRequest)
+_requests: msgspec.msgpack.Decoder[WorkerRequest] = msgspec.msgpack.Decoder(WorkerRequest)
 _REFUSED = Refusal("invalid-request", "the batch names another namespace than its subject")
 
 
@@ -441,6 +441,8 @@ class Shard:
         respond = self._responder(message)
         if isinstance(request, ResultBatch):
             owner.post_results(request, respond, len(message.data))
+        elif isinstance(request, TurnReport):
+            owner.post_turn(request, respond, len(message.data))
         else:
             owner.post_claim(request, respond)
 
@@ -483,9 +485,9 @@ def _to_nobody(_: bytes) -> None:
     """Nobody waits for this answer."""
 
 
-def _all_of(request: ResultBatch | Claim, prefix: str) -> bool:
+def _all_of(request: WorkerRequest, prefix: str) -> bool:
     """Tell whether *request* is about runs of one namespace (*prefix*: its name and a slash)."""
-    if isinstance(request, Claim):
+    if not isinstance(request, ResultBatch):
         return request.run.startswith(prefix)
     return all(result.run.startswith(prefix) for result in request.results)
 

@@ -16,7 +16,6 @@ from functools import partial
 from headrace.coordinator.core import (
     Folder,
     Limits,
-    Loss,
     Machine,
     OutMessage,
     Refusal,
@@ -25,7 +24,7 @@ from headrace.coordinator.core import (
 from headrace.coordinator.runtime.answers import Answers, EndView
 from headrace.coordinator.runtime.archiver import Archiver
 from headrace.coordinator.runtime.ending import first_of, heed_cancel
-from headrace.coordinator.runtime.handout import dispatched, gather, schedule
+from headrace.coordinator.runtime.handout import dispatched, gather, lose, schedule
 from headrace.coordinator.runtime.inbox import (
     ClaimAsked,
     Delivery,
@@ -34,9 +33,11 @@ from headrace.coordinator.runtime.inbox import (
     PendingBatch,
     Respond,
     Results,
+    TurnTold,
     Work,
     refuse,
     turn_away,
+    waits_for_room,
 )
 from headrace.coordinator.runtime.intake import NO_ROOM, Intake, Taken
 from headrace.coordinator.runtime.keeper import Keeper
@@ -47,7 +48,7 @@ from headrace.coordinator.runtime.watch import Watch
 from headrace.coordinator.runtime.writer import Rebuild, Sealed, Writer
 from headrace.coordinator.shardlog.log import Fenced, LogFull, ShardLog
 from headrace.errors import HeadraceError, Unreachable
-from headrace.messages import Claim, ResultBatch, ResultReply, encode
+from headrace.messages import Claim, ResultBatch, ResultReply, TurnReply, TurnReport, encode
 from headrace.telemetry import Clock
 
 log = logging.getLogger(__name__)
@@ -157,6 +158,11 @@ class Owner:
     def post_claim(self, claim: Claim, respond: Respond) -> None:
         """Take a claim; without an answer the worker asks again."""
         self._post(ClaimAsked(claim, respond), 256)
+
+    def post_turn(self, report: TurnReport, respond: Respond, size: int) -> None:
+        """Take what a workflow function did, or ask for it again later."""
+        if not self._post(TurnTold(report, respond), size):
+            respond(encode(TurnReply(retry_after_ms=200)))
 
     def post_delivery(self, message: str, content: OutMessage, respond: Respond) -> None:
         """Take another shard's outbox message; without an answer it is sent again."""
@@ -341,7 +347,7 @@ class Owner:
         else:
             if tick.asserts and not await self._still_ours(tick.items):
                 tick.unsay()
-            if machine.orders or machine.outgoing:
+            if machine.orders or machine.outgoing or machine.wakes:
                 # Derived again from what is in the log: after a takeover, or for want of an answer.
                 effects = machine.effects({}, [])
         tick.answer()
@@ -367,7 +373,7 @@ class Owner:
         """A tick while the log is full: answer questions, and log nothing but what makes room."""
         tick = self._begin(machine)
         tick.looks = True
-        items = self._inbox.take_all_but(_waits_for_room)
+        items = self._inbox.take_all_but(waits_for_room)
         machine.begin(self._clock.now_ms())
         for item in items:
             self._intake.apply_without_room(machine, item)
@@ -461,6 +467,8 @@ class Owner:
     def _act(self, machine: Machine, effects: TickEffects, views: Sequence[EndView]) -> None:
         for order in effects.orders:
             self._dispatch.order(order)
+        for namespace, wake in effects.wakes:
+            self._dispatch.tell_turn(namespace, wake)
         for outgoing in effects.outgoing:
             self._peers.send(outgoing, self._outbox_logged)
         for run in effects.ended:
@@ -481,7 +489,7 @@ class Owner:
                 continue
             now_ms = self._clock.now_ms()
             for loss in self._dispatch.lapsed(now_ms):
-                self.post(partial(_lose, loss))
+                self.post(partial(lose, loss))
             for worker, reason in self._dispatch.gone(now_ms):
                 self.post(partial(Machine.lose_worker, worker=worker, reason=reason))
             # A tick answers those whose time is over: between ticks the state may be ahead.
@@ -490,11 +498,3 @@ class Owner:
             if machine.state.outbox and now_ms - self._resend_ms > RESEND_OUTBOX_MS:
                 self._resend_ms = now_ms
                 self.post(lambda m: m.posted.clear())
-
-
-def _waits_for_room(item: Item) -> bool:
-    return isinstance(item, Work) and not item.makes_room
-
-
-def _lose(loss: Loss, machine: Machine) -> None:
-    machine.lose(loss.run, loss.step, loss.attempt, worker=loss.worker, reason=loss.reason)

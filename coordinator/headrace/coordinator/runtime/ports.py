@@ -8,7 +8,7 @@ from typing import Protocol
 
 from headrace.coordinator.core import Facts, Loss, Order, Outgoing
 from headrace.coordinator.core.ready import Lane
-from headrace.messages import StepResult, Task
+from headrace.messages import StepResult, Task, TurnWake
 
 
 class Dispatch(Protocol):
@@ -46,6 +46,10 @@ class Dispatch(Protocol):
 
     def order(self, order: Order) -> None:
         """Tell whoever holds a step to stop it."""
+        ...
+
+    def tell_turn(self, namespace: str, wake: TurnWake) -> None:
+        """Tell the worker that has a workflow function's turn that there is news; once."""
         ...
 
     def adopt(self, epoch: int, dispatched: Sequence[tuple[str, int, int, str]]) -> None:

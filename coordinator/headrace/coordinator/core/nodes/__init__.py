@@ -39,7 +39,7 @@ from headrace.coordinator.core.nodes.kind import NodeKind, held_reason
 from headrace.coordinator.core.nodes.loop import LoopKind
 from headrace.coordinator.core.nodes.sagas import is_compensating
 from headrace.coordinator.core.nodes.sleep import SleepKind
-from headrace.coordinator.core.nodes.subworkflow import SubworkflowKind
+from headrace.coordinator.core.nodes.subworkflow import SubworkflowKind, child_id
 from headrace.coordinator.core.nodes.task import TaskKind, lane_of, push_plain, push_ready, release
 from headrace.coordinator.core.nodes.wait import (
     CORRELATION_KEY_MAX,
@@ -68,6 +68,7 @@ __all__ = [
     "NodeKind",
     "abort",
     "cancel_due_ms",
+    "child_id",
     "concurrency",
     "consequence",
     "decide",

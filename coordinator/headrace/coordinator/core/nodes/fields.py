@@ -10,6 +10,7 @@ from headrace.coordinator.core.durations import parse_duration_ms
 from headrace.coordinator.core.program import TASK
 from headrace.coordinator.core.state import Run
 from headrace.coordinator.core.surroundings import NEED_FAILED, NEED_SUCCEEDED
+from headrace.coordinator.core.waking import lets_go
 from headrace.errors import HeadraceError, InvalidRequest
 from headrace.expressions import resolve, to_string, truthy
 from headrace.plan import Concurrency, Group, TriggerRule
@@ -70,7 +71,8 @@ def is_wanted(run: Run, instance: int, node: int) -> bool:
         if (program.implied[node] and cancelling) or not rule_holds(run, instance, rule):
             return False
     elif program.implied[node] and (run.taint[instance] & 1 or cancelling):
-        return False
+        # A workflow function that was asked to let go runs on until it has.
+        return node == program.code and lets_go(run)
     condition = program.condition[node]
     if condition is None:
         return True

@@ -79,6 +79,10 @@ class SubworkflowKind(NodeKind):
 
 def child_name(parent: str, instance: int, attempt: int) -> str:
     """Return the id of a child: the beginning of its parent's, and a digest of what makes it."""
+    return child_id(parent, f"{parent}#{instance}.{attempt}")
+
+
+def child_id(parent: str, place: str) -> str:
+    """Return the id of the child that *parent* begins at *place*."""
     name = subjects.split_key(parent)[1][:_NAME_KEPT]
-    place = f"{parent}#{instance}.{attempt}"
     return f"{name}-{hashlib.blake2b(place.encode(), digest_size=8).hexdigest()}"

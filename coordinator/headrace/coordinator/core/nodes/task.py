@@ -89,7 +89,7 @@ def push_ready(tick: Tick, run: Run, instance: int, node: int, *, prefers: bool 
     if lane is None:
         return
     now_ms = tick.state.now_ms
-    if run.program.sticky and prefers:
+    if (run.program.sticky or run.journal is not None) and prefers:
         try:
             lane = _preferred_lane(tick, run, instance, node, lane)
         except HeadraceError as error:
@@ -120,9 +120,9 @@ def _preferred_lane(tick: Tick, run: Run, instance: int, node: int, lane: Lane) 
     The preference ends after a moment: a timer puts the step into *lane*. Raises `HeadraceError`.
     """
     written = run.program.sticky.get(node)
-    if written is None or lane.name.startswith("@"):
+    if (written is None and run.journal is None) or lane.name.startswith("@"):
         return lane
-    if instance not in run.sticky:
+    if written is not None and instance not in run.sticky:
         key = to_string(resolve(written, Contexts(run, instance), functions(run, instance)))
         if len(key) > KEY_MAX:
             raise InvalidRequest(f"a sticky key of {len(key)} characters: {key[:80]}…")

@@ -13,6 +13,7 @@ from headrace.coordinator.core.nodes.fields import deadline_ms, evaluated
 from headrace.coordinator.core.nodes.kind import NodeKind
 from headrace.coordinator.core.state import Run, ShardState
 from headrace.coordinator.core.tick import Tick
+from headrace.coordinator.core.waking import deliver_to_journal, wake
 from headrace.errors import InvalidRequest
 from headrace.events import WaitEnded, WaitStarted
 from headrace.expressions import to_string
@@ -77,6 +78,10 @@ def signal_address(name: str, key: str) -> str:
 
 def deliver_signals(tick: Tick, run: Run) -> None:
     """Give kept signals to waits of their name, oldest to oldest; each is delivered once."""
+    if run.journal is not None:
+        if deliver_to_journal(tick, run):
+            wake(tick, run)
+        return
     if not run.signals or not run.waits or run.state != status.RUNNING:
         return
     for signal in list(run.signals):

@@ -31,6 +31,10 @@ def _patch(tick: Tick, namespace: str, request: PatchRun) -> Reply:
 
 
 def _apply(tick: Tick, namespace: str, run: Run, request: PatchRun) -> Reply:
+    if run.journal is not None:
+        name = request.run
+        text = "it is a workflow function: deploy the code that is to go on with it"
+        return Refusal("conflict", f"run {name} cannot be patched: {text}")
     try:
         new = tick.state.program(request.plan, namespace)
     except KeyError:
