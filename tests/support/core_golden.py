@@ -385,7 +385,8 @@ def readable(state: ShardState) -> str:
         lines.append(f"  key {run.key_name!r} held {run.key_held} jobs {sorted(run.node_keys)}")
         if run.journal is not None:
             lines += [
-                f"  entry {entry.number} {entry.key} {entry.kind} {entry.state} {bytes(entry.value).hex()}"
+                f"  entry {entry.number} {entry.key} {entry.kind} {entry.state} "
+                f"{bytes(entry.value).hex()}"
                 for entry in run.journal.entries.values()
             ]
         for instance, value in enumerate(run.status):

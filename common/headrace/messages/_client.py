@@ -67,9 +67,11 @@ class SignalRun(_Mutation, frozen=True, kw_only=True, omit_defaults=True, tag="s
 
 
 class CancelRun(_Mutation, frozen=True, kw_only=True, omit_defaults=True, tag="cancel"):
-    """Stop a run; its running steps are killed first."""
+    """Stop a run; its running steps are killed first. A workflow function is asked to let go."""
 
     reason: str = ""
+    force: bool = False
+    """Stop a workflow function, and compensations, without asking."""
 
 
 class PauseRun(_Mutation, frozen=True, kw_only=True, omit_defaults=True, tag="pause"):

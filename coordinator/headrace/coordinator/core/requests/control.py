@@ -19,6 +19,7 @@ from headrace.coordinator.core.requests.mutation import Handler, mutate, over, s
 from headrace.coordinator.core.state import Run
 from headrace.coordinator.core.takeover import rebuild
 from headrace.coordinator.core.tick import Tick
+from headrace.coordinator.core.waking import lets_go
 from headrace.events import RunPaused, RunResumed, SignalReceived, StepResolved
 from headrace.messages import CancelRun, PauseRun, ResolveStep, ResumeRun, SignalRun
 
@@ -57,13 +58,14 @@ def _signal(tick: Tick, namespace: str, request: SignalRun) -> Reply:
 def _cancel(tick: Tick, namespace: str, request: CancelRun) -> Reply:
     def apply(run: Run) -> Refusal | None:
         undoing = any(not saga.stopped for saga in run.sagas.values())
-        if run.cancelling and not undoing and run.doomed.issuperset(run.tokens):
+        stopped = run.doomed.issuperset(run.tokens) and not lets_go(run)
+        if run.cancelling and not undoing and stopped:
             seen(tick, request)
             return None
         reason = request.reason or "cancelled by request"
         if request.actor:
             reason = f"{reason} ({request.actor})"
-        cancel_run(tick, run, reason, request)
+        cancel_run(tick, run, reason, request, force=request.force)
         return None
 
     return mutate(tick, namespace, request, apply, verb="cancelled")
