@@ -43,6 +43,7 @@ from headrace.sdk._errors import (
     OperationFailed,
     SignalTimeout,
     StepFailed,
+    StepFailure,
 )
 from headrace.sdk._execution import Execution
 from headrace.sdk._operation import Operation
@@ -73,6 +74,7 @@ __all__ = [
     "SignalTimeout",
     "Step",
     "StepFailed",
+    "StepFailure",
     "StepInfo",
     "SyncStep",
     "Terms",

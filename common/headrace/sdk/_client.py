@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextvars
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, TypeVar, overload
 
 import msgspec
@@ -17,6 +17,7 @@ from headrace.sdk._workflow import Workflow
 if TYPE_CHECKING:
     from headrace.client import Client as CoreClient
     from headrace.messages import Explanation, HistoryEntry, RunView
+    from headrace.sdk._app import App
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -99,10 +100,11 @@ class Client:
     `Workflow.start` uses inside.
     """
 
-    def __init__(self, core: CoreClient) -> None:
+    def __init__(self, core: CoreClient, *, serve: Callable[[App], None] | None = None) -> None:
+        """*serve* is called with the app of each workflow that is started."""
         self.core = core
         """The client of runs of all kinds."""
-        self._tokens: list[contextvars.Token[Client | None]] = []
+        self._serve = serve
 
     @classmethod
     async def connect(
@@ -134,6 +136,8 @@ class Client:
         Raises `Conflict` for an id that is taken by another workflow or other inputs,
         `InvalidRequest`, `LimitExceeded`, `Unavailable`, `Busy`.
         """
+        if self._serve is not None and workflow.owner is not None:
+            self._serve(workflow.owner)
         options = workflow.options_
         inputs = workflow.signature.as_map(args, kwargs)
         data: dict[str, Any] = msgspec.msgpack.decode(_codec.encode(inputs))
@@ -158,30 +162,39 @@ class Client:
         """Close the connection."""
         await self.core.close()
 
+    def use(self) -> None:
+        """Let `Workflow.start` use this client from now on: in this context, else everywhere."""
+        _current.set(self)
+        _used.append(self)
+
+    def unuse(self) -> None:
+        """Use it no more; twice is fine."""
+        if self in _used:
+            _used.remove(self)
+        if _current.get() is self:
+            _current.set(None)
+
     async def __aenter__(self) -> Self:
-        self._tokens.append(_current.set(self))
+        self.use()
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        _current.reset(self._tokens.pop())
+        self.unuse()
         await self.close()
 
 
 _current: contextvars.ContextVar[Client | None] = contextvars.ContextVar(
     "headrace-client", default=None
 )
+_used: list[Client] = []
+"""For code in other contexts, a fixture's beside its test's: the newest one counts."""
 
 
 def current_client() -> Client:
     """Return the client in use here. Raises `InvalidRequest` when there is none."""
-    found = _current.get()
+    found = _current.get() or (_used[-1] if _used else None)
     if found is None:
         raise InvalidRequest(
             "no client is in use: `async with await Client.connect(url):`, or an engine around it"
         )
     return found
-
-
-def use_client(client: Client | None) -> None:
-    """Make *client* the one in use here."""
-    _current.set(client)

@@ -17,6 +17,7 @@ from headrace.sdk._plans import code_plan
 from headrace.sdk._signature import Signature
 
 if TYPE_CHECKING:
+    from headrace.sdk._app import App
     from headrace.sdk._client import Client, Handle
     from headrace.sdk._context import Context
 
@@ -55,6 +56,8 @@ class Workflow(Generic[P, R]):
         self.timeout_ms = to_ms(timeout) if timeout is not None else None
         self.signature = Signature(function, skip=1)
         self.options_ = WorkflowOptions()
+        self.owner: App | None = None
+        """The app that it belongs to."""
         functools.update_wrapper(cast(Any, self), function)
 
     def __repr__(self) -> str:
