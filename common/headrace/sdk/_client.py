@@ -54,15 +54,10 @@ class Handle(Generic[R]):
         core = self._client.core
         limit_s = to_ms(timeout) / 1_000 if timeout is not None else None
         view = await core.wait(self.id, limit_s)
-        if view.state == "COMPLETED":
-            view = await core.whole(view)
-            output = view.output
-            value = output.get(RESULT) if isinstance(output, dict) else output
-            result: R = _codec.convert(self._kind, value)
-            return result
-        if view.state in ("FAILED", "CANCELLED"):
-            raise RunFailed(self.id, view.state, view.reason)
-        raise TimeoutError(f"run {self.id} has not ended: {view.state}")
+        if view.state not in ("COMPLETED", "FAILED", "CANCELLED"):
+            raise TimeoutError(f"run {self.id} has not ended: {view.state}")
+        result: R = result_of(await core.whole(view), self._kind)
+        return result
 
     async def view(self) -> RunView:
         """Return the run as people see it."""
@@ -91,6 +86,15 @@ class Handle(Generic[R]):
             for line in lines.lines:
                 if line.stream == EMIT + name:
                     yield msgspec.json.decode(line.text)
+
+
+def result_of(view: RunView, kind: Any) -> Any:
+    """Return the result of an ended run as *kind*. Raises `RunFailed`."""
+    if view.state != "COMPLETED":
+        raise RunFailed(view.id, view.state, view.reason)
+    output = view.output
+    value = output.get(RESULT) if isinstance(output, dict) else output
+    return _codec.convert(kind, value)
 
 
 class Client:
@@ -136,11 +140,8 @@ class Client:
         Raises `Conflict` for an id that is taken by another workflow or other inputs,
         `InvalidRequest`, `LimitExceeded`, `Unavailable`, `Busy`.
         """
-        if self._serve is not None and workflow.owner is not None:
-            self._serve(workflow.owner)
         options = workflow.options_
-        inputs = workflow.signature.as_map(args, kwargs)
-        data: dict[str, Any] = msgspec.msgpack.decode(_codec.encode(inputs))
+        data = self.inputs_of(workflow, args, kwargs)
         view = await self.core.submit(
             workflow.plan,
             data,
@@ -149,6 +150,23 @@ class Client:
             priority=options.priority,
         )
         return Handle(self, view.id, workflow.signature.result)
+
+    async def start_and_wait(
+        self, workflow: Workflow[P, R], /, *args: P.args, **kwargs: P.kwargs
+    ) -> R:
+        """Start a run, and return its result. Raises also `RunFailed`."""
+        handle = await self.start(workflow, *args, **kwargs)
+        return await handle.result()
+
+    def inputs_of(
+        self, workflow: Workflow[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Return the input of a run as plain data, and make sure that it can run here."""
+        if self._serve is not None and workflow.owner is not None:
+            self._serve(workflow.owner)
+        inputs = workflow.signature.as_map(args, kwargs)
+        data: dict[str, Any] = msgspec.msgpack.decode(_codec.encode(inputs))
+        return data
 
     @overload
     def handle(self, id: str) -> Handle[Any]: ...

@@ -118,8 +118,8 @@ class Workflow(Generic[P, R]):
 
     async def start_and_wait(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Start a run, and return its result. Raises also `RunFailed`."""
-        handle = await self.start(*args, **kwargs)
-        return await handle.result()
+        workflow, rest = self._with_options(kwargs)
+        return await _client().start_and_wait(workflow, *args, **rest)
 
     def _with_options(self, kwargs: Mapping[str, Any]) -> tuple[Self, dict[str, Any]]:
         """Take options out of the arguments that are no inputs."""

@@ -35,6 +35,7 @@ from headrace.local.dispatch import (
     OnLog,
 )
 from headrace.local.ends import Ends, Start
+from headrace.local.functions import FunctionClient
 from headrace.local.storage import Storage, open_storage
 from headrace.local.submits import Submits
 from headrace.local.transport import SHARD, LocalTransport
@@ -45,7 +46,6 @@ from headrace.messages import (
 )
 from headrace.plan import Plan
 from headrace.sdk import App, Handle, Workflow
-from headrace.sdk import Client as SdkClient
 from headrace.telemetry import Clock, SystemClock
 from headrace.worker.artifacts import FileArtifacts
 from headrace.worker.builtin import builtin_registry
@@ -107,8 +107,9 @@ class LocalEngine(Asking):
         *handlers* are functions marked by `@handler`, beside the built-in ones, or a whole
         registry; *apps* are those of `headrace.sdk` whose runs go on here (that of a workflow
         that is started here is added by itself). *capabilities* are the labels that this machine
-        offers; None: any that a workflow asks for. *own_process*: all children of this process are steps' (see
-        `open_storage`). Raises `InvalidRequest`, and `InvalidConfig` for a bad handler.
+        offers; None: any that a workflow asks for. *own_process*: all children of this process
+        are steps' (see `open_storage`). Raises `InvalidRequest`, and `InvalidConfig` for a bad
+        handler.
         """
         if not subjects.valid_name(namespace):
             raise InvalidRequest(f"not a namespace: {namespace!r}")
@@ -215,7 +216,7 @@ class LocalEngine(Asking):
             ),
             namespace=self.namespace,
         )
-        self.client = SdkClient(self._client, serve=self.serve)
+        self.client = FunctionClient(self._client, serve=self.serve, run=self._run_function)
         """Starts workflows of `headrace.sdk`, as the client of a cluster does."""
         self._owning = asyncio.create_task(owner.run(), name="local-owner")
         self._owning.add_done_callback(self._ended)
@@ -305,7 +306,21 @@ class LocalEngine(Asking):
         self, workflow: Workflow[P, R], /, *args: P.args, **kwargs: P.kwargs
     ) -> R:
         """Start a workflow function, and return its result. Raises also `RunFailed`."""
-        return await (await self.start(workflow, *args, **kwargs)).result()
+        self.running()
+        return await self.client.start_and_wait(workflow, *args, **kwargs)
+
+    async def _run_function(
+        self, plan: Plan, inputs: dict[str, Any], workflow: Workflow[..., Any]
+    ) -> RunView:
+        options = workflow.options_
+        return await self.run(
+            plan,
+            inputs,
+            run_id=options.id,
+            labels=options.labels,
+            priority=options.priority,
+            steps=False,
+        )
 
     # -- running -------------------------------------------------------------------------------
 
