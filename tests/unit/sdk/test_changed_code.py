@@ -2,11 +2,11 @@
 
 import msgspec
 import pytest
-from support.journal_owner import JournalOwner
-from support.turns import Worker
 
 from headrace.messages import TurnOutcome
 from headrace.sdk import App, Context
+from support.journal_owner import JournalOwner
+from support.turns import Worker
 
 
 def make(body, **options):

@@ -4,11 +4,11 @@ import asyncio
 
 import msgspec
 import pytest
-from support.journal_owner import JournalOwner
-from support.turns import Worker, run_to_end
 
 from headrace.messages import ChildBegun, StepRan, TurnOutcome
 from headrace.sdk import App, Context, Retry, StepFailed, minutes
+from support.journal_owner import JournalOwner
+from support.turns import Worker, run_to_end
 
 app = App("kills")
 ran: list[str] = []
