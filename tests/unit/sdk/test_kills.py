@@ -145,7 +145,7 @@ async def test_killed_at_every_report_the_outcome_is_the_same(sticky):
 
 
 async def test_what_was_recorded_does_not_run_again():
-    whole, _, _ = await story()
+    _whole, _, _ = await story()
     first = list(ran)
     assert first.count("fetch 1") == 1
     await story(3, 1, True)
