@@ -23,12 +23,13 @@ async def open_loop(
     digest, single = await driver.store(chain(STEPS)), await driver.store(chain(1))
     await driver.run_all(digest, 100)
     took: list[float] = []
+    turned_away: list[int] = []
     probes: list[float] = []
     loop = asyncio.get_running_loop()
 
     async def some(count: int) -> None:
         began = time.perf_counter()
-        await driver.run_all(digest, count)
+        turned_away.append(count - len(await driver.offer(digest, count)))
         took.append((time.perf_counter() - began) * 1_000)
 
     async def probe() -> None:
@@ -59,6 +60,7 @@ async def open_loop(
         "steps_per_s": steps_per_s,
         "seconds": seconds,
         "cores": used | {"all": sum(used.values())},
+        "turned_away_runs": sum(turned_away),
         "batches_behind_at_end": behind,
         "run_p50_ms": percentile(took, 0.5),
         "run_p99_ms": percentile(took, 0.99),

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from headrace.bus import Bus
+from headrace.errors import Busy
 from headrace.messages import (
     ClientBatch,
     ClientRequest,
@@ -25,6 +26,8 @@ from headrace.plan import Group, Join, Loop, Plan, Task, encode_plan, plan_diges
 
 BATCH = 200
 WAIT_MS = 60_000
+AGAIN_S = 0.1
+"""After that what was answered `busy` is offered again."""
 
 
 def chain(steps: int) -> Plan:
@@ -97,14 +100,15 @@ class Driver:
             found.setdefault(self.shard(run), []).append(request)
         return found
 
-    async def run_all(self, digest: str, count: int) -> list[RunView]:
-        """Submit *count* runs and wait for their ends."""
+    async def offer(self, digest: str, count: int) -> list[RunView]:
+        """Submit *count* runs and wait; return the ends of those that were not turned away."""
 
         async def one(shard: int, submits: list[SubmitRun]) -> list[RunView]:
             waits = [GetRun(run=s.run, wait_ms=WAIT_MS, steps=False) for s in submits]
             replies = await self.send(shard, [*submits, *waits])
+            told = zip(replies[: len(submits)], replies[len(submits) :], strict=True)
             views = []
-            for reply in replies[len(submits) :]:
+            for reply in [end for start, end in told if start.code != Busy.code]:
                 assert not reply.code, f"{reply.code}: {reply.message}"
                 views.append(decode(RunView, bytes(reply.result)))
             return views
@@ -114,6 +118,14 @@ class Driver:
         views = [view for part in parts for view in part]
         bad = [view for view in views if view.state != "COMPLETED"]
         assert not bad, bad[:2]
+        return views
+
+    async def run_all(self, digest: str, count: int) -> list[RunView]:
+        """Submit *count* runs and wait for their ends; what is turned away is offered again."""
+        views = await self.offer(digest, count)
+        while len(views) < count:
+            await asyncio.sleep(AGAIN_S)
+            views += await self.offer(digest, count - len(views))
         return views
 
 

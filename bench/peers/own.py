@@ -134,6 +134,7 @@ def _open_loop(system: Headrace, offered: int, seconds: float) -> dict[str, Any]
     return {
         "offered": offered,
         "done": told["done"] / told["seconds"],
+        "turned_away_runs": told["turned_away_runs"],
         "backlog_runs": told["backlog_runs"],
         "cores": sum(used.values()) / seconds,
         "cores_by_process": {name: value / seconds for name, value in used.items()},

@@ -232,12 +232,14 @@ def _ours(document: Mapping[str, Any]) -> str:
             "one step beside them every 50 ms or so. W2 is the lockstep shape, W4 that of one "
             "step each with 1,600 runs at the same time.",
             "",
-            "| offered, steps/s | done in time, steps/s | backlog at the end, runs | cores used | "
+            "| offered, steps/s | done in time, steps/s | turned away, runs | "
+            "backlog at the end, runs | cores used | "
             "one step beside it: p50, ms | p99, ms | CPU µs a step |",
-            "|---|---|---|---|---|---|---|",
+            "|---|---|---|---|---|---|---|---|",
         ]
         lines += [
-            f"| {one['offered']:,} | {one['done']:,.0f} | {one['backlog_runs']:,} | "
+            f"| {one['offered']:,} | {one['done']:,.0f} | {one.get('turned_away_runs', 0):,} | "
+            f"{one['backlog_runs']:,} | "
             f"{one['cores']:.2f} | {_known(one['probe_p50_ms'])} | {_known(one['probe_p99_ms'])} | "
             f"{one['cpu_us_per_step']:,.0f} |"
             for one in loads

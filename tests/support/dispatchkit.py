@@ -50,6 +50,7 @@ class World:
         """A heartbeat arrives; *silent*: it is only prepared for `pass_ms`."""
         options.setdefault("slots", 4)
         options.setdefault("started_ms", int(incarnation))
+        options.setdefault("free", options["slots"])
         beat = WorkerHeartbeat(
             version=1,
             id=id,
@@ -57,7 +58,6 @@ class World:
             namespace=options.pop("namespace", "default"),
             capabilities=options.pop("capabilities", ["default"]),
             handlers={},
-            free=options["slots"],
             **options,
         )
         self.beats[id] = beat

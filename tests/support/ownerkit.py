@@ -78,6 +78,7 @@ class FakeDispatch:
 
     def __init__(self) -> None:
         self.credits = 1_000
+        self.idle = True
         self.sent: list[Task] = []
         self.epochs: list[int] = []
         self.orders: list[Order] = []
@@ -90,6 +91,9 @@ class FakeDispatch:
 
     def credit(self, lane: Lane) -> tuple[int, str]:
         return self.credits, lane.name
+
+    def stands_idle(self, lane: Lane) -> bool:
+        return self.idle
 
     def members(
         self, namespace: str, capabilities: tuple[str, ...]

@@ -135,12 +135,14 @@ class Headrace(System):
         begun = time.perf_counter()
         until = begun + seconds
         probes: list[float] = []
-        ends: list[tuple[float, int]] = []
+        ends: list[int] = []
+        away: list[int] = []
         waiting: set[asyncio.Task[None]] = set()
 
         async def some(count: int) -> None:
-            await self._driver.run_all(self._chain, count)
-            ends.append((time.perf_counter(), count))
+            taken = len(await self._driver.offer(self._chain, count))
+            ends.append(taken)
+            away.append(count - taken)
 
         async def probe() -> None:
             while (asked := time.perf_counter()) < until:
@@ -160,14 +162,15 @@ class Headrace(System):
             sent = due
             await asyncio.sleep(TICK_S)
         seconds = time.perf_counter() - begun
-        done = sum(count for _, count in ends)
+        done, turned_away = sum(ends), sum(away)
         await asyncio.wait([prober, *waiting], timeout=DRAIN_S)
         for task in (prober, *waiting):
             task.cancel()
         await asyncio.gather(prober, *waiting, return_exceptions=True)
         return {
             "done": done * STEPS,
-            "backlog_runs": sent - done,
+            "turned_away_runs": turned_away,
+            "backlog_runs": sent - done - turned_away,
             "seconds": seconds,
             "probe_ms": probes,
         }

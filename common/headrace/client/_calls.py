@@ -36,6 +36,8 @@ PROTOCOL = 1
 ATTEMPT_S = 2.0
 """Time that one try gets, beyond what the request asks the server to wait."""
 PAUSE_S_MIN, PAUSE_S_MAX = 0.02, 1.0
+RETRY_AFTER_S_MAX = 5.0
+"""However long a server asks us to wait."""
 REPLY_BYTES_MAX = 256 * 1024 * 1024
 INFO_AGE_S_MIN = 1.0
 """The slot table is asked for again at most this often while something does not answer."""
@@ -43,6 +45,23 @@ INFO_AGE_S_MIN = 1.0
 TOO_LATE = "too-late"
 AGAIN = frozenset((Busy.code, Unreachable.code, "not-owner"))
 """Codes that mean: the same request, again."""
+
+
+class Pauses:
+    """How long to wait before each further try of one request."""
+
+    def __init__(self) -> None:
+        self._pause_s = PAUSE_S_MIN
+
+    def after(self, trouble: HeadraceError | None) -> float:
+        """Return the seconds to wait: twice those of the last time, at least what a busy server
+        asked for; not the same for all who were told the same."""
+        pause_s = self._pause_s * random.uniform(0.7, 1.0)
+        self._pause_s = min(self._pause_s * 2, PAUSE_S_MAX)
+        if not isinstance(trouble, Busy):
+            return pause_s
+        asked_s = min(trouble.retry_after_ms / 1_000, RETRY_AFTER_S_MAX)
+        return max(pause_s, asked_s * random.uniform(1.0, 1.5))
 
 
 class Calls:
@@ -141,7 +160,7 @@ class Calls:
         """
         total_s = self.timeout_s if within_s is None else within_s
         until = _now() + total_s
-        pause_s = PAUSE_S_MIN
+        pauses = Pauses()
         while True:
             trouble: HeadraceError
             try:
@@ -153,11 +172,10 @@ class Calls:
                 if reply.code not in AGAIN:
                     return reply
                 trouble = refusal(reply)
-                pause_s = max(pause_s, reply.retry_after_ms / 1000)
+            pause_s = pauses.after(trouble)
             if _now() + pause_s >= until:
                 raise self._given_up(trouble, total_s) from trouble
-            await asyncio.sleep(pause_s * random.uniform(0.7, 1.0))
-            pause_s = min(pause_s * 2, PAUSE_S_MAX)
+            await asyncio.sleep(pause_s)
             await self.relearn()
 
     async def ask(

@@ -12,9 +12,9 @@ import msgspec
 from headrace.client._calls import (
     AGAIN,
     ATTEMPT_S,
-    PAUSE_S_MAX,
     PAUSE_S_MIN,
     Calls,
+    Pauses,
     refusal,
     result_of,
 )
@@ -194,7 +194,7 @@ class Submitter:
     ) -> None:
         """Send *chunk*, and again what was not taken, until all have an outcome or time is over."""
         until = _now() + MUTATION_S
-        pause_s = PAUSE_S_MIN
+        pauses = Pauses()
         subject = self._subject(shard)
         while True:
             timeout_s = max(min(ATTEMPT_S, until - _now()), PAUSE_S_MIN)
@@ -215,14 +215,12 @@ class Submitter:
                 trouble, until = error, 0.0
             if not chunk:
                 return
-            if isinstance(trouble, Busy):
-                pause_s = max(pause_s, trouble.retry_after_ms / 1000)
+            pause_s = pauses.after(trouble)
             if _now() + pause_s >= until:
                 for item in chunk:
                     outcomes[item.index] = trouble
                 return
             await asyncio.sleep(pause_s)
-            pause_s = min(pause_s * 2, PAUSE_S_MAX)
             await self._calls.relearn()
 
     async def _archived(self, item: _Item) -> RunView:

@@ -236,6 +236,9 @@ class Limits(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Largest input, output or signal payload at all."""
     inbox_bytes_max: Annotated[int, Meta(ge=1024 * 1024)] = 64 * 1024 * 1024
     """Requests and results waiting in a coordinator; above it the answer is `busy`."""
+    backlog_ms_max: Whole = 250
+    """Time that a step may wait for a coordinator while workers are idle, about. If more wait than
+    it hands out in that time, new runs are answered `busy`, but for a trickle; 0: all are taken."""
     outbox_bytes_max: Annotated[int, Meta(ge=1024 * 1024)] = 64 * 1024 * 1024
     """Results and log lines waiting in a worker; above it the worker takes no more tasks."""
     append_bytes_max: Annotated[int, Meta(ge=16 * 1024, le=8 * 1024 * 1024)] = 512 * 1024

@@ -10,8 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from headrace.local.engine import LocalEngine
-    from headrace.local.running import run
+    from headrace.local.engine import LocalEngine, run
 
 __all__ = ["LocalEngine", "run"]
 
@@ -19,5 +18,4 @@ __all__ = ["LocalEngine", "run"]
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = "engine" if name == "LocalEngine" else "running"
-    return getattr(import_module(f"{__name__}.{module}"), name)
+    return getattr(import_module(f"{__name__}.engine"), name)

@@ -7,7 +7,7 @@ gone. A new life of the process is a takeover, and everything that was dispatche
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Final, TypeAlias
 
 import msgspec
@@ -50,10 +50,6 @@ class Offer:
         self._labels = None if capabilities is None else {c.lower() for c in capabilities}
         self._handlers = {f"uses:{name}".lower() for name in handlers}
         self._asked: set[str] = set()
-
-    def add(self, handlers: Iterable[str]) -> None:
-        """Offer *handlers*, too."""
-        self._handlers |= {f"uses:{name}".lower() for name in handlers}
 
     def missing(self, needed: Collection[str]) -> list[str]:
         """Return the labels of *needed* that are not offered; `uses:<name>` is a handler."""
@@ -126,14 +122,6 @@ class LocalDispatch:
         """The owner has gone: what ends from now on counts as lost, as after a crash."""
         self._owner = None
 
-    def offer(self, handlers: Iterable[str]) -> None:
-        """Offer *handlers* from now on; lanes that nothing could serve are looked at again."""
-        self._offer.add(handlers)
-        self._able.clear()
-        self._missing_since.clear()
-        if self._owner is not None:
-            self._owner.wake()
-
     # -- for the owner -------------------------------------------------------------------------
 
     def credit(self, lane: Lane) -> tuple[int, str]:
@@ -156,6 +144,10 @@ class LocalDispatch:
         for label in missing:
             self._missing_since.setdefault(label, self._clock.now_ms())
         return not missing
+
+    def stands_idle(self, lane: Lane) -> bool:
+        """See `Dispatch.stands_idle`. Whoever submits is in our own process."""
+        return False
 
     def members(
         self, namespace: str, capabilities: tuple[str, ...]

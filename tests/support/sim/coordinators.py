@@ -142,6 +142,7 @@ class SimServer(CoordinatorServer):
             synced=True,
             log_bytes_max=0,
             inbox_bytes_max=64 * 1024 * 1024,
+            backlog_ms=250,
             snapshot_touches=world.snapshot_touches,
             snapshot_ms=3_000,
             observe=lambda *_: None,

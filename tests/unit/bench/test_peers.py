@@ -92,6 +92,7 @@ def test_open_loops_are_shown_with_their_picture(document):
         {
             "offered": 5_000,
             "done": 4_990.0,
+            "turned_away_runs": 7,
             "backlog_runs": 3,
             "cores": 0.6,
             "cpu_us_per_step": 120.0,
@@ -100,7 +101,7 @@ def test_open_loops_are_shown_with_their_picture(document):
             "probes": 150,
         }
     ]
-    assert "| 5,000 | 4,990 | 3 | 0.60 | 3.1 | 9.4 | 120 |" in report.render(document)
+    assert "| 5,000 | 4,990 | 7 | 3 | 0.60 | 3.1 | 9.4 | 120 |" in report.render(document)
     assert "![open-loop](benchmarks/open-loop.png)" in report.render(document)
 
 

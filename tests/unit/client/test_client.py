@@ -42,7 +42,6 @@ PLAN = Plan(
 def _short_pauses(monkeypatch):
     monkeypatch.setattr(_calls, "PAUSE_S_MAX", 0.01)
     monkeypatch.setattr(_calls, "PAUSE_S_MIN", 0.001)
-    monkeypatch.setattr(_submit, "PAUSE_S_MAX", 0.01)
     monkeypatch.setattr(_submit, "PAUSE_S_MIN", 0.001)
     monkeypatch.setattr(_follow, "REFRESH_S_MIN", 0.001)
 

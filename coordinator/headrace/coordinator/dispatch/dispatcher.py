@@ -396,6 +396,13 @@ class Dispatcher:
         )
         return count, lane.name
 
+    def stands_idle(self, lane: Lane) -> bool:
+        """Tell whether at least half of the slots that serve *lane* are free, as was last heard."""
+        if lane.name.startswith("@") or (lane.namespace, lane.name) not in self.lane_capabilities:
+            return False
+        able = [record.heartbeat for record in self.fleet.able(lane.namespace, lane.capabilities)]
+        return 0 < sum(beat.slots for beat in able) <= 2 * sum(beat.free for beat in able)
+
     def _has_room(self, lane: Lane) -> bool:
         """Tell whether the namespace may have this lane: each is a consumer at the broker."""
         if (lane.namespace, lane.name) in self.lane_capabilities:

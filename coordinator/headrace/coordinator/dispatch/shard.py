@@ -74,6 +74,10 @@ class ShardDispatch:
         """See `Dispatch.credit`."""
         return self._all.credit(self, lane)
 
+    def stands_idle(self, lane: Lane) -> bool:
+        """See `Dispatch.stands_idle`."""
+        return self._all.stands_idle(lane)
+
     def members(
         self, namespace: str, capabilities: tuple[str, ...]
     ) -> list[tuple[str, str]] | None:

@@ -38,6 +38,8 @@ class Answers:
         self._shard, self._dispatch, self._archiver = shard, dispatch, archiver
         self._waiters: dict[str, list[tuple[PendingBatch, int, int]]] = {}
         self._looked_ms = 0
+        self._look_ms = 0
+        """Nobody has waited long enough before that."""
 
     @property
     def waiting(self) -> bool:
@@ -57,6 +59,7 @@ class Answers:
             return False
         until_ms = now_ms + min(request.wait_ms, WAIT_MS_MAX)
         self._waiters.setdefault(run.key, []).append((batch, index, until_ms))
+        self._look_ms = min(self._look_ms, until_ms)
         return True
 
     def render(
@@ -151,11 +154,18 @@ class Answers:
 
     def due(self, now_ms: int) -> bool:
         """Tell whether to look who has waited long enough (`time_out`)."""
-        return bool(self._waiters) and not 0 <= now_ms - self._looked_ms < LOOK_MS
+        if not self._waiters or now_ms < self._look_ms:
+            return False
+        return not 0 <= now_ms - self._looked_ms < LOOK_MS
+
+    def begin(self) -> None:
+        """The state is another one: runs that somebody waits for may have ended, or never begun."""
+        self._look_ms = 0
 
     def time_out(self, machine: Machine, now_ms: int) -> None:
         """Answer those who have waited long enough; *machine* holds what is logged."""
         self._looked_ms = now_ms
+        self._look_ms = now_ms + WAIT_MS_MAX
         for key, waiting in list(self._waiters.items()):
             run = machine.state.runs.get(key)
             kept = []
@@ -165,6 +175,7 @@ class Answers:
                     batch.answer(index, reply_of(gone))
                 elif until_ms > now_ms and not states.is_final(run.state):
                     kept.append((batch, index, until_ms))
+                    self._look_ms = min(self._look_ms, until_ms)
                 else:
                     steps = _with_steps(batch, index)
                     batch.answer(index, self.view(run, machine, steps=steps))

@@ -19,23 +19,30 @@ def gather(machine: Machine, dispatch: Dispatch) -> None:
     machine.settle()
 
 
-def schedule(machine: Machine, dispatch: Dispatch, tick: Taken) -> None:
-    """Log as many ready steps as dispatched as there is credit; they are sent when that is in."""
+def schedule(machine: Machine, dispatch: Dispatch, tick: Taken) -> int:
+    """Log as many ready steps as dispatched as there is credit; they are sent when that is in.
+
+    Return how many.
+    """
     ready = machine.ready
     if len(ready.filled) > 1 and dispatch.one_window and ready.is_shared():
-        _in_turns(machine, dispatch, tick)
-        return
+        return _in_turns(machine, dispatch, tick)
+    count = 0
     for name in list(ready.filled):
         lane = ready.lanes[name]
         credit, wire_lane = dispatch.credit(lane)
         if credit > 0:
-            _send(dispatch, tick, lane, wire_lane, machine.schedule(name, credit, wire_lane))
+            count += _send(
+                dispatch, tick, lane, wire_lane, machine.schedule(name, credit, wire_lane)
+            )
+    return count
 
 
-def _in_turns(machine: Machine, dispatch: Dispatch, tick: Taken) -> None:
+def _in_turns(machine: Machine, dispatch: Dispatch, tick: Taken) -> int:
     """Schedule lanes that take each other's room: one step at a time, to whose turn it is."""
     ready = machine.ready
     names = set(ready.filled)
+    count = 0
     while names and (lane := ready.next_lane(names)) is not None:
         credit, wire_lane = dispatch.credit(lane)
         tasks = machine.schedule(lane.name, 1, wire_lane) if credit > 0 else []
@@ -43,16 +50,18 @@ def _in_turns(machine: Machine, dispatch: Dispatch, tick: Taken) -> None:
             names.discard(lane.name)
             continue
         ready.turns.charge(lane.namespace, weight_of(machine.state, lane.namespace))
-        _send(dispatch, tick, lane, wire_lane, tasks)
+        count += _send(dispatch, tick, lane, wire_lane, tasks)
     ready.drop_empty()
+    return count
 
 
-def _send(dispatch: Dispatch, tick: Taken, lane: Lane, wire_lane: str, tasks: list[Task]) -> None:
+def _send(dispatch: Dispatch, tick: Taken, lane: Lane, wire_lane: str, tasks: list[Task]) -> int:
     if tasks:
         dispatch.reserve(lane, len(tasks))
         known = tick.sends.setdefault((lane.name, wire_lane), (lane, wire_lane, tasks))
         if known[2] is not tasks:
             known[2].extend(tasks)
+    return len(tasks)
 
 
 def dispatched(state: ShardState) -> list[tuple[str, int, int, str]]:

@@ -88,11 +88,21 @@ class Wake:
             waiter.set_result(None)
         return waiter
 
+    async def within(self, left_s: float) -> None:
+        """Return when there is something to do; after *left_s* at the latest there is."""
+        if left_s <= 0:
+            return
+        handle = asyncio.get_running_loop().call_later(left_s, self.set)
+        try:
+            await self.wait()
+        finally:
+            handle.cancel()
+
 
 class PendingBatch:
     """A client's batch of requests; answered as one, when the last reply is there."""
 
-    __slots__ = ("_left", "_replies", "_respond", "namespace", "requests", "size")
+    __slots__ = ("_left", "_replies", "_respond", "namespace", "new_runs", "requests", "size")
     wants_views = True
     """False: only refusals are of interest (see the embedded engine)."""
 
@@ -105,6 +115,13 @@ class PendingBatch:
         self._respond = respond
         self._replies: list[ClientReply | None] = [None] * len(requests)
         self._left = len(requests)
+        self.new_runs = 0
+        """Submits that were not turned away."""
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether every request has its reply, and the batch was answered."""
+        return not self._left
 
     def answer(self, index: int, reply: ClientReply) -> None:
         """Set the reply of one request; a second answer to the same one is ignored."""
@@ -165,11 +182,14 @@ Item = PendingBatch | Results | ClaimAsked | TurnTold | Delivery | Work
 class Inbox:
     """One owner's. What comes from outside counts against a budget of bytes; own work does not."""
 
-    def __init__(self, bytes_max: int) -> None:
+    def __init__(self, bytes_max: int, now_s: Callable[[], float]) -> None:
         self.bytes = 0
         """Of what waits."""
+        self.new_runs = 0
+        """In what waits."""
         self.wake = Wake()
-        self._bytes_max = bytes_max
+        self._bytes_max, self.now_s = bytes_max, now_s
+        self._since_s = 0.0
         self._items: list[tuple[Item, int]] = []
 
     def offer(self, item: Item, size: int) -> bool:
@@ -177,12 +197,23 @@ class Inbox:
         if self.bytes + size > self._bytes_max:
             return False
         self.bytes += size
+        if not self._items:
+            self._since_s = self.now_s()
+        if isinstance(item, PendingBatch):
+            self.new_runs += item.new_runs
         self._items.append((item, size))
         self.wake.set()
         return True
 
+    @property
+    def standing_s(self) -> float:
+        """For so long it has not been empty."""
+        return self.now_s() - self._since_s if self._items else 0.0
+
     def add(self, work: Work) -> None:
         """Take work of our own."""
+        if not self._items:
+            self._since_s = self.now_s()
         self._items.append((work, 0))
         self.wake.set()
 
@@ -212,13 +243,15 @@ class Inbox:
 
     def _out(self, taken: list[tuple[Item, int]]) -> Sequence[Item]:
         self.bytes -= sum(size for _, size in taken)
+        if self.new_runs:
+            self.new_runs -= sum(i.new_runs for i, _ in taken if isinstance(i, PendingBatch))
         return [item for item, _ in taken]
 
     def close(self, refusal: Refusal) -> None:
         """Refuse what waits."""
         refuse((item for item, _ in self._items), refusal)
         self._items.clear()
-        self.bytes = 0
+        self.bytes = self.new_runs = 0
 
 
 def refuse(items: Iterable[Item], refusal: Refusal) -> None:

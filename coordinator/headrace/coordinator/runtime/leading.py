@@ -103,6 +103,7 @@ class Surroundings(NamedTuple):
     synced: bool
     log_bytes_max: int
     inbox_bytes_max: int
+    backlog_ms: int
     snapshot_touches: int
     snapshot_ms: int
     observe: Callable[[int], Watch | None]
@@ -288,6 +289,7 @@ class Shard:
             builtin=around.builtin,
             limits=around.limits,
             inbox_bytes_max=around.inbox_bytes_max,
+            backlog_ms=around.backlog_ms,
             folder=folder,  # type: ignore[arg-type]
             watch=watch,
             taken=dispatch.take_over,

@@ -122,9 +122,9 @@ class ShardObserver(Watch):
         """See `Watch`."""
         self._metrics.results_refused.inc(reason)
 
-    def busy(self) -> None:
+    def busy(self, count: int = 1) -> None:
         """See `Watch`."""
-        self._metrics.inbox_busy.inc()
+        self._metrics.inbox_busy.inc(by=count)
 
     def timers(self, fired: int, late_ms: int) -> None:
         """See `Watch`."""

@@ -21,6 +21,7 @@ from headrace.coordinator.core import (
     Refusal,
     TickEffects,
 )
+from headrace.coordinator.runtime.admission import Admission
 from headrace.coordinator.runtime.answers import Answers, EndView
 from headrace.coordinator.runtime.archiver import Archiver
 from headrace.coordinator.runtime.ending import first_of, heed_cancel
@@ -80,6 +81,7 @@ class Owner:
         builtin: frozenset[str],
         limits: Limits | None = None,
         inbox_bytes_max: int = 64 * 1024 * 1024,
+        backlog_ms: int = 0,
         folder: Folder | None = None,
         observe: Callable[[TickEffects, int, float], None] | None = None,
         watch: Watch | None = None,
@@ -87,7 +89,8 @@ class Owner:
     ) -> None:
         """*identity* is unique to this life of this process; *folder* a warm standby's state.
 
-        *taken* is awaited whenever the log has become ours, before anything is dispatched.
+        *backlog_ms*: see `Admission`. *taken* is awaited when the log has become ours, before
+        anything is dispatched.
         """
         self.shard = shard_log.shard
         self._log = shard_log
@@ -100,7 +103,8 @@ class Owner:
         self._folder = folder
         self._observe = observe
         self._watch = watch or Watch()
-        self._inbox = Inbox(inbox_bytes_max)
+        self._inbox = Inbox(inbox_bytes_max, clock.monotonic)
+        self._admission = Admission(self.shard, backlog_ms)
         self._wake = self._inbox.wake
         self._answers = Answers(self.shard, dispatch, archiver)
         self._keeper = Keeper(
@@ -146,7 +150,12 @@ class Owner:
         return self._archiver.oldest_ms
 
     def post_requests(self, batch: PendingBatch) -> None:
-        """Take a client's batch, or answer `busy`."""
+        """Take a client's batch, or answer `busy`: all of it, or its new runs."""
+        if self.machine:
+            if count := self._admission.admit(batch, self.machine, self._inbox):
+                self._watch.busy(count)
+            if batch.is_answered:
+                return
         if not self._post(batch, batch.size):
             batch.refuse(MOVED if self._over else BUSY)
 
@@ -258,6 +267,7 @@ class Owner:
         self.settled = True
         self._snapshots.begin(state)
         self._archiver.begin(machine.ended)
+        self._answers.begin()
         machine.ended = []
         self._writer.epoch = self._log.epoch
         self._dispatch.adopt(self._log.epoch, dispatched(state))
@@ -290,7 +300,9 @@ class Owner:
             if not self._wake.is_set:
                 due_ms = machine.timers.next_ms()
                 if due_ms:
-                    await self._something_to_do(due_ms)
+                    # A timer of months is looked at once an hour: clocks are set, hosts sleep.
+                    left_s = (due_ms - self._clock.now_ms()) / 1_000
+                    await self._wake.within(min(left_s, 3_600.0))
                 else:
                     await self._wake.wait()
             self._wake.clear()
@@ -298,19 +310,6 @@ class Owner:
             self._decide(machine)
             while tick is not None:
                 tick = await self._conclude(machine, tick)
-
-    async def _something_to_do(self, due_ms: int) -> None:
-        """Wait for the inbox, or the next timer, which is due at *due_ms*."""
-        left_s = (due_ms - self._clock.now_ms()) / 1_000
-        if left_s <= 0:
-            return
-        loop = asyncio.get_running_loop()
-        # A timer of months is looked at once an hour: clocks are set, hosts sleep.
-        handle = loop.call_later(min(left_s, 3_600.0), self._wake.set)
-        try:
-            await self._wake.wait()
-        finally:
-            handle.cancel()
 
     def _begin(self, machine: Machine) -> Taken:
         """Begin a tick with a state that holds nothing but what is in the log."""
@@ -335,7 +334,8 @@ class Owner:
         machine.settle()
         if machine.gatherings:
             gather(machine, self._dispatch)
-        schedule(machine, self._dispatch, tick)
+        count = schedule(machine, self._dispatch, tick)
+        self._admission.look(machine.ready, self._dispatch, count, self._clock.monotonic())
 
     async def _conclude(self, machine: Machine, tick: Taken) -> Taken | None:
         """Log a decided tick; answer and act. Return the next one if it was decided meanwhile."""

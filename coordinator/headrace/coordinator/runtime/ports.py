@@ -23,6 +23,10 @@ class Dispatch(Protocol):
         """Return how many steps of *lane* may be dispatched now, and the lane's wire name."""
         ...
 
+    def stands_idle(self, lane: Lane) -> bool:
+        """Tell whether workers that serve *lane* are mostly idle: its steps wait for us."""
+        ...
+
     def members(
         self, namespace: str, capabilities: tuple[str, ...]
     ) -> list[tuple[str, str]] | None:

@@ -222,6 +222,7 @@ class CoordinatorServer:
             synced=self.synced,
             log_bytes_max=limits.log_bytes_max,
             inbox_bytes_max=limits.inbox_bytes_max,
+            backlog_ms=limits.backlog_ms_max,
             snapshot_touches=settings.snapshot_events,
             snapshot_ms=int(settings.snapshot_minutes * 60_000),
             observe=self.observer.shard,

@@ -36,8 +36,8 @@ class Watch:
     def result_refused(self, reason: str) -> None:
         """A result changed nothing: `stale_attempt stale_token run_ended not_owner malformed`."""
 
-    def busy(self) -> None:
-        """Something was turned away because the inbox is full."""
+    def busy(self, count: int = 1) -> None:
+        """Something was turned away: the inbox is full, or new runs are more than can be done."""
 
     def timers(self, fired: int, late_ms: int) -> None:
         """Timers fired; the first of them was so late."""
