@@ -23,7 +23,7 @@ function does itself must come out the same each time: no clocks, no chance and 
 
 from headrace.sdk._app import App
 from headrace.sdk._attempt import StepInfo, current_step, step_info
-from headrace.sdk._client import Client, Handle, RunFailed, current_client
+from headrace.sdk._client import Client, Handle, RunFailed, current_client, result_of
 from headrace.sdk._context import Context
 from headrace.sdk._durations import (
     Duration,
@@ -43,6 +43,7 @@ from headrace.sdk._errors import (
     OperationFailed,
     SignalTimeout,
     StepFailed,
+    StepFailure,
 )
 from headrace.sdk._execution import Execution
 from headrace.sdk._operation import Operation
@@ -73,6 +74,7 @@ __all__ = [
     "SignalTimeout",
     "Step",
     "StepFailed",
+    "StepFailure",
     "StepInfo",
     "SyncStep",
     "Terms",
@@ -85,6 +87,7 @@ __all__ = [
     "milliseconds",
     "minutes",
     "new_execution",
+    "result_of",
     "seconds",
     "step_info",
     "weeks",

@@ -161,6 +161,7 @@ class App:
             made: Workflow[Any, Any] = Workflow(
                 function, app=self.name, version=self.version, name=called, timeout=timeout
             )
+            made.owner = self
             self.workflows[called] = made
             return made
 

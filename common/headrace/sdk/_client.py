@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextvars
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, TypeVar, overload
 
 import msgspec
@@ -17,6 +17,7 @@ from headrace.sdk._workflow import Workflow
 if TYPE_CHECKING:
     from headrace.client import Client as CoreClient
     from headrace.messages import Explanation, HistoryEntry, RunView
+    from headrace.sdk._app import App
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -53,15 +54,10 @@ class Handle(Generic[R]):
         core = self._client.core
         limit_s = to_ms(timeout) / 1_000 if timeout is not None else None
         view = await core.wait(self.id, limit_s)
-        if view.state == "COMPLETED":
-            view = await core.whole(view)
-            output = view.output
-            value = output.get(RESULT) if isinstance(output, dict) else output
-            result: R = _codec.convert(self._kind, value)
-            return result
-        if view.state in ("FAILED", "CANCELLED"):
-            raise RunFailed(self.id, view.state, view.reason)
-        raise TimeoutError(f"run {self.id} has not ended: {view.state}")
+        if view.state not in ("COMPLETED", "FAILED", "CANCELLED"):
+            raise TimeoutError(f"run {self.id} has not ended: {view.state}")
+        result: R = result_of(await core.whole(view), self._kind)
+        return result
 
     async def view(self) -> RunView:
         """Return the run as people see it."""
@@ -92,6 +88,15 @@ class Handle(Generic[R]):
                     yield msgspec.json.decode(line.text)
 
 
+def result_of(view: RunView, kind: Any) -> Any:
+    """Return the result of an ended run as *kind*. Raises `RunFailed`."""
+    if view.state != "COMPLETED":
+        raise RunFailed(view.id, view.state, view.reason)
+    output = view.output
+    value = output.get(RESULT) if isinstance(output, dict) else output
+    return _codec.convert(kind, value)
+
+
 class Client:
     """A user's view of a cluster, or of the engine of this process.
 
@@ -99,10 +104,11 @@ class Client:
     `Workflow.start` uses inside.
     """
 
-    def __init__(self, core: CoreClient) -> None:
+    def __init__(self, core: CoreClient, *, serve: Callable[[App], None] | None = None) -> None:
+        """*serve* is called with the app of each workflow that is started."""
         self.core = core
         """The client of runs of all kinds."""
-        self._tokens: list[contextvars.Token[Client | None]] = []
+        self._serve = serve
 
     @classmethod
     async def connect(
@@ -135,8 +141,7 @@ class Client:
         `InvalidRequest`, `LimitExceeded`, `Unavailable`, `Busy`.
         """
         options = workflow.options_
-        inputs = workflow.signature.as_map(args, kwargs)
-        data: dict[str, Any] = msgspec.msgpack.decode(_codec.encode(inputs))
+        data = self.inputs_of(workflow, args, kwargs)
         view = await self.core.submit(
             workflow.plan,
             data,
@@ -145,6 +150,23 @@ class Client:
             priority=options.priority,
         )
         return Handle(self, view.id, workflow.signature.result)
+
+    async def start_and_wait(
+        self, workflow: Workflow[P, R], /, *args: P.args, **kwargs: P.kwargs
+    ) -> R:
+        """Start a run, and return its result. Raises also `RunFailed`."""
+        handle = await self.start(workflow, *args, **kwargs)
+        return await handle.result()
+
+    def inputs_of(
+        self, workflow: Workflow[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Return the input of a run as plain data, and make sure that it can run here."""
+        if self._serve is not None and workflow.owner is not None:
+            self._serve(workflow.owner)
+        inputs = workflow.signature.as_map(args, kwargs)
+        data: dict[str, Any] = msgspec.msgpack.decode(_codec.encode(inputs))
+        return data
 
     @overload
     def handle(self, id: str) -> Handle[Any]: ...
@@ -158,30 +180,39 @@ class Client:
         """Close the connection."""
         await self.core.close()
 
+    def use(self) -> None:
+        """Let `Workflow.start` use this client from now on: in this context, else everywhere."""
+        _current.set(self)
+        _used.append(self)
+
+    def unuse(self) -> None:
+        """Use it no more; twice is fine."""
+        if self in _used:
+            _used.remove(self)
+        if _current.get() is self:
+            _current.set(None)
+
     async def __aenter__(self) -> Self:
-        self._tokens.append(_current.set(self))
+        self.use()
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        _current.reset(self._tokens.pop())
+        self.unuse()
         await self.close()
 
 
 _current: contextvars.ContextVar[Client | None] = contextvars.ContextVar(
     "headrace-client", default=None
 )
+_used: list[Client] = []
+"""For code in other contexts, a fixture's beside its test's: the newest one counts."""
 
 
 def current_client() -> Client:
     """Return the client in use here. Raises `InvalidRequest` when there is none."""
-    found = _current.get()
+    found = _current.get() or (_used[-1] if _used else None)
     if found is None:
         raise InvalidRequest(
             "no client is in use: `async with await Client.connect(url):`, or an engine around it"
         )
     return found
-
-
-def use_client(client: Client | None) -> None:
-    """Make *client* the one in use here."""
-    _current.set(client)

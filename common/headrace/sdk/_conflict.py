@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 from datetime import UTC, datetime
@@ -23,6 +24,7 @@ _STATES = {
     EntryState.CLAIMED: "claimed",
 }
 SHOWN_CHARS_MAX = 300
+_ASYNCIO = os.path.dirname(asyncio.__file__)
 _OURS = os.path.join("headrace", "sdk") + os.sep
 
 
@@ -88,7 +90,8 @@ def site(strand: Strand | None) -> str:
         frame = getattr(coroutine, "cr_frame", None)
         if frame is None:
             break
-        if _OURS not in frame.f_code.co_filename:
+        # What is awaited wrongly is the library's; where it is called from is the user's.
+        if not (_OURS in frame.f_code.co_filename or frame.f_code.co_filename.startswith(_ASYNCIO)):
             found = f"{frame.f_code.co_filename}:{frame.f_lineno}"
         coroutine = getattr(coroutine, "cr_await", None)
     return found

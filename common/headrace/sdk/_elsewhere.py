@@ -129,6 +129,7 @@ def child(
         data,
         digest=_codec.digest(data),
         result=workflow.signature.result,
+        unwrap=RESULT,
         id=id,
         detached=detached,
     )

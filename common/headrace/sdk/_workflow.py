@@ -17,6 +17,7 @@ from headrace.sdk._plans import code_plan
 from headrace.sdk._signature import Signature
 
 if TYPE_CHECKING:
+    from headrace.sdk._app import App
     from headrace.sdk._client import Client, Handle
     from headrace.sdk._context import Context
 
@@ -55,6 +56,8 @@ class Workflow(Generic[P, R]):
         self.timeout_ms = to_ms(timeout) if timeout is not None else None
         self.signature = Signature(function, skip=1)
         self.options_ = WorkflowOptions()
+        self.owner: App | None = None
+        """The app that it belongs to."""
         functools.update_wrapper(cast(Any, self), function)
 
     def __repr__(self) -> str:
@@ -115,8 +118,8 @@ class Workflow(Generic[P, R]):
 
     async def start_and_wait(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Start a run, and return its result. Raises also `RunFailed`."""
-        handle = await self.start(*args, **kwargs)
-        return await handle.result()
+        workflow, rest = self._with_options(kwargs)
+        return await _client().start_and_wait(workflow, *args, **rest)
 
     def _with_options(self, kwargs: Mapping[str, Any]) -> tuple[Self, dict[str, Any]]:
         """Take options out of the arguments that are no inputs."""

@@ -10,7 +10,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from headrace.local.engine import LocalEngine, run
+    from headrace.local.engine import LocalEngine
+    from headrace.local.running import run
 
 __all__ = ["LocalEngine", "run"]
 
@@ -18,4 +19,5 @@ __all__ = ["LocalEngine", "run"]
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.engine"), name)
+    module = "engine" if name == "LocalEngine" else "running"
+    return getattr(import_module(f"{__name__}.{module}"), name)

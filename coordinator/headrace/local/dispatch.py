@@ -7,7 +7,7 @@ gone. A new life of the process is a takeover, and everything that was dispatche
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Final, TypeAlias
 
 import msgspec
@@ -50,6 +50,10 @@ class Offer:
         self._labels = None if capabilities is None else {c.lower() for c in capabilities}
         self._handlers = {f"uses:{name}".lower() for name in handlers}
         self._asked: set[str] = set()
+
+    def add(self, handlers: Iterable[str]) -> None:
+        """Offer *handlers*, too."""
+        self._handlers |= {f"uses:{name}".lower() for name in handlers}
 
     def missing(self, needed: Collection[str]) -> list[str]:
         """Return the labels of *needed* that are not offered; `uses:<name>` is a handler."""
@@ -121,6 +125,14 @@ class LocalDispatch:
     def disconnect(self) -> None:
         """The owner has gone: what ends from now on counts as lost, as after a crash."""
         self._owner = None
+
+    def offer(self, handlers: Iterable[str]) -> None:
+        """Offer *handlers* from now on; lanes that nothing could serve are looked at again."""
+        self._offer.add(handlers)
+        self._able.clear()
+        self._missing_since.clear()
+        if self._owner is not None:
+            self._owner.wake()
 
     # -- for the owner -------------------------------------------------------------------------
 

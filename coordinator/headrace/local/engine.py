@@ -12,7 +12,7 @@ import logging
 import random
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, NoReturn, Self
+from typing import Any, Final, NoReturn, ParamSpec, Self, TypeVar
 
 from headrace.client import ENDED, Client
 from headrace.coordinator.core import Limits, Run, TickEffects
@@ -24,8 +24,10 @@ from headrace.coordinator.runtime.ports import NoPeers
 from headrace.errors import HeadraceError, InvalidRequest, Unavailable
 from headrace.flowctl import load_definition
 from headrace.language import BUILTIN_HANDLERS
+from headrace.local.asking import Asking
 from headrace.local.dispatch import (
     WINDOW_MAX,
+    WORKER,
     DirectAssignments,
     Lines,
     LocalDispatch,
@@ -33,18 +35,17 @@ from headrace.local.dispatch import (
     OnLog,
 )
 from headrace.local.ends import Ends, Start
+from headrace.local.functions import FunctionClient
 from headrace.local.storage import Storage, open_storage
 from headrace.local.submits import Submits
 from headrace.local.transport import SHARD, LocalTransport
 from headrace.messages import (
-    Explanation,
-    HistoryEntry,
     PatchView,
-    RunPage,
     RunView,
     subjects,
 )
 from headrace.plan import Plan
+from headrace.sdk import App, Handle, Workflow
 from headrace.telemetry import Clock, SystemClock
 from headrace.worker.artifacts import FileArtifacts
 from headrace.worker.builtin import builtin_registry
@@ -53,9 +54,12 @@ from headrace.worker.handlers import Registry
 from headrace.worker.payloads import Payloads
 from headrace.worker.ports import ValueSource
 from headrace.worker.sources import secrets_at, variables_at
+from headrace.worker.turns import Turns
 from headrace.worker.workspaces import WorkspaceLimits, Workspaces
 
 log = logging.getLogger(__name__)
+P = ParamSpec("P")
+R = TypeVar("R")
 
 SLOTS: Final = 16
 RETENTION_MS: Final = 30 * 86_400_000
@@ -73,7 +77,7 @@ KILL_S: Final = 10.0
 """For steps that are stopped at the end to die: their own grace, and a little."""
 
 
-class LocalEngine:
+class LocalEngine(Asking):
     """An engine for one event loop: ``async with LocalEngine(…) as engine``.
 
     On leaving, what still runs is killed and is not recorded: at level journal, and at level
@@ -87,6 +91,7 @@ class LocalEngine:
         path: Path | str | None = None,
         slots: int = SLOTS,
         handlers: Registry | Iterable[object] = (),
+        apps: Iterable[App] = (),
         capabilities: Iterable[str] | None = None,
         namespace: str = "default",
         on_log: OnLog | None = None,
@@ -100,9 +105,11 @@ class LocalEngine:
         """*path* is a folder, needed by the levels `snapshot` and `journal`.
 
         *handlers* are functions marked by `@handler`, beside the built-in ones, or a whole
-        registry. *capabilities* are the labels that this machine offers; None: any that a
-        workflow asks for. *own_process*: all children of this process are steps' (see
-        `open_storage`). Raises `InvalidRequest`, and `InvalidConfig` for a bad handler.
+        registry; *apps* are those of `headrace.sdk` whose runs go on here (that of a workflow
+        that is started here is added by itself). *capabilities* are the labels that this machine
+        offers; None: any that a workflow asks for. *own_process*: all children of this process
+        are steps' (see `open_storage`). Raises `InvalidRequest`, and `InvalidConfig` for a bad
+        handler.
         """
         if not subjects.valid_name(namespace):
             raise InvalidRequest(f"not a namespace: {namespace!r}")
@@ -110,6 +117,8 @@ class LocalEngine:
             raise InvalidRequest(f"slots: at least 1, not {slots}")
         self.namespace = namespace
         self.registry = handlers if isinstance(handlers, Registry) else _registry(handlers)
+        for app in apps:
+            self.registry.serve(app)
         self._persistence, self._slots = persistence, slots
         self._path = None if path is None else Path(path).absolute()
         self._own_process = own_process
@@ -118,6 +127,7 @@ class LocalEngine:
         self._secrets, self._variables, self._limits = secrets, variables, limits
         self._artifacts = artifacts
         self._clock: Clock = clock or SystemClock()
+        self._short_retry_ms: int | None = None
         self._now_ms = self._clock.now_ms
         self._submits = Submits(self._now_ms)
         self._ends = Ends()
@@ -139,6 +149,7 @@ class LocalEngine:
         except BaseException:
             await self.close()
             raise
+        self.client.use()
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
@@ -156,6 +167,16 @@ class LocalEngine:
             namespace=self.namespace,
             incarnation=storage.incarnation,
         )
+        payloads = Payloads()
+        self.turns = Turns(
+            self._dispatch,
+            payloads,
+            worker=WORKER,
+            incarnation=storage.incarnation,
+            clock=self._clock,
+            short_retry_ms=self._short_retry_ms,
+        )
+        self._dispatch.on_wake = self.turns.wake
         self._executor = Executor(
             registry=self.registry,
             results=self._dispatch,
@@ -163,7 +184,8 @@ class LocalEngine:
                 slots=self._slots, queue_max=2 * WINDOW_MAX + self._slots
             ),
             workspaces=Workspaces(storage.data_dir, storage.incarnation, WorkspaceLimits()),
-            payloads=Payloads(),
+            payloads=payloads,
+            turns=self.turns,
             claims=self._dispatch,
             logs=Lines(self._on_log),
             secrets=self._secrets or secrets_at(),
@@ -194,6 +216,8 @@ class LocalEngine:
             ),
             namespace=self.namespace,
         )
+        self.client = FunctionClient(self._client, serve=self.serve, run=self._run_function)
+        """Starts workflows of `headrace.sdk`, as the client of a cluster does."""
         self._owning = asyncio.create_task(owner.run(), name="local-owner")
         self._owning.add_done_callback(self._ended)
         leading = asyncio.create_task(owner.leading.wait(), name="local-start")
@@ -231,6 +255,7 @@ class LocalEngine:
         """Stop everything; twice is fine. Steps get at most *kill_s* to die."""
         owning, self._owning = self._owning, None
         if owning is not None:
+            self.client.unuse()
             await self._last_snapshot()
             # First the owner: what is killed now must not be recorded as failed.
             self._dispatch.disconnect()
@@ -261,6 +286,41 @@ class LocalEngine:
         """SIGKILL, without a grace, to the processes of all steps. Needs `own_process`."""
         if self._storage is not None:
             await asyncio.to_thread(self._storage.kill_children)
+
+    # -- workflow functions --------------------------------------------------------------------
+
+    def serve(self, app: App) -> None:
+        """Run the workflows and steps of *app* here. Raises `InvalidConfig` for taken names."""
+        if self.registry.apps.get(app.capability) is not app:
+            self.registry.serve(app)
+            self._dispatch.offer(self.registry.describe())
+
+    async def start(
+        self, workflow: Workflow[P, R], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Handle[R]:
+        """Start a workflow function; see `headrace.sdk.Client.start`."""
+        self.running()
+        return await self.client.start(workflow, *args, **kwargs)
+
+    async def start_and_wait(
+        self, workflow: Workflow[P, R], /, *args: P.args, **kwargs: P.kwargs
+    ) -> R:
+        """Start a workflow function, and return its result. Raises also `RunFailed`."""
+        self.running()
+        return await self.client.start_and_wait(workflow, *args, **kwargs)
+
+    async def _run_function(
+        self, plan: Plan, inputs: dict[str, Any], workflow: Workflow[..., Any]
+    ) -> RunView:
+        options = workflow.options_
+        return await self.run(
+            plan,
+            inputs,
+            run_id=options.id,
+            labels=options.labels,
+            priority=options.priority,
+            steps=False,
+        )
 
     # -- running -------------------------------------------------------------------------------
 
@@ -406,44 +466,6 @@ class LocalEngine:
             self._listeners.discard(note)
             self._ends.forget(key, ended)
 
-    async def history(self, run: str) -> Sequence[HistoryEntry]:
-        """Return all events of a run in order. Raises `NotFound`."""
-        return await self._client.history(run)
-
-    async def explain(self, run: str) -> Explanation:
-        """Return why a run is where it is. Raises `NotFound`."""
-        return await self._client.explain(run)
-
-    async def list(
-        self,
-        *,
-        states: Sequence[str] = (),
-        workflow: str = "",
-        labels: Mapping[str, str] | None = None,
-        limit: int = 50,
-        cursor: str = "",
-    ) -> RunPage:
-        """Return a page of open and closed runs, newest first, without their steps."""
-        return await self._client.list(
-            states=states, workflow=workflow, labels=labels, limit=limit, cursor=cursor
-        )
-
-    async def signal(self, run: str, name: str, payload: Any = None) -> None:
-        """Deliver a signal once. Raises `NotFound`, `Conflict`."""
-        await self._client.signal(run, name, payload)
-
-    async def cancel(self, run: str, *, reason: str = "") -> None:
-        """Stop a run; it has ended once its steps are dead. Raises `NotFound`, `Conflict`."""
-        await self._client.cancel(run, reason=reason)
-
-    async def pause(self, run: str, *, reason: str = "") -> None:
-        """Begin no more steps of a run; what runs goes on."""
-        await self._client.pause(run, reason=reason)
-
-    async def resume(self, run: str) -> None:
-        """Go on with a paused run."""
-        await self._client.resume(run)
-
     async def patch(
         self, run: str, workflow: Plan | Path | str, *, dry_run: bool = False
     ) -> PatchView:
@@ -466,28 +488,6 @@ def _ids(incarnation: str) -> Callable[[], str]:
     """Return a function that makes ids which differ from those of all other lives."""
     numbers = itertools.count(1)
     return lambda: f"{incarnation}{next(numbers):x}"
-
-
-def run(
-    workflow: Plan | Path | str,
-    inputs: Mapping[str, Any] | None = None,
-    *,
-    run_id: str = "",
-    labels: Mapping[str, str] | None = None,
-    **settings: Any,
-) -> RunView:
-    """Run a workflow to its end in this thread, and return it, however it ended.
-
-    *settings* are those of `LocalEngine`. Raises `HeadraceError` when it cannot be run.
-    """
-    import uvloop
-
-    async def work() -> RunView:
-        async with LocalEngine(**settings) as engine:
-            return await engine.run(workflow, inputs, run_id=run_id, labels=labels)
-
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(work())
 
 
 def _not_registered(_: str) -> NoReturn:

@@ -31,6 +31,7 @@ from headrace.worker.ports import ValueSource
 from headrace.worker.reporter import Reporter
 from headrace.worker.sources import secrets_at, variables_at
 from headrace.worker.steplog import LogLimits
+from headrace.worker.turns import Turns
 from headrace.worker.workspaces import WorkspaceLimits, Workspaces
 
 log = logging.getLogger(__name__)
@@ -88,7 +89,7 @@ class Worker:
             id=stable_id(settings.id, self.data_dir),
             incarnation=new_incarnation(),
             namespace=settings.namespace,
-            capabilities=settings.capabilities,
+            capabilities=(*settings.capabilities, *self._registry.apps),
             release=release(),
             host=socket.gethostname() or platform.node(),
             pid=os.getpid(),
@@ -106,16 +107,25 @@ class Worker:
         )
 
         def executor(assignments: Assignments, reporter: Reporter) -> Executor:
+            payloads = Payloads(
+                BusBlobs(self._bus),
+                inline_bytes=limits.payload_inline_bytes,
+                bytes_max=limits.payload_bytes_max,
+            )
+            turns = Turns(
+                reporter,
+                payloads,
+                worker=identity.id,
+                incarnation=identity.incarnation,
+                clock=self._clock,
+            )
             return Executor(
                 registry=self._registry,
                 results=reporter,
                 assignments=assignments,
                 workspaces=self._workspaces,
-                payloads=Payloads(
-                    BusBlobs(self._bus),
-                    inline_bytes=limits.payload_inline_bytes,
-                    bytes_max=limits.payload_bytes_max,
-                ),
+                payloads=payloads,
+                turns=turns,
                 claims=reporter,
                 logs=self._logs,
                 log_limits=LogLimits(line_bytes_max=limits.log_line_bytes_max),

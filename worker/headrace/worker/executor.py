@@ -22,6 +22,7 @@ import msgspec
 
 from headrace.errors import HeadraceError
 from headrace.messages import ResultExtra, ResultStatus, StepError, StepResult, Task
+from headrace.sdk import Workflow
 from headrace.telemetry import Clock, SystemClock
 from headrace.worker.core import Admission, Assignment, Assignments, Origin, Stop
 from headrace.worker.deferred import NotWanted
@@ -33,6 +34,7 @@ from headrace.worker.masks import Masker
 from headrace.worker.outcomes import (
     HandBack,
     NotGranted,
+    TurnOver,
     failure,
     is_surprise,
     stopped,
@@ -50,6 +52,7 @@ from headrace.worker.ports import (
 )
 from headrace.worker.starting import Starter
 from headrace.worker.steplog import LogLimits, Spool, StepLog
+from headrace.worker.turns import Turns
 from headrace.worker.workspaces import Workspaces
 
 log = logging.getLogger(__name__)
@@ -81,9 +84,11 @@ class Executor:
         artifacts: ArtifactStore | None = None,
         clock: Clock | None = None,
         observe: Callable[[StepResult], None] | None = None,
+        turns: Turns | None = None,
     ) -> None:
         self.assignments = assignments
         self.artifacts = artifacts
+        self.turns = turns
         self._registry = registry
         self._deliver_to = results.deliver
         self._workspaces = workspaces
@@ -212,6 +217,18 @@ class Executor:
         """Note a sign of life of an attempt; two plain writes, so any thread may do it."""
         assignment.details = self._hidden.masker().value(details)
         assignment.beat_ms = self._now_ms()
+
+    async def run_turn(
+        self,
+        workflow: Workflow[Any, Any],
+        context: Context,
+        assignment: Assignment,
+        inputs: msgspec.Raw,
+    ) -> None:
+        """Run a turn of a workflow function; raises how it ends (see `Turns.run`)."""
+        if self.turns is None:
+            raise HandlerError("not-supported", "workflow functions cannot be run here", False)
+        await self.turns.run(workflow, context, assignment, inputs)
 
     # -- runners -------------------------------------------------------------------------------
 
@@ -402,7 +419,8 @@ class Executor:
         """End an attempt that raised: stopped, handed back, not granted, or failed."""
         stop, options = assignment.stop, assignment.task.options
         once = options is not None and options.at_most_once
-        if isinstance(error, NotGranted) or (stop is not None and stop.kind == "superseded"):
+        over = isinstance(error, NotGranted | TurnOver)
+        if over or (stop is not None and stop.kind == "superseded"):
             self._forget(assignment, context)
         elif stop is not None and stop.kind == "shutdown" and once:
             # Nobody knows how far it came: the owner's rule for a lost worker decides.

@@ -21,6 +21,7 @@ from headrace.messages import (
     DrainWorker,
     EpochNotice,
     LaneOffer,
+    TurnWake,
     WorkerHeartbeat,
     WorkerOrder,
     encode,
@@ -178,6 +179,8 @@ class Life:
         self._watch.drains()
         self.consumer.stop()
         returned = self.executor.hand_back()
+        if self.executor.turns is not None:
+            self.executor.turns.drain()
         self.heartbeats.kick()
         grace_ms = int((self._end_s - asyncio.get_running_loop().time()) * 1_000)
         log.info("draining", extra={"returned": returned, "grace_ms": grace_ms})
@@ -250,6 +253,9 @@ class Life:
             self.executor.cancel(order.run, order.step, order.attempt, order.reason)
         elif isinstance(order, DrainWorker):
             self.drain(grace_s=order.grace_ms / 1_000 if order.grace_ms else None)
+        elif isinstance(order, TurnWake):
+            if self.executor.turns is not None:
+                self.executor.turns.wake(order)
         else:
             assert isinstance(order, EpochNotice)
             self._owned(order)

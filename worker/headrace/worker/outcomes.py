@@ -8,6 +8,7 @@ from typing import Final
 
 from headrace.errors import HeadraceError
 from headrace.messages import ResultStatus, StepError
+from headrace.sdk import StepFailure
 from headrace.worker.core import Stop
 from headrace.worker.handlers import HandlerError
 from headrace.worker.masks import Masker
@@ -27,12 +28,19 @@ class NotGranted(Exception):
     """The owner says that this at-most-once attempt must not run."""
 
 
+class TurnOver(Exception):
+    """A turn of a workflow function is over, and its owner knows: there is no result to send."""
+
+
 def failure(error: BaseException, masker: Masker) -> StepError:
     """Return what users see of *error*: never a traceback, and no secret.
 
     It is masked before it is cut, or half a secret might be left.
     """
     if isinstance(error, HandlerError):
+        message = masker.text(error.message)[:MESSAGE_CHARS_MAX]
+        return StepError(error.type, message, error.retryable)
+    if isinstance(error, StepFailure):
         message = masker.text(error.message)[:MESSAGE_CHARS_MAX]
         return StepError(error.type, message, error.retryable)
     message = masker.text(str(error))[:MESSAGE_CHARS_MAX]
@@ -43,7 +51,7 @@ def failure(error: BaseException, masker: Masker) -> StepError:
 
 def is_surprise(error: BaseException) -> bool:
     """Tell whether *error* is none that a handler raises on purpose: its traceback is wanted."""
-    return not isinstance(error, HandlerError | HeadraceError)
+    return not isinstance(error, HandlerError | HeadraceError | StepFailure)
 
 
 def traceback_lines(error: BaseException) -> Iterator[str]:

@@ -55,6 +55,15 @@ class Payloads:
             return rest
         return msgspec.msgpack.encode(await self._put(run, output))
 
+    async def outgoing_value(self, run: str, value: bytes) -> bytes:
+        """Return one *value* of any kind, or a reference to it; raises as `outgoing` does."""
+        if len(value) > self.bytes_max:
+            text = f"a value takes {len(value)} bytes, over the limit of {self.bytes_max}"
+            raise HandlerError("result-too-large", text, retryable=False)
+        if len(value) <= self.inline_bytes or self._blobs is None:
+            return value
+        return msgspec.msgpack.encode(await self._put(run, value))
+
     async def _put(self, run: str, data: bytes) -> dict[str, Any]:
         assert self._blobs is not None
         return reference_to(await self._blobs.put(run, data), len(data))

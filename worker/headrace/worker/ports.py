@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from headrace.messages import ClaimReply, LogLine, StepResult, Task
+from headrace.messages import ClaimReply, LogLine, StepResult, Task, TurnReply, TurnReport
 from headrace.worker.core import Origin
 
 
@@ -26,6 +26,14 @@ class ClaimDesk(Protocol):
 
     async def claim(self, origin: Origin, task: Task) -> ClaimReply:
         """Return the owner's answer. Raises `Unreachable` when there is none in bounded time."""
+        ...
+
+
+class TurnDesk(Protocol):
+    """Brings what a workflow function did to the owner of its run."""
+
+    async def turn(self, origin: Origin, report: TurnReport) -> TurnReply:
+        """Return the owner's answer. Raises `HeadraceError`: send the report again then."""
         ...
 
 

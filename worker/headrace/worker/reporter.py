@@ -20,6 +20,8 @@ from headrace.messages import (
     StepError,
     StepResult,
     Task,
+    TurnReply,
+    TurnReport,
     decode,
     encode,
     subjects,
@@ -46,7 +48,7 @@ class Requests(Protocol):
 
 
 class Reporter:
-    """A `ResultSink` and `ClaimDesk` on the broker.
+    """A `ResultSink`, `ClaimDesk` and `TurnDesk` on the broker.
 
     A route's sender is a task that lives as long as there is something to send, so idle shards
     cost nothing. The caller awaits `close`.
@@ -140,6 +142,12 @@ class Reporter:
                     raise Unreachable(f"claim of {task.path}: {error}") from error
             await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
             pause_s = min(pause_s * 2, BACKOFF_MAX_S)
+
+    async def turn(self, origin: Origin, report: TurnReport) -> TurnReply:
+        """Bring what a workflow function did to its owner; see `TurnDesk.turn`."""
+        subject = subjects.result(origin.namespace, origin.shard, self._worker)
+        answer = await self._requests.request(subject, encode(report), timeout_s=TIMEOUT_S)
+        return decode(TurnReply, answer)
 
     async def _send_all(self, route: Route) -> None:
         hurry = self._hurry[route] = asyncio.Event()

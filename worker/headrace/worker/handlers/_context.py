@@ -36,6 +36,12 @@ class Services(Protocol):
         """Note a sign of life; from any thread."""
         ...
 
+    async def run_turn(
+        self, workflow: Any, context: Context, assignment: Assignment, inputs: msgspec.Raw
+    ) -> None:
+        """Run a turn of a workflow function; raises how it ends."""
+        ...
+
 
 class Extra(msgspec.Struct):
     """What a step tells beside its outputs; becomes `ResultExtra`."""
@@ -169,6 +175,10 @@ class Context:
     def heartbeat(self, details: Any = None) -> None:
         """Say that the step is alive; *details* (small, JSON) show in the run's view."""
         self._services.beat(self._assignment, details)
+
+    async def run_turn(self, workflow: Any, inputs: msgspec.Raw) -> None:
+        """Run a turn of a workflow function of `headrace.sdk`; raises how it ends."""
+        await self._services.run_turn(workflow, self, self._assignment, inputs)
 
     # -- for the executor ----------------------------------------------------------------------
 

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from headrace.errors import InvalidConfig
+from headrace.sdk import App
+from headrace.worker.handlers._apps import handlers_of
 from headrace.worker.handlers._handler import Handler, handler_of, load_attribute
 
 ENTRY_POINTS: Final = "headrace.handlers"
@@ -19,6 +21,8 @@ class Registry:
     def __init__(self, handlers: Iterable[Handler] = ()) -> None:
         self._handlers: dict[str, Handler] = {}
         self._gone: set[str] = set()
+        self.apps: dict[str, App] = {}
+        """Applications of `headrace.sdk`, by capability (``app:<name>@<version>``)."""
         self.lookup = self._handlers.get
         """``lookup(name)`` returns the handler or None."""
         for handler in handlers:
@@ -77,8 +81,14 @@ class Registry:
             self.add(thing, source=entry.value)
 
     def add_app(self, reference: str) -> None:
-        """Add the handlers of ``package.module:app``; its `.handlers` maps names to functions."""
+        """Add the handlers of ``package.module:app``; its `.handlers` maps names to functions.
+
+        An `App` of `headrace.sdk` brings its workflows and its capability, too.
+        """
         app = load_attribute(reference)
+        if isinstance(app, App):
+            self.serve(app)
+            return
         handlers = getattr(app, "handlers", None)
         if not isinstance(handlers, Mapping):
             raise InvalidConfig("worker.apps", f"{reference!r} has no mapping `handlers`")
@@ -92,6 +102,18 @@ class Registry:
                     raise InvalidConfig("worker.apps", f"{reference!r}: {name} is no function")
                 found = Handler(name, function, version=found.version if found else "")
             self.add(found, source=reference)
+
+    def serve(self, app: App) -> None:
+        """Add an application of `headrace.sdk`; again, it takes the place of what it was.
+
+        Raises `InvalidConfig` for names that are taken.
+        """
+        old = self.apps.get(app.capability)
+        if old is app and all(workflow.uses in self for workflow in app.workflows.values()):
+            return
+        names = [handler.name for handler in handlers_of(old)] if old is not None else []
+        self.replace(names, handlers_of(app))
+        self.apps[app.capability] = app
 
     def describe(self) -> dict[str, dict[str, Any]]:
         """Return the handlers that are not built in, with their inputs, for heartbeats."""

@@ -1,0 +1,329 @@
+"""Turns of workflow functions on this worker: their reports, and the functions that wait.
+
+A function whose turn has ended in waiting stays in a cache, so that its next turn need not replay
+it. The cache is bounded; what leaves it costs nothing any more, and is replayed when it goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections import OrderedDict
+from collections.abc import Iterable
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from headrace.errors import HeadraceError, LimitExceeded
+from headrace.messages import (
+    UNREADABLE,
+    Change,
+    Entry,
+    Query,
+    QueryAnswer,
+    Turn,
+    TurnEnd,
+    TurnOutcome,
+    TurnReply,
+    TurnReport,
+    TurnWake,
+)
+from headrace.payloads import BLOB_KEY
+from headrace.sdk import Execution, Left, Terms, TurnRun, Workflow, new_execution
+from headrace.telemetry import Clock, SystemClock
+from headrace.worker.core import Assignment
+from headrace.worker.handlers import Context, HandlerError
+from headrace.worker.outcomes import HandBack, TurnOver
+from headrace.worker.payloads import Payloads
+from headrace.worker.ports import TurnDesk
+
+log = logging.getLogger(__name__)
+
+VERSION: Final = 1
+CACHED_MAX: Final = 1_000
+"""Waiting functions that are kept, the latest ones."""
+BACKOFF_MIN_S: Final = 0.05
+BACKOFF_MAX_S: Final = 2.0
+RETRY_AFTER_MAX_S: Final = 60.0
+PAGES_MAX: Final = 10_000
+_DECODER: Final = msgspec.msgpack.Decoder(Turn)
+
+
+class _Parked(NamedTuple):
+    """A function that waits."""
+
+    execution: Execution
+    backlog: list[Entry]
+    """What it was not fed yet."""
+    known: int
+    """Number of the newest change in either."""
+
+
+class Turns:
+    """What an executor needs to run turns. Belongs to one event loop."""
+
+    def __init__(
+        self,
+        desk: TurnDesk,
+        payloads: Payloads,
+        *,
+        worker: str,
+        incarnation: str,
+        clock: Clock | None = None,
+        short_retry_ms: int | None = None,
+        cached_max: int = CACHED_MAX,
+    ) -> None:
+        """*short_retry_ms*: so long a turn waits for the next attempt of a step."""
+        self._desk, self._payloads = desk, payloads
+        self._worker, self._incarnation = worker, incarnation
+        self._cached_max = cached_max
+        self._cache: OrderedDict[str, _Parked] = OrderedDict()
+        self._running: dict[tuple[str, int], TurnRun] = {}
+        now_ms = (clock or SystemClock()).now_ms
+        self._terms = Terms(now_ms=now_ms)
+        if short_retry_ms is not None:
+            self._terms = self._terms._replace(short_retry_ms=short_retry_ms)
+        self._draining = False
+
+    @property
+    def draining(self) -> bool:
+        """No further turns are taken."""
+        return self._draining
+
+    @property
+    def cached(self) -> int:
+        """Functions that wait in the cache."""
+        return len(self._cache)
+
+    # -- from outside --------------------------------------------------------------------------
+
+    def wake(self, wake: TurnWake) -> None:
+        """The owner has news for a turn."""
+        run = self._running.get((wake.run, wake.step))
+        if run is not None:
+            run.wake()
+
+    def drain(self) -> None:
+        """Let all turns go as soon as their steps have ended; take no further ones."""
+        self._draining = True
+        for run in self._running.values():
+            run.leave()
+
+    def _leave_if_draining(self, running: TurnRun) -> None:
+        if self._draining:
+            running.leave()
+
+    def forget(self, workflows: Iterable[Workflow[Any, Any]] = ()) -> None:
+        """Drop waiting functions: those of *workflows* by name, or all."""
+        names = {f"{workflow.app}/{workflow.name}" for workflow in workflows}
+        for key, parked in list(self._cache.items()):
+            if not names or parked.execution.workflow in names:
+                del self._cache[key]
+                parked.execution.close()
+
+    # -- a turn --------------------------------------------------------------------------------
+
+    async def run(
+        self,
+        workflow: Workflow[Any, Any],
+        context: Context,
+        assignment: Assignment,
+        inputs: msgspec.Raw,
+    ) -> None:
+        """Run one turn to its end. Always raises: `TurnOver`, `HandBack`, `HandlerError`."""
+        if self.draining:
+            raise HandBack
+        task = assignment.task
+        try:
+            turn = _DECODER.decode(inputs)
+        except UNREADABLE as error:
+            raise HandlerError("invalid-input", f"not a turn: {error}", False) from error
+        reports = _Reports(self, context, assignment)
+        execution = await self._execution(workflow, context, reports, turn)
+        if execution is None:
+            raise TurnOver
+        key = (task.run, task.step)
+        running = self._running[key] = TurnRun(execution, reports, self._terms)
+        self._leave_if_draining(running)
+        parked = False
+        try:
+            end = await running.run(turn)
+            parked = end is not None and end.outcome == TurnOutcome.WAITING
+            if parked:
+                self._park(task.run, running)
+        except Left:
+            raise HandBack from None
+        except asyncio.CancelledError:
+            stop = assignment.stop
+            if stop is not None and stop.kind == "shutdown":
+                # What it did is recorded; another worker goes on from there.
+                raise HandBack from None
+            raise
+        finally:
+            if self._running.get(key) is running:
+                del self._running[key]
+            if not parked:
+                execution.close()
+        raise TurnOver
+
+    async def _execution(
+        self, workflow: Workflow[Any, Any], context: Context, reports: _Reports, turn: Turn
+    ) -> Execution | None:
+        """Return the function, fed with all that has happened; None when the turn is refused."""
+        run = context.run
+        parked = self._cache.pop(run, None)
+
+        def write(stream: str, text: str) -> None:
+            context.log(text, stream=stream)
+
+        if parked is not None and parked.execution.generation == turn.generation:
+            entries = turn.entries
+            if parked.known < turn.since or _incomplete(entries, parked.known, turn.number):
+                fetched = await reports.fetch(parked.known, turn)
+                if fetched is None:
+                    parked.execution.close()
+                    return None
+                entries = fetched
+            execution = parked.execution
+            execution.on_log = write
+            execution.skip.update(turn.skip)
+            execution.feed(parked.backlog)
+            execution.feed([entry for entry in entries if entry.number > parked.known])
+            return execution
+        if parked is not None:
+            parked.execution.close()
+        if turn.since or _incomplete(turn.entries, 0, turn.number):
+            fetched = await reports.fetch(0, turn)
+            if fetched is None:
+                return None
+            turn = msgspec.structs.replace(turn, entries=fetched, since=0)
+        return new_execution(workflow, run, turn, on_log=write)
+
+    def _park(self, run: str, running: TurnRun) -> None:
+        backlog = running.backlog
+        known = backlog[-1].number if backlog else running.execution.seen
+        self._cache[run] = _Parked(running.execution, backlog, known)
+        while len(self._cache) > self._cached_max:
+            _, oldest = self._cache.popitem(last=False)
+            oldest.execution.close()
+
+
+def _incomplete(entries: list[Entry], known: int, number: int) -> bool:
+    """Tell whether changes up to *number* are missing behind *known*."""
+    newest = entries[-1].number if entries else known
+    return newest < number
+
+
+class _Reports:
+    """A turn's `Desk`: one report at a time, sent until it is answered."""
+
+    def __init__(self, turns: Turns, context: Context, assignment: Assignment) -> None:
+        self._turns, self._context, self._assignment = turns, context, assignment
+        self._sequence = 0
+        self._queries: list[Query] = []
+        """That came while older entries were fetched."""
+
+    async def report(
+        self,
+        *,
+        seen: int,
+        changes: list[Change],
+        end: TurnEnd | None,
+        answers: list[QueryAnswer],
+    ) -> TurnReply:
+        """See `Desk.report`."""
+        reply = await self._exchange(seen, changes, end, answers)
+        if reply.refused or not _incomplete(reply.entries, seen, reply.number):
+            return await self._filled(reply)
+        first = reply
+        rest = await self._pages(reply.entries, reply.number)
+        if rest is None:
+            return TurnReply(refused="the turn is over")
+        queries, self._queries = [*first.queries, *self._queries], []
+        return await self._filled(TurnReply(entries=rest, number=first.number, queries=queries))
+
+    async def fetch(self, seen: int, turn: Turn) -> list[Entry] | None:
+        """Return all entries behind *seen*; None when the turn is refused."""
+        reply = await self._exchange(seen, [], None, [])
+        if reply.refused:
+            return None
+        turn.queries.extend(reply.queries)
+        entries = await self._pages(reply.entries, reply.number)
+        turn.queries.extend(self._queries)
+        self._queries = []
+        return None if entries is None else (await self._filled(TurnReply(entries=entries))).entries
+
+    async def _pages(self, entries: list[Entry], number: int) -> list[Entry] | None:
+        """Return *entries* with what is missing behind them, up to change *number*."""
+        for _ in range(PAGES_MAX):
+            if not entries or entries[-1].number >= number:
+                return entries
+            reply = await self._exchange(entries[-1].number, [], None, [])
+            if reply.refused:
+                return None
+            self._queries += reply.queries
+            if not reply.entries:
+                return entries
+            entries, number = entries + reply.entries, reply.number
+        raise HandlerError("journal-too-large", f"the journal has over {PAGES_MAX} pages", False)
+
+    async def _exchange(
+        self, seen: int, changes: list[Change], end: TurnEnd | None, answers: list[QueryAnswer]
+    ) -> TurnReply:
+        self._sequence += 1
+        assignment, turns = self._assignment, self._turns
+        task = assignment.task
+        pause_s = BACKOFF_MIN_S
+        while True:
+            report = TurnReport(
+                VERSION,
+                turns._worker,
+                turns._incarnation,
+                task.run,
+                task.step,
+                task.attempt,
+                # A new owner may have dispatched the same turn again, under a new token.
+                assignment.token,
+                self._sequence,
+                seen,
+                changes,
+                end,
+                answers,
+            )
+            try:
+                reply = await turns._desk.turn(assignment.origin, report)
+            except LimitExceeded as error:
+                text = f"what the workflow did at once is too large: {error}"
+                raise HandlerError("report-too-large", text, retryable=False) from error
+            except HeadraceError as error:
+                log.info("report not taken yet", extra={"run": task.run, "error": str(error)})
+                await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
+                pause_s = min(pause_s * 2, BACKOFF_MAX_S)
+                continue
+            if reply.retry_after_ms <= 0:
+                return reply
+            await asyncio.sleep(min(reply.retry_after_ms / 1_000, RETRY_AFTER_MAX_S))
+
+    async def _filled(self, reply: TurnReply) -> TurnReply:
+        """Put values in the place of references to large ones."""
+        incoming = None
+        for entry in reply.entries:
+            for name in ("value", "details"):
+                raw: msgspec.Raw = getattr(entry, name)
+                if len(raw) > 1 and BLOB_KEY in bytes(raw):
+                    incoming = incoming or self._turns._payloads.incoming(self._context.run)
+                    value = await incoming.decoded(raw)
+                    setattr(entry, name, msgspec.Raw(msgspec.msgpack.encode(value)))
+        return reply
+
+    async def outgoing(self, data: bytes) -> bytes:
+        """See `Desk.outgoing`."""
+        payloads = self._turns._payloads
+        if len(data) <= payloads.inline_bytes:
+            return data
+        return await payloads.outgoing_value(self._context.run, data)
+
+    def beat(self, details: Any) -> None:
+        """See `Desk.beat`."""
+        self._context.heartbeat(details)
