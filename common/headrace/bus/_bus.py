@@ -96,7 +96,15 @@ class Bus:
     def count_in(self, metrics: BusMetrics) -> None:
         """Count in *metrics* from now on: the connection, requests, the broker's errors."""
         self._metrics = metrics
+        client = self._client
         metrics.connected.follow(lambda: float(self.connected))
+        metrics.sent_messages.follow(lambda: client.sent_messages)
+        metrics.sent_bytes.follow(lambda: client.sent_bytes)
+        metrics.received_messages.follow(lambda: client.received_messages)
+        metrics.received_bytes.follow(lambda: client.received_bytes)
+        metrics.subscriptions.follow(lambda: client.num_subscriptions)
+        metrics.backlog_bytes.follow(lambda: client.backlog_bytes)
+        metrics.requests_open.follow(lambda: len(self._requests))
 
     def on_up(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Call *callback* after each later reconnect; the answer, when called, ends that."""
@@ -268,6 +276,8 @@ class Bus:
         if not self._ready:
             return
         self._ready = False
+        if self._metrics is not None:
+            self._metrics.disconnects.inc()
         if not self._closed:
             log.warning("broker connection lost", extra={"bus": self.name, "reason": reason})
         self._fail_waiting(reason)

@@ -52,15 +52,28 @@ class WireClient(Client):
     def __init__(self, on_down: Callable[[str], None]) -> None:
         super().__init__()
         self._on_down = on_down
-        self._ps = cast("protocol.Parser", Parser(self))
+        self._reader = Parser(self)
+        self._ps = cast("protocol.Parser", self._reader)
         self._write_soon = False
         self._written_bytes = 0
+        self.sent_messages = self.sent_bytes = self.received_messages = 0
         self._flushes: set[asyncio.Future[bool]] = set()
+
+    @property
+    def received_bytes(self) -> int:
+        """Bytes read off all connections so far."""
+        return self._reader.read_bytes
+
+    @property
+    def num_subscriptions(self) -> int:
+        """Subscriptions that there are."""
+        return len(self._subs)
 
     # -- in ------------------------------------------------------------------------------------
 
     def deliver(self, sid: int, subject: bytes, reply: bytes, data: bytes, raw: bytes) -> None:
         """Call the subscription's callback; its errors are logged, never let into the read loop."""
+        self.received_messages += 1
         subscription = cast("DirectSubscription | None", self._subs.get(sid))
         if subscription is None:
             return
@@ -99,6 +112,7 @@ class WireClient(Client):
 
     def send_message(self, subject: str, reply: str, headers: bytes, data: bytes) -> None:
         """Send one PUB or HPUB; the subject is taken as valid."""
+        self.sent_messages += 1
         if headers:
             total = len(headers) + len(data)
             line = f"HPUB {subject} {reply} {len(headers)} {total}\r\n"
@@ -125,6 +139,7 @@ class WireClient(Client):
         self._pending = []
         self._pending_data_size = 0
         self._transport.write(data)
+        self.sent_bytes += len(data)
         self.measure_backlog()
 
     async def flush(self, timeout: float = 2) -> None:

@@ -37,6 +37,8 @@ class Parser:
 
     def __init__(self, receiver: Receiver) -> None:
         self._receiver = receiver
+        self.read_bytes = 0
+        """Of all connections so far."""
         self.reset()
 
     def reset(self) -> None:
@@ -48,6 +50,7 @@ class Parser:
 
     async def parse(self, data: bytes) -> None:
         """Deliver every complete message in *data*; raises nats-py's ProtocolError for nonsense."""
+        self.read_bytes += len(data)
         if self._parts:
             # A large payload comes in many reads: join once, when it is all there.
             self._parts.append(data)

@@ -7,10 +7,12 @@ No globals: a process makes one registry, hands the metric sets to their users, 
 from headrace.telemetry._clock import Clock, SystemClock
 from headrace.telemetry._family import OTHER, Counter, Gauge, Histogram, Label
 from headrace.telemetry._http import StatusServer, status_server
+from headrace.telemetry._labels import lane_label
 from headrace.telemetry._log import JsonFormatter, TextFormatter, setup_logging
 from headrace.telemetry._metrics import (
     BusMetrics,
     CoordinatorMetrics,
+    ProcessMetrics,
     WorkerMetrics,
     new_registry,
     render,
@@ -27,12 +29,14 @@ __all__ = [
     "Histogram",
     "JsonFormatter",
     "Label",
+    "ProcessMetrics",
     "StatusServer",
     "SystemClock",
     "TextFormatter",
     "WorkerMetrics",
     "describe",
     "families",
+    "lane_label",
     "new_registry",
     "render",
     "setup_logging",

@@ -8,6 +8,8 @@ odd, can make the number of series grow without end. Lookups are one dict access
 from __future__ import annotations
 
 import itertools
+import time
+import types
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
@@ -15,11 +17,19 @@ from typing import Any, Generic, TypeVar
 import msgspec
 import prometheus_client
 from prometheus_client import CollectorRegistry
+from prometheus_client.samples import Exemplar, Sample
 
 OTHER = "other"
 """Value of a label whose own value has no series of its own."""
 
 PREFIX = "headrace_"
+
+
+SERIES_MAX = 5_000
+"""Of one family: combinations of values beyond have their limited labels set to `OTHER`."""
+
+TRACE_CHARS = 32
+"""Of a trace id, in hexadecimal."""
 
 
 class Label(msgspec.Struct, frozen=True):
@@ -60,6 +70,11 @@ class _Family(Generic[_M]):
         """Return the series of values that were not seen together before."""
         assert len(values) == len(self._labels), f"{self._labels} got {values}"
         bounded = tuple(map(self._bounded, self._labels, self._seen, values))
+        if len(self._children) >= SERIES_MAX and bounded not in self._children:
+            bounded = tuple(
+                OTHER if label.limit else value
+                for label, value in zip(self._labels, bounded, strict=True)
+            )
         child = self._children.get(bounded)
         if child is None:
             child = self._children[bounded] = self._metric.labels(*bounded)
@@ -103,6 +118,20 @@ class Counter(_Family[prometheus_client.Counter]):
     def inc(self, *labels: str, by: float = 1) -> None:
         """Count *by* more, at least 0."""
         self._child(labels).inc(by)
+
+    def raise_to(self, total: float, *labels: str) -> None:
+        """Take over a total that somebody adds up; what is less than before changes nothing."""
+        child = self._child(labels)
+        child._value.set(max(total, child._value.get()))
+
+    def follow(self, read: Callable[[], float], *labels: str) -> None:
+        """Take over what *read* says at each scrape: a total that only grows."""
+
+        def samples(_: object) -> tuple[Sample, ...]:
+            return (Sample("_total", {}, float(read()), None, None),)
+
+        child: Any = self._child(labels)
+        child._child_samples = types.MethodType(samples, child)
 
     def value(self, *labels: str) -> float:
         """Return the count, for status views and tests."""
@@ -159,9 +188,16 @@ class Histogram(_Family[prometheus_client.Histogram]):
         metric = prometheus_client.Histogram(*arguments, registry=registry, buckets=buckets)
         super().__init__(metric, name, help, labels)
 
-    def observe(self, value: float, *labels: str) -> None:
-        """Record one."""
-        self._child(labels).observe(value)
+    def observe(self, value: float, *labels: str, trace: str = "") -> None:
+        """Record one; *trace*, the id of the trace that it is of, becomes its bucket's exemplar."""
+        self._child(labels).observe(value, _exemplar(trace))
+
+    def exemplify(self, value: float, trace: str, *labels: str) -> None:
+        """Say that *trace* is the trace of a *value* that was recorded by `observe_many`."""
+        if (exemplar := _exemplar(trace)) is not None:
+            child: Any = self._child(labels)
+            bucket = child._buckets[bisect_left(child._upper_bounds, value)]
+            bucket.set_exemplar(Exemplar(exemplar, value, time.time()))
 
     def observe_many(self, values: Mapping[float, int], *labels: str) -> None:
         """Record each of *values* so many times, at the cost of one each."""
@@ -174,6 +210,10 @@ class Histogram(_Family[prometheus_client.Histogram]):
     def count(self, *labels: str) -> float:
         """Return how many were recorded, for tests."""
         return _value(self._child(labels), "_count")
+
+
+def _exemplar(trace: str) -> dict[str, str] | None:
+    return {"trace_id": trace} if len(trace) == TRACE_CHARS else None
 
 
 def _value(child: Any, suffix: str | None = None) -> float:

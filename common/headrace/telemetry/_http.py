@@ -16,7 +16,8 @@ from typing import Final, TypeAlias
 from prometheus_client import CollectorRegistry
 
 from headrace.errors import Unavailable
-from headrace.telemetry._metrics import render
+from headrace.telemetry._log import CountingHandler
+from headrace.telemetry._metrics import ProcessMetrics, render
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +29,10 @@ REQUEST_TIMEOUT_S: Final = 5.0
 CONNECTIONS_MAX: Final = 32
 
 _METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+_OPENMETRICS: Final = "application/openmetrics-text"
+_OPENMETRICS_TYPE: Final = f"{_OPENMETRICS}; version=1.0.0; charset=utf-8"
 _JSON_TYPE: Final = "application/json"
+_TEXT_TYPE: Final = "text/plain; charset=utf-8"
 
 
 def _always() -> Verdict:
@@ -50,6 +54,7 @@ class StatusServer:
         registry: CollectorRegistry,
         ready: Callable[[], Verdict],
         live: Callable[[], Verdict] = _always,
+        metrics: ProcessMetrics | None = None,
         request_timeout_s: float = REQUEST_TIMEOUT_S,
     ) -> None:
         self._host = host
@@ -57,6 +62,7 @@ class StatusServer:
         self._registry = registry
         self._ready = ready
         self._live = live
+        self._metrics = metrics
         self._request_timeout_s = request_timeout_s
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
@@ -127,10 +133,14 @@ class StatusServer:
             return _answer(HTTPStatus.BAD_REQUEST)
         if method not in ("GET", "HEAD"):
             return _answer(HTTPStatus.METHOD_NOT_ALLOWED)
+        body: bytes | None
         try:
             match path:
                 case "/metrics":
-                    body, kind, status = render(self._registry), _METRICS_TYPE, HTTPStatus.OK
+                    # Who understands OpenMetrics is given exemplars, too.
+                    asks = _OPENMETRICS.encode() in head.lower()
+                    body = render(self._registry, openmetrics=asks)
+                    kind, status = _OPENMETRICS_TYPE if asks else _METRICS_TYPE, HTTPStatus.OK
                 case "/healthz":
                     body, kind, status = _verdict(self._live())
                 case "/readyz":
@@ -140,7 +150,9 @@ class StatusServer:
         except Exception:
             # The boundary to callables of others: the request fails, the server goes on.
             log.exception("status request failed", extra={"path": path})
-            return _answer(HTTPStatus.INTERNAL_SERVER_ERROR)
+            body, kind, status = None, _TEXT_TYPE, HTTPStatus.INTERNAL_SERVER_ERROR
+        if self._metrics is not None:
+            self._metrics.status_requests.inc(path, str(status.value))
         return _answer(status, body, kind, bodiless=method == "HEAD")
 
 
@@ -152,11 +164,16 @@ async def status_server(
     if not port:
         yield
         return
-    server = StatusServer(host=host, port=port, registry=registry, ready=ready)
+    metrics = ProcessMetrics(registry)
+    metrics.tasks.follow(lambda: len(asyncio.all_tasks()))
+    counting = CountingHandler(metrics.log_records)
+    server = StatusServer(host=host, port=port, registry=registry, ready=ready, metrics=metrics)
     await server.start()
+    logging.getLogger().addHandler(counting)
     try:
         yield
     finally:
+        logging.getLogger().removeHandler(counting)
         await server.close()
 
 
@@ -169,7 +186,7 @@ def _verdict(verdict: Verdict) -> tuple[bytes, str, HTTPStatus]:
 def _answer(
     status: HTTPStatus,
     body: bytes | None = None,
-    kind: str = "text/plain; charset=utf-8",
+    kind: str = _TEXT_TYPE,
     *,
     bodiless: bool = False,
 ) -> bytes:

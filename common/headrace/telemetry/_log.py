@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal, TextIO
 
+from headrace.telemetry._family import Counter
+
 _OWN = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 """Attributes of every record; all others came by ``extra=``."""
 
@@ -136,6 +138,18 @@ def setup_logging(
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.captureWarnings(True)
     return handler
+
+
+class CountingHandler(logging.Handler):
+    """Counts records by level, and writes nothing."""
+
+    def __init__(self, counter: Counter) -> None:
+        super().__init__()
+        self._counter = counter
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Count one."""
+        self._counter.inc(record.levelname.lower())
 
 
 class _Installed(logging.StreamHandler[TextIO]):

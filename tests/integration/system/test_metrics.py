@@ -121,13 +121,15 @@ async def test_live_runs_and_waiting_steps_are_gauges(cluster, tmp_path):
     path.write_text(WORK.replace("linux", "gpu"))
     run = (await cluster.flowctl("submit", str(path), "-o", "name")).out.strip()
 
+    wanted = ("runs", "lane_ready_steps", "lane_oldest_ready_seconds")
+
     async def waits():
         found = {}
         for sample in scrape(cluster.ports["c0"]):
             name = sample.name.removeprefix("headrace_")
-            if name in ("runs", "steps_ready", "steps_ready_age_seconds"):
+            if name in wanted:
                 found[name] = found.get(name, 0) + sample.value
-        return found.get("runs") and found.get("steps_ready") and found["steps_ready_age_seconds"]
+        return all(found.get(name) for name in wanted)
 
     assert await wait_for(waits, within_s=10, what="a waiting step")
     assert (await cluster.flowctl("cancel", run)).code == 0

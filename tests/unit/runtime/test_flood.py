@@ -23,7 +23,7 @@ async def test_a_flood_is_turned_away_at_the_budget_and_what_was_taken_is_kept()
         flood: list[Asked] = []
         for number in range(1_000):
             flood.append(ask(owner, submission(owner, digest, f"r{number}"), size=SIZE))
-            assert owner.inbox_bytes <= BUDGET
+            assert owner.figures().inbox_bytes <= BUDGET
         refused = [asked for asked in flood if asked.answer is not None]
         assert len(refused) >= 1_000 - 2 * BUDGET // SIZE, "the rest is told at once"
         for asked in refused:

@@ -60,13 +60,19 @@ def test_events_are_counted_by_type_and_meaning(observer, metrics):
 
 def test_ended_runs(observer, metrics):
     runs = [
-        SimpleNamespace(state=state, created_ms=1_000, finished_ms=3_000)
+        SimpleNamespace(
+            key="ns/run", workflow="build", state=state, created_ms=1_000, finished_ms=3_000
+        )
         for state in (status.COMPLETED, status.COMPLETED, status.FAILED)
     ]
     observer.ticked(Tick({}, [], runs, [1], 0.0))
+    observer.flush()
+    observer.flush()
     assert metrics.runs_ended.value("completed") == 2
     assert metrics.runs_ended.value("failed") == 1
-    assert metrics.run_seconds.count("completed") == 1
+    assert metrics.run_seconds.count("completed") == 2, "every run, not one of a tick"
+    assert metrics.workflow_runs_ended.value("ns", "build", "completed") == 2
+    assert metrics.workflow_run_seconds.count("ns", "build") == 3
 
 
 def test_requests(observer, metrics):
@@ -102,3 +108,31 @@ def test_live_runs_are_counted_some_at_a_time(monkeypatch):
     runs.clear()
     runs.park("far", b"", "waiting")
     assert census.look(runs) == {"waiting": 1}, "what is parked counts, too"
+
+
+def test_what_happens_seldom_is_counted_at_once(observer, metrics):
+    observer.busy()
+    observer.log_full()
+    observer.fenced()
+    observer.rebuilt()
+    observer.resolved("absent")
+    observer.result_refused("stale_token")
+    observer.not_archived()
+    assert metrics.inbox_busy.value() == 1
+    assert metrics.appends_full.value("3") == 1
+    assert metrics.appends_fenced.value("3") == 1
+    assert metrics.shard_rebuilds.value("3") == 1
+    assert metrics.appends_unknown.value("absent") == 1
+    assert metrics.results_refused.value("stale_token") == 1
+    assert metrics.archive_writes.value("failed") == 1
+
+
+def test_what_is_deleted_is_counted(metrics):
+    observer = observe.Observer(metrics)
+    observer.expired(4)
+    observer.swept(SimpleNamespace(dropped=2, dropped_bytes=700))
+    observer.not_swept()
+    assert metrics.archive_expired.value() == 4
+    assert metrics.blobs_swept.value() == 2
+    assert metrics.blobs_swept_bytes.value() == 700
+    assert [metrics.blob_sweeps.value(outcome) for outcome in ("ok", "failed")] == [1, 1]

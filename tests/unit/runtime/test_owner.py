@@ -297,7 +297,7 @@ async def test_a_full_inbox_is_busy(kit):
         await second.reply()
         await late.reply()
         assert claims == []
-        assert owner.inbox_bytes == 0
+        assert owner.figures().inbox_bytes == 0
 
 
 async def test_a_tick_takes_a_part_of_a_long_inbox(kit, monkeypatch):
@@ -313,7 +313,7 @@ async def test_a_tick_takes_a_part_of_a_long_inbox(kit, monkeypatch):
         for one in asked:
             await one.reply()
         assert len(owner.machine.state.runs) == 5
-        assert owner.inbox_bytes == 0
+        assert owner.figures().inbox_bytes == 0
 
 
 async def test_claims(kit):

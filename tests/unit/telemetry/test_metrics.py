@@ -12,6 +12,7 @@ from headrace.telemetry import (
     Gauge,
     Histogram,
     Label,
+    ProcessMetrics,
     WorkerMetrics,
     new_registry,
     render,
@@ -33,16 +34,18 @@ def samples(registry, name):
 
 
 def test_every_family_keeps_the_naming_rules(registry):
-    for part in (CoordinatorMetrics, WorkerMetrics, BusMetrics):
+    for part in (CoordinatorMetrics, WorkerMetrics, BusMetrics, ProcessMetrics):
         part(registry)
     families = list(registry.collect())
-    assert len(families) >= 35
+    assert len(families) >= 100
     for family in families:
         assert re.fullmatch(r"headrace_[a-z][a-z_]*[a-z]", family.name), family.name
         assert not family.name.endswith(("_ms", "_milliseconds", "_minutes", "_kb")), family.name
         assert family.documentation.endswith("."), family.name
         if family.type == "histogram":
-            assert family.name.endswith(("_seconds", "_bytes", "_events")), family.name
+            assert family.name.endswith(("_seconds", "_bytes", "_events", "_items", "_tasks")), (
+                family.name
+            )
         if family.type != "counter":
             assert not family.name.endswith("_total")
 

@@ -106,9 +106,11 @@ class Worker:
             on_dropped=lambda count: self._metrics.log_lines_dropped.inc(by=count),
         )
 
+        self._blobs = BusBlobs(self._bus)
+
         def executor(assignments: Assignments, reporter: Reporter) -> Executor:
             payloads = Payloads(
-                BusBlobs(self._bus),
+                self._blobs,
                 inline_bytes=limits.payload_inline_bytes,
                 bytes_max=limits.payload_bytes_max,
             )
@@ -247,10 +249,27 @@ class Worker:
         self._tell_ends()
         self._logs.flush()
         metrics.slots.set(assignments.slots)
-        metrics.slots_used.set(assignments.running + assignments.queued)
+        metrics.slots_used.set(min(assignments.running + assignments.queued, assignments.slots))
         metrics.steps_running.set(assignments.running)
         metrics.outbox_bytes.set(life.outbox.bytes)
+        metrics.outbox_results.set(len(life.outbox))
         metrics.lanes.set(len(life.consumer.lanes))
+        metrics.steps_queued.set(assignments.queued)
+        full = life.draining or life.outbox.full
+        used = assignments.running + assignments.queued
+        metrics.credit.set(0 if full else max(assignments.slots - used, 0))
+        metrics.task_messages.raise_to(life.consumer.messages)
+        metrics.handlers.set(life.handlers)
+        metrics.plugin_problems.set(len(self._plugins.problems) if self._plugins else 0)
+        metrics.heartbeats.raise_to(life.heartbeats.sent)
+        metrics.stalls.raise_to(life.stalls)
+        for kind, count in life.orders.items():
+            metrics.orders.raise_to(count, kind)
+        metrics.log_backlog_bytes.set(self._logs.backlog_bytes)
+        metrics.blobs_stored.raise_to(self._blobs.stored)
+        metrics.blobs_stored_bytes.raise_to(self._blobs.stored_bytes)
+        metrics.blobs_fetched.raise_to(self._blobs.fetched)
+        metrics.blobs_fetched_bytes.raise_to(self._blobs.fetched_bytes)
 
     async def _sweep(self) -> None:
         """Delete old workspaces, at start and then every `SWEEP_S`."""

@@ -47,6 +47,11 @@ class BusLogs:
         self._backlog_bytes = 0
         bus.on_up(self.flush)
 
+    @property
+    def backlog_bytes(self) -> int:
+        """Bytes that wait for the broker."""
+        return self._backlog_bytes
+
     def write(self, origin: Origin, task: Task, first: int, lines: Sequence[LogLine]) -> None:
         """Send *lines*, in order behind what waits."""
         message = LogLines(
@@ -86,13 +91,20 @@ class BusBlobs:
 
     def __init__(self, bus: Bus) -> None:
         self._bucket = ObjectBucket(bus, subjects.BLOB_BUCKET, timeout_s=30.0)
+        self.stored = self.stored_bytes = self.fetched = self.fetched_bytes = 0
+        """Values so far, and their bytes."""
 
     async def put(self, run: str, data: bytes) -> str:
         """Store *data*. Raises `HeadraceError`."""
         reference = f"{run}/{uuid.uuid4().hex}"
         await self._bucket.put(reference, data)
+        self.stored += 1
+        self.stored_bytes += len(data)
         return reference
 
     async def get(self, reference: str) -> bytes:
         """Return the bytes. Raises `NotFound` or another `HeadraceError`."""
-        return await self._bucket.get(reference)
+        data = await self._bucket.get(reference)
+        self.fetched += 1
+        self.fetched_bytes += len(data)
+        return data

@@ -86,6 +86,8 @@ class Consumer:
         self._pulls: dict[str, LanePull] = {}
         self._needed: dict[str, LaneOffer] = {}
         self._stopped = False
+        self.messages = 0
+        """Task messages that came."""
         self._offered: frozenset[str] = frozenset()
         self.offer_handlers(handlers)
 
@@ -174,6 +176,7 @@ class Consumer:
             self._on_dropped("malformed", 1)
             pull.term(message)
             return
+        self.messages += 1
         pull.ack(message)
         if deliveries(message.reply) > 1:
             # Its first receiver is gone, or slow: whether the steps were lost is for their owner

@@ -45,6 +45,8 @@ class Heartbeats:
         self.sent_s = 0.0
         """Loop time of the last one that left."""
         self._tried_s = 0.0
+        self.sent = 0
+        """Heartbeats that left."""
 
     def overdue(self) -> bool:
         """Tell whether this process has stood still for so long that leases may have lapsed.
@@ -83,6 +85,7 @@ class Heartbeats:
             log.warning("heartbeat not sent", extra={"error": str(error)})
             return False
         if sent:
+            self.sent += 1
             self.sent_s = asyncio.get_running_loop().time()
         return sent
 

@@ -146,10 +146,19 @@ class Life:
         self._catching_up: asyncio.Task[None] | None = None
         """Reads, after a freeze, what had been on its way since before it."""
         self.draining = False
+        self.stalls = 0
+        """Times that it stood still."""
+        self.orders = {"lane": 0, "cancel": 0, "drain": 0, "epoch": 0}
+        """Orders so far."""
         self._drain_asked = asyncio.Event()
         self._hurry = asyncio.Event()
         self._end_s = float("inf")
         """The loop's time at which what runs is killed."""
+
+    @property
+    def handlers(self) -> int:
+        """How many handlers are offered beside the built-in ones."""
+        return len(self._handlers)
 
     # -- from outside --------------------------------------------------------------------------
 
@@ -247,17 +256,21 @@ class Life:
             log.error("order not understood", extra={"error": str(error)})
             return
         if isinstance(order, LaneOffer):
+            self.orders["lane"] += 1
             if self.consumer.offer(order):
                 self.heartbeats.kick()
         elif isinstance(order, CancelStep):
+            self.orders["cancel"] += 1
             self.executor.cancel(order.run, order.step, order.attempt, order.reason)
         elif isinstance(order, DrainWorker):
+            self.orders["drain"] += 1
             self.drain(grace_s=order.grace_ms / 1_000 if order.grace_ms else None)
         elif isinstance(order, TurnWake):
             if self.executor.turns is not None:
                 self.executor.turns.wake(order)
         else:
             assert isinstance(order, EpochNotice)
+            self.orders["epoch"] += 1
             self._owned(order)
 
     def _owned(self, notice: EpochNotice) -> None:
@@ -281,6 +294,7 @@ class Life:
         now, it would run twice. Its owner places it anew, or has done so.
         """
         if self._catching_up is None:
+            self.stalls += 1
             returned = self.executor.hand_back()
             log.warning("stood still: steps that wait go back", extra={"returned": returned})
             self._catching_up = asyncio.create_task(self._catch_up(), name="catch-up")

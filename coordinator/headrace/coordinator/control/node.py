@@ -70,7 +70,11 @@ class ControlStatus(msgspec.Struct, frozen=True, kw_only=True):
     rebuilds: dict[str, int]
     """Replicas replaced, by reason."""
     refused: dict[str, int]
-    """Raft messages of this life that were not taken, by reason."""
+    """Raft messages that were not taken, by reason; a new replica counts anew."""
+    expected: int
+    """Coordinators that are configured."""
+    silence_s: float
+    """Of the one that was heard least lately, as far as it could have been heard."""
 
 
 class ControlPlane:
@@ -173,6 +177,11 @@ class ControlPlane:
             log_entries=member.replica.log_entries,
             rebuilds=dict(member.rebuilds),
             refused=dict(member.replica.transport.refused),
+            expected=len(member.members),
+            silence_s=max(
+                member.coordinators.silence_s(peer, self._clock.monotonic())
+                for peer in member.members
+            ),
         )
 
     def living_coordinators(self) -> list[CoordinatorHeartbeat]:

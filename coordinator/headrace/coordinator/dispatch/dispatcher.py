@@ -8,7 +8,7 @@ stalled loop of ours), and for one lease after, silence means nothing.
 from __future__ import annotations
 
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 
 from headrace.bus import Bus, Message
@@ -57,6 +57,10 @@ class Dispatcher:
         """Told of one step of each batch of results: from dispatch to start, from start to end."""
         self.on_lapsed: Callable[[int], None] = lambda _count: None
         """Told of steps whose holder is lost."""
+        self.message_tasks_seen: Counter[float] = Counter()
+        """Steps in a message -> messages with so many; whoever counts them clears it."""
+        self.heartbeats = self.workers_lost = self.unheld = 0
+        """Heartbeats heard, workers fallen silent, steps delivered to nobody. They only grow."""
         self.lane_capabilities: dict[tuple[str, str], tuple[str, ...]] = {}
         """(namespace, wire lane) -> capabilities of lanes in use."""
         self._used_ms: dict[tuple[str, str], int] = {}
@@ -126,6 +130,7 @@ class Dispatcher:
 
     def heard(self, heartbeat: WorkerHeartbeat) -> None:
         """Take a heartbeat: who lives, what it holds, which lanes it lacks."""
+        self.heartbeats += 1
         now_ms = self.now_ms()
         version = self.fleet.version
         before = self.fleet.workers.get(heartbeat.id)
@@ -239,6 +244,7 @@ class Dispatcher:
             return
         for record in self.fleet.expire(self.heard_upto_ms):
             heartbeat = record.heartbeat
+            self.workers_lost += 1
             log.warning("worker lost", extra={"worker": heartbeat.id})
             self._forget_life(heartbeat)
         for shard in self.shards.values():

@@ -59,12 +59,15 @@ class _Trouble:
         self._waiting: set[str] = set()
         """Tokens of refused messages that are kept."""
         self._messages = self._refusals = 0
+        self.refusals = 0
+        """Of all times."""
 
     def refused(self, token: str, reason: str) -> None:
         """A message was not taken; it is kept."""
         if not self._waiting:
             log.warning("task messages are refused by the broker", extra={"reason": reason})
         self._refusals += 1
+        self.refusals += 1
         if token not in self._waiting:
             self._messages += 1
             self._waiting.add(token)
@@ -110,6 +113,8 @@ class Lanes:
         """The stream may be gone: look at it, with `start`."""
         self._trouble = _Trouble()
         self.on_stream_lost: Callable[[], None] = lambda: None
+        self.messages = self.message_bytes = self.repeats = self.losses = 0
+        """Messages published, their bytes; publishes repeated; streams lost. They only grow."""
 
     async def start(self) -> None:
         """Make the stream, or find it. Raises `Unreachable`."""
@@ -126,6 +131,7 @@ class Lanes:
         self.doubtful = False
         if self._created and info.created != self._created:
             # The broker's memory is gone: nothing that was on its way is there any more.
+            self.losses += 1
             log.warning("task stream was lost; what nobody holds is dispatched again")
             self._made.clear()
             self._sent.clear()
@@ -142,6 +148,16 @@ class Lanes:
             task.cancel()
 
     # -- publishing ---------------------------------------------------------------------------
+
+    @property
+    def pending_bytes(self) -> int:
+        """Bytes that the broker has not confirmed."""
+        return self._pending_bytes
+
+    @property
+    def refusals(self) -> int:
+        """Refusals of the broker so far."""
+        return self._trouble.refusals
 
     @property
     def congested(self) -> bool:
@@ -167,6 +183,8 @@ class Lanes:
         now_ms = self._now_ms()
         self._sent[token] = _Sent((namespace, lane), shard, subject, payload, now_ms, begun_ms)
         self._pending_bytes += len(payload)
+        self.messages += 1
+        self.message_bytes += len(payload)
         self._send(token, subject, payload)
         return True
 
@@ -212,6 +230,7 @@ class Lanes:
                 break
             del self._sent[token]
             self._sent[token] = sent._replace(sent_ms=now_ms)
+            self.repeats += 1
             self._send(token, sent.subject, sent.payload)
 
     # -- consumers ----------------------------------------------------------------------------

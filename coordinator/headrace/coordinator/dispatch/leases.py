@@ -157,6 +157,10 @@ class Leases:
             if not lease.worker and lease.prepared and lease.sent_ms < before_ms
         }
 
+    def oldest_ms(self) -> int:
+        """Return since when the attempt is out that was sent first; 0: none is."""
+        return next(iter(self.held.values())).sent_ms if self.held else 0
+
     def uses(self, wire_lane: str) -> bool:
         """Tell whether anything is on its way in a lane, or may still come back from it."""
         return any(lease.wire_lane == wire_lane for lease in self.held.values())

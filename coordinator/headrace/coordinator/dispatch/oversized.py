@@ -32,6 +32,8 @@ class Oversized:
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
         self._storing: set[asyncio.Task[None]] = set()
+        self.stored = 0
+        """Inputs stored so far."""
         self._turn = asyncio.Semaphore(STORING_MAX)
 
     def store(
@@ -57,6 +59,7 @@ class Oversized:
                 log.warning("inputs not stored", extra={"run": task.run, "error": str(error)})
                 failed(str(error))
             else:
+                self.stored += 1
                 then(small)
 
         storing = asyncio.create_task(work(), name="oversized-inputs")

@@ -109,7 +109,9 @@ class ShardDispatch:
             half = len(tasks) // 2
             self._publish(wire_lane, epoch, namespace, begun_ms, tasks[:half])
             self._publish(wire_lane, epoch, namespace, begun_ms, tasks[half:])
-        elif not self._all.lanes.publish(namespace, wire_lane, self.shard, data, begun_ms=begun_ms):
+        elif self._all.lanes.publish(namespace, wire_lane, self.shard, data, begun_ms=begun_ms):
+            self._all.message_tasks_seen[len(tasks)] += 1
+        else:
             self._publish_slim(wire_lane, epoch, namespace, begun_ms, tasks[0], len(data))
 
     def _publish_slim(
@@ -278,9 +280,11 @@ class ShardDispatch:
 
     def drop_unheld(self, lanes: Sequence[str], before_ms: int) -> None:
         """What was sent to these lanes before was delivered; what nobody holds of it is lost."""
-        self._losses += self.leases.unheld(
+        found = self.leases.unheld(
             lanes, before_ms=before_ms, reason="delivered, and held by nobody"
         )
+        self._all.unheld += len(found)
+        self._losses += found
 
     def lapsed(self, now_ms: int) -> list[Loss]:
         """See `Dispatch.lapsed`."""

@@ -42,6 +42,11 @@ class Answers:
         """Nobody has waited long enough before that."""
 
     @property
+    def waiters(self) -> int:
+        """How many runs somebody waits for."""
+        return len(self._waiters)
+
+    @property
     def waiting(self) -> bool:
         """Whether anybody waits for the end of a run."""
         return bool(self._waiters)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from headrace.coordinator.archive.store import Archive, ArchivedRun, RunSummary, Segment
@@ -118,6 +119,7 @@ class Archiver:
 
     async def _store_runs(self, post: Post) -> None:
         batch = self._ended[: self._batch_max]
+        begun_s = time.monotonic()
         try:
             for run in batch:
                 await self._store_plan(run)
@@ -134,7 +136,7 @@ class Archiver:
         self._batch_max = min(self._batch_max * 2, BATCH_RUNS_MAX)
         self._stored = True
         del self._ended[: len(batch)]
-        self._watch.archived(len(batch))
+        self._watch.archived(len(batch), time.monotonic() - begun_s)
 
         def evict(machine: Machine) -> None:
             for run in batch:

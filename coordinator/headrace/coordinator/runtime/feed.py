@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from headrace.bus import Bus, StreamConfig
+from headrace.coordinator.runtime.watch import Watch
 from headrace.coordinator.shardlog.log import ShardLog
 from headrace.errors import HeadraceError, LimitExceeded
 from headrace.events import decode_batch
@@ -75,8 +76,9 @@ async def ensure_step_logs(bus: Bus, *, replicas: int) -> None:
     )
 
 
-async def feed(bus: Bus, shard_log: ShardLog) -> None:
+async def feed(bus: Bus, shard_log: ShardLog, watch: Watch | None = None) -> None:
     """Publish a shard's entries until the log is closed, from behind what the feed has already."""
+    watch = watch or Watch()
     subject = subjects.events(shard_log.shard)
     after, least = -1, 0
     old = waiting = False
@@ -97,6 +99,7 @@ async def feed(bus: Bus, shard_log: ShardLog) -> None:
                     for part in _parts(entries):
                         await _publish(bus, shard_log.shard, part)
                         after, waiting = part[-1][0], False
+                        watch.fed(len(part))
             return
         except _Overtaken as overtaken:
             after, least = -1, overtaken.position

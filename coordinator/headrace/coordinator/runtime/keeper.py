@@ -66,6 +66,7 @@ class Keeper:
             log.error("snapshot failed", extra={"shard": self._log.shard, "error": str(error)})
 
     async def _take_snapshot(self, machine: Machine) -> None:
+        begun_s = self._clock.monotonic()
         taken = self._snapshots.copy_soon()
         # The copy is made between two ticks: the state is exactly what the log holds then.
         self.copies.append(taken)
@@ -87,7 +88,7 @@ class Keeper:
                 await done.wait()
         except TimeoutError:
             raise Unreachable(f"not registered within {REGISTER_TIMEOUT_S:g} s") from None
-        self._watch.snapshot(taken.size)
+        self._watch.snapshot(taken.size, self._clock.monotonic() - begun_s)
         older = self._snapshots.purge_position(machine.state)
         if older:
             await self._log.purge(upto=older)

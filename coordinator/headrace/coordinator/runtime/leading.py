@@ -342,7 +342,7 @@ class Shard:
                     watch = self._around.observe(shard) or Watch()
                     reading = Reader(self._around.incoming, owner, watch).run()
                     await beside.enter_async_context(self._beside(reading, "events"))
-            await feed(bus, shard_log)
+            await feed(bus, shard_log, self._around.observe(shard))
 
     @contextlib.asynccontextmanager
     async def _beside(self, work: Coroutine[Any, Any, None], name: str) -> AsyncGenerator[None]:

@@ -1,13 +1,12 @@
-"""The only place that fills the coordinator's metric families.
+"""Counts what happens on a coordinator; what there is at a time is `survey`'s to look at.
 
 What happens often is added up in plain numbers and handed to the families a few times a second
-(`Observer.state`): a tick costs some microseconds, an event less than a tenth of one.
+(see `survey`): a tick costs some microseconds, an event less than a tenth of one.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from headrace.coordinator.core import OutMessage, Run
@@ -16,6 +15,7 @@ from headrace.coordinator.core.runs import Runs
 from headrace.coordinator.core.views import conditions
 from headrace.coordinator.runtime.watch import Tick, Watch
 from headrace.events import (
+    RunCreated,
     StepCancelled,
     StepCompleted,
     StepLost,
@@ -40,8 +40,6 @@ from headrace.telemetry import CoordinatorMetrics
 
 if TYPE_CHECKING:
     from headrace.coordinator.runtime.blobs import Swept
-    from headrace.coordinator.runtime.leading import Shard
-    from headrace.coordinator.runtime.server import CoordinatorServer
 
 RUNS_A_LOOK: Final = 5_000
 """Live runs of a shard whose state is looked at in one go."""
@@ -66,7 +64,6 @@ _OUTCOMES: Final[dict[type, str]] = {
     StepCancelled: "cancelled",
     StepUnknown: "unknown",
 }
-_LIVE: Final = ("pending", "running", "paused", "waiting", "blocked")
 
 
 class ShardObserver(Watch):
@@ -79,7 +76,11 @@ class ShardObserver(Watch):
         self._events: Counter[type] = Counter()
         self._requests: Counter[type] = Counter()
         self._refused: Counter[type] = Counter()
-        self._appends = 0
+        self._appends = self._appended_bytes = self._fed = 0
+        self._ends: Counter[tuple[str, str, int, int]] = Counter()
+        """(namespace, workflow, state, ms) -> runs that ended so."""
+        self._tick_seconds: Counter[float] = Counter()
+        self._tick_items: Counter[float] = Counter()
         self._census = RunCensus()
         self.snapshot_s = 0.0
         """Monotonic time of the newest snapshot; 0: none yet."""
@@ -92,6 +93,7 @@ class ShardObserver(Watch):
         metrics = self._metrics
         self._events.update(tick.counts)  # adds up
         self._appends += len(tick.sizes)
+        self._appended_bytes += sum(tick.sizes)
         metrics.append_seconds.observe(tick.append_s)
         metrics.append_events.observe(sum(tick.counts.values()))
         for size in tick.sizes:
@@ -101,16 +103,15 @@ class ShardObserver(Watch):
                 metrics.retries.inc("timeout" if failure.error.type == "timeout" else "error")
             else:
                 metrics.steps_ended.inc("failed")
-        if tick.ended:
-            self._ended(tick.ended)
+        for run in tick.ended:
+            took_ms = run.finished_ms - run.created_ms
+            self._ends[run.key.partition("/")[0], run.workflow, run.state, took_ms] += 1
 
-    def _ended(self, runs: Sequence[Run]) -> None:
-        for outcome, count in Counter(states.NAMES[run.state].lower() for run in runs).items():
-            self._metrics.runs_ended.inc(outcome, by=count)
-        # One of a tick: to put a time into a histogram costs more than all else here.
-        first = runs[0]
-        took_s = (first.finished_ms - first.created_ms) / 1_000
-        self._metrics.run_seconds.observe(took_s, states.NAMES[first.state].lower())
+    def concluded(self, items: int, took_s: float) -> None:
+        """See `Watch`."""
+        self._tick_items[items] += 1
+        # To a tenth of a millisecond: equal ones are handed on as one.
+        self._tick_seconds[round(took_s, 4)] += 1
 
     def request(self, kind: type, *, refused: bool = False) -> None:
         """See `Watch`."""
@@ -131,10 +132,20 @@ class ShardObserver(Watch):
         self._metrics.timers_fired.inc(by=fired)
         self._metrics.timer_late_seconds.observe(max(late_ms, 0) / 1_000)
 
-    def taken(self, took_s: float) -> None:
+    def taken(self, took_s: float, entries: int) -> None:
         """See `Watch`."""
         self._metrics.takeovers.inc(self._shard)
         self._metrics.takeover_seconds.observe(took_s)
+        self._metrics.takeover_entries.inc(self._shard, by=entries)
+        self.snapshot_taken = True
+
+    def rebuilt(self) -> None:
+        """See `Watch`."""
+        self._metrics.shard_rebuilds.inc(self._shard)
+
+    def fed(self, entries: int) -> None:
+        """See `Watch`."""
+        self._fed += entries
 
     def fenced(self) -> None:
         """See `Watch`."""
@@ -159,8 +170,9 @@ class ShardObserver(Watch):
         """See `Watch`."""
         self._metrics.incoming_events.inc("lost", by=events)
 
-    def archived(self, runs: int) -> None:
+    def archived(self, runs: int, took_s: float) -> None:
         """See `Watch`."""
+        self._metrics.archive_write_seconds.observe(took_s)
         self._metrics.archive_writes.inc("ok")
         self._metrics.archive_runs.inc(by=runs)
 
@@ -168,8 +180,9 @@ class ShardObserver(Watch):
         """See `Watch`."""
         self._metrics.archive_writes.inc("failed")
 
-    def snapshot(self, size: int) -> None:
+    def snapshot(self, size: int, took_s: float) -> None:
         """See `Watch`."""
+        self._metrics.snapshot_seconds.observe(took_s)
         self._metrics.snapshots.inc("ok")
         self._metrics.snapshot_bytes.set(size, self._shard)
         self.snapshot_taken = True
@@ -185,11 +198,21 @@ class ShardObserver(Watch):
         metrics = self._metrics
         if self._appends:
             metrics.appends.inc(self._shard, by=self._appends)
-            self._appends = 0
+            metrics.appended_bytes.inc(self._shard, by=self._appended_bytes)
+            self._appends = self._appended_bytes = 0
+        if self._fed:
+            metrics.feed_entries.inc(self._shard, by=self._fed)
+            self._fed = 0
+        if self._tick_items:
+            metrics.tick_items.observe_many(self._tick_items)
+            metrics.tick_seconds.observe_many(self._tick_seconds)
+        if self._ends:
+            self._flush_ends()
         for kind, count in self._events.items():
             metrics.events.inc(kind.__name__, by=count)
             if kind in _OUTCOMES:
                 metrics.steps_ended.inc(_OUTCOMES[kind], by=count)
+        metrics.runs_created.inc(by=self._events[RunCreated])
         metrics.attempts.inc(by=self._events[StepScheduled])
         metrics.retries.inc("worker_lost", by=self._events[StepLost])
         metrics.retries.inc("returned", by=self._events[StepReturned])
@@ -199,23 +222,30 @@ class ShardObserver(Watch):
             metrics.commands_refused.inc(_COMMANDS.get(kind, "query"), by=count)
         for counted in (self._events, self._requests, self._refused):
             counted.clear()
+        self._tick_items.clear()
+        self._tick_seconds.clear()
 
-    def look(self, shard: Shard, now_s: float) -> None:
-        """Set the gauges that belong to this shard alone."""
+    def _flush_ends(self) -> None:
+        metrics = self._metrics
+        by_workflow: dict[tuple[str, str], Counter[float]] = {}
+        by_state: dict[str, Counter[float]] = {}
+        for (namespace, workflow, number, took_ms), count in self._ends.items():
+            state, took_s = states.NAMES[number].lower(), took_ms / 1_000
+            metrics.runs_ended.inc(state, by=count)
+            metrics.workflow_runs_ended.inc(namespace, workflow, state, by=count)
+            by_workflow.setdefault((namespace, workflow), Counter())[took_s] += count
+            by_state.setdefault(state, Counter())[took_s] += count
+        for labels, seconds in by_workflow.items():
+            metrics.workflow_run_seconds.observe_many(seconds, *labels)
+        for state, seconds in by_state.items():
+            metrics.run_seconds.observe_many(seconds, state)
+        self._ends.clear()
+
+    def snapshot_age_s(self, now_s: float) -> float | None:
+        """Return the age of the newest snapshot that is known of; None: there is none."""
         if self.snapshot_taken:
             self.snapshot_taken, self.snapshot_s = False, now_s
-        if self.snapshot_s:
-            self._metrics.snapshot_age_seconds.set(now_s - self.snapshot_s, self._shard)
-        machine = shard.owner.machine if shard.owner is not None else None
-        if machine is not None:
-            self._metrics.runs_parked.set(len(machine.state.runs.parked), self._shard)
-        else:
-            self._metrics.runs_parked.forget(self._shard)
-        follower = shard.follower
-        if follower is not None:
-            self._metrics.standby_lag_seconds.set(follower.lag_ms / 1_000, self._shard)
-        else:
-            self._metrics.standby_lag_seconds.forget(self._shard)
+        return now_s - self.snapshot_s if self.snapshot_s else None
 
     def live(self, runs: Runs[Run]) -> Counter[str]:
         """Return how many live runs are in which state, as of the last whole look."""
@@ -254,13 +284,11 @@ class RunCensus:
 
 
 class Observer:
-    """Fills the coordinator's metric families."""
+    """Counts what happens on a coordinator beside its shards."""
 
     def __init__(self, metrics: CoordinatorMetrics) -> None:
         self.metrics = metrics
         self._shards: dict[int, ShardObserver] = {}
-        self._controller = ""
-        self._lanes: set[str] = set()
 
     def shard(self, number: int) -> ShardObserver:
         """Return who counts for a shard: one for all its owners and standbys here."""
@@ -300,66 +328,3 @@ class Observer:
     def not_swept(self) -> None:
         """A piece could not be looked through."""
         self.metrics.blob_sweeps.inc("failed")
-
-    def state(self, server: CoordinatorServer) -> None:
-        """Hand on what was added up, and set the gauges; called a few times a second."""
-        metrics = self.metrics
-        now_s, now_ms = server.clock.monotonic(), server.clock.now_ms()
-        owned = timers = dispatched = inbox = 0
-        oldest_ms = now_ms
-        live: Counter[str] = Counter()
-        ready: dict[str, tuple[int, int]] = {}
-        for number, shard in server.shards.items():
-            observer = self.shard(number)
-            observer.flush()
-            observer.look(shard, now_s)
-            owner = shard.owner
-            machine = owner.machine if owner is not None else None
-            if owner is None or machine is None:
-                continue
-            owned += 1
-            inbox += owner.inbox_bytes
-            timers += len(machine.timers)
-            oldest_ms = min(oldest_ms, owner.archive_waits_since_ms or oldest_ms)
-            live.update(observer.live(machine.state.runs))
-            if shard.dispatch is not None:
-                dispatched += len(shard.dispatch.leases.held)
-            for name, lane in machine.ready.lanes.items():
-                length, since_ms = ready.get(name, (0, now_ms))
-                since_ms = min(since_ms, lane.oldest_ms() or now_ms)
-                ready[name] = (length + lane.length, since_ms)
-        metrics.shards_owned.set(owned)
-        metrics.inbox_bytes.set(inbox)
-        metrics.timers.set(timers)
-        metrics.steps_dispatched.set(dispatched)
-        metrics.archive_lag_seconds.set((now_ms - oldest_ms) / 1_000)
-        metrics.clock_skew_seconds.set(server.skew.ms / 1_000)
-        for state in _LIVE:
-            metrics.runs.set(live[state], state)
-        for name, (length, since_ms) in ready.items():
-            metrics.steps_ready.set(length, name)
-            age_s = (now_ms - since_ms) / 1_000 if length else 0.0
-            metrics.steps_ready_age_seconds.set(age_s, name)
-        for name in self._lanes - ready.keys():
-            metrics.steps_ready.forget(name)
-            metrics.steps_ready_age_seconds.forget(name)
-        self._lanes = set(ready)
-        self._cluster(server)
-
-    def _cluster(self, server: CoordinatorServer) -> None:
-        metrics = self.metrics
-        metrics.controller.set(int(server.control.is_controller))
-        controller = server.control.status().controller
-        if controller != self._controller:
-            self._controller = controller
-            metrics.controller_changes.inc()
-        view = server.control.view
-        nodes: Counter[tuple[str, str]] = Counter()
-        nodes.update(("coordinator", record.status) for record in view.coordinators.values())
-        nodes.update(("worker", record.status) for record in view.workers.values())
-        for kind, known in (
-            ("coordinator", ("online", "draining", "offline")),
-            ("worker", ("online", "busy", "draining", "offline")),
-        ):
-            for status in known:
-                metrics.nodes.set(nodes[kind, status], kind, status)

@@ -45,7 +45,7 @@ from headrace.coordinator.runtime.keeper import Keeper
 from headrace.coordinator.runtime.parker import park_led, resume
 from headrace.coordinator.runtime.ports import Dispatch, Peers
 from headrace.coordinator.runtime.snapshots import Snapshots
-from headrace.coordinator.runtime.watch import Watch
+from headrace.coordinator.runtime.watch import Figures, Watch
 from headrace.coordinator.runtime.writer import Rebuild, Sealed, Writer
 from headrace.coordinator.shardlog.log import Fenced, LogFull, ShardLog
 from headrace.errors import HeadraceError, Unreachable
@@ -139,15 +139,11 @@ class Owner:
             return False
         return True
 
-    @property
-    def inbox_bytes(self) -> int:
-        """Bytes of what waits."""
-        return self._inbox.bytes
-
-    @property
-    def archive_waits_since_ms(self) -> int:
-        """When the run ended that has waited longest for the archive; 0: none waits."""
-        return self._archiver.oldest_ms
+    def figures(self) -> Figures:
+        """Return what waits here, and how full the log is."""
+        ended = self._archiver
+        waiters = self._answers.waiters
+        return Figures(self._inbox.bytes, waiters, ended.backlog, ended.oldest_ms, self._room)
 
     def post_requests(self, batch: PendingBatch) -> None:
         """Take a client's batch, or answer `busy`: all of it, or its new runs."""
@@ -225,6 +221,7 @@ class Owner:
                         group.create_task(park_led(machine, self._clock), name="parking")
                         await self._lead(machine)
                 except* Rebuild as rebuild:
+                    self._watch.rebuilt()
                     log.warning(
                         "state is rebuilt from the log",
                         extra={"shard": self.shard, "reason": str(first_of(rebuild))},
@@ -249,7 +246,7 @@ class Owner:
         folder, self._folder = self._folder, None
         folder = folder or Folder(await self._snapshots.load(self.shard, self._builtin))
         state = folder.state
-        after = state.batch_position
+        after, known = state.batch_position, state.batch_index
         while True:
             try:
                 await self._log.take(self._identity, folder.fold, after=after)
@@ -277,7 +274,7 @@ class Owner:
         )
         self.leading.set()
         self._wake.set()
-        self._watch.taken(self._clock.monotonic() - began)
+        self._watch.taken(self._clock.monotonic() - began, state.batch_index - known)
         return machine
 
     async def _prepare(self) -> None:
@@ -353,10 +350,11 @@ class Owner:
         tick.answer()
         for lane, wire_lane, tasks in tick.sends.values():
             self._dispatch.send(self._writer.epoch, lane, wire_lane, tasks)
+        passed_s = self._clock.monotonic() - tick.started_s
+        self._watch.concluded(len(tick.items), passed_s)
         if effects is not None:
             self._act(machine, effects, views)
             if self._observe is not None:
-                passed_s = self._clock.monotonic() - tick.started_s
                 self._observe(effects, len(tick.items), passed_s)
         self._end(machine, tick, ahead)
         return ahead

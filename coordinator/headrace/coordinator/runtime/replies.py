@@ -41,7 +41,14 @@ class Replies:
         self._bus, self._clock, self._coordinator = bus, clock, coordinator
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
         self._bytes = 0
+        self.sent = self.failed = 0
+        """Answers that left, and such as did not."""
         self._subscription: Subscription | None = None
+
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes of answers that are fetched in parts."""
+        return self._bytes
 
     def start(self) -> None:
         """Begin to hand out parts."""
@@ -61,8 +68,12 @@ class Replies:
         try:
             if len(data) > part_bytes > 0:
                 data = encode(self._keep(data, part_bytes))
-            self._bus.respond(message, data)
+            if self._bus.respond(message, data):
+                self.sent += 1
+            elif message.reply:
+                self.failed += 1
         except (Busy, LimitExceeded) as error:
+            self.failed += 1
             log.warning("answer not sent", extra={"subject": message.subject, "error": str(error)})
 
     def _keep(self, data: bytes, part_bytes: int) -> ReplyBatch:

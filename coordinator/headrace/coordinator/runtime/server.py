@@ -6,6 +6,7 @@ import asyncio
 import importlib.metadata
 import logging
 import secrets
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -32,6 +33,7 @@ from headrace.coordinator.runtime.neighbours import Neighbours
 from headrace.coordinator.runtime.observe import Observer
 from headrace.coordinator.runtime.replies import Replies
 from headrace.coordinator.runtime.skew import Skew, SteadyClock
+from headrace.coordinator.runtime.survey import Survey
 from headrace.coordinator.shardlog import FEATURE_LEVEL, ObjectSnapshotStore
 from headrace.coordinator.shardlog.jetstream import check_level, last_epoch
 from headrace.errors import HeadraceError, InvalidRequest, Unreachable
@@ -81,6 +83,9 @@ class CoordinatorServer:
         self.synced = synced
         self.metrics = metrics or CoordinatorMetrics(new_registry())
         self.observer = Observer(self.metrics)
+        self._survey = Survey(self.observer)
+        self.asked: Counter[str] = Counter()
+        """Questions so far: `info`, `archive`."""
         self.skew = Skew(
             self.clock.wall,
             self._broker_ms,
@@ -231,11 +236,12 @@ class CoordinatorServer:
             skewed=self.skew.note,
             broken=self._on_broken,
             incoming=self._incoming(),
-            feature_level=self._common_level,
+            feature_level=self.common_level,
             release=release(),
         )
 
-    def _common_level(self) -> int:
+    def common_level(self) -> int:
+        """Return the feature level that all coordinators have."""
         settings = self.config.coordinator
         peers = settings.peers or (settings.id,)
         return common_level(FEATURE_LEVEL, peers, self.control.view.coordinators)
@@ -320,7 +326,7 @@ class CoordinatorServer:
             self.observer.stalled(self.clock.monotonic() - slept - UPKEEP_S)
             self.dispatcher.expire()
             self.control.advertise(backlog=self.census.backlog(), skew_ms=self.skew.ms)
-            self.observer.state(self)
+            self._survey.look(self)
 
     async def _upkeep(self) -> None:
         """Streams that were lost, publishes without a receipt, steps that nobody has."""
@@ -370,10 +376,17 @@ class CoordinatorServer:
 
     # -- questions --------------------------------------------------------------------------------
 
+    @property
+    def questions_open(self) -> int:
+        """Questions that are not answered yet."""
+        return len(self._asking)
+
     def _on_info(self, message: Message) -> None:
+        self.asked["info"] += 1
         self._ask(self._answer_info(message))
 
     def _on_archive(self, message: Message) -> None:
+        self.asked["archive"] += 1
         self._ask(self._answer_archive(message))
 
     def _ask(self, work: Any) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from headrace.coordinator.core import Run
+from headrace.coordinator.runtime.room import Room
 from headrace.events import StepFailed
 
 
@@ -19,6 +20,19 @@ class Tick(NamedTuple):
     sizes: Sequence[int]
     """Bytes of each entry that was appended."""
     append_s: float
+
+
+class Figures(NamedTuple):
+    """What waits at an owner, and how full its log is."""
+
+    inbox_bytes: int
+    waiters: int
+    """Runs that somebody waits for."""
+    archive_runs: int
+    """Finished runs that are not in the archive yet."""
+    archive_since_ms: int
+    """When the one of them ended that has waited longest; 0: none waits."""
+    room: Room
 
 
 class Watch:
@@ -42,8 +56,17 @@ class Watch:
     def timers(self, fired: int, late_ms: int) -> None:
         """Timers fired; the first of them was so late."""
 
-    def taken(self, took_s: float) -> None:
-        """The shard is ours and answers."""
+    def concluded(self, items: int, took_s: float) -> None:
+        """A tick that took in so many items has answered."""
+
+    def taken(self, took_s: float, entries: int) -> None:
+        """The shard is ours and answers; so many entries of the log were read for it."""
+
+    def rebuilt(self) -> None:
+        """The state is thrown away, and read again from the log."""
+
+    def fed(self, entries: int) -> None:
+        """So many entries are in the event feed."""
 
     def fenced(self) -> None:
         """Another owner has taken it."""
@@ -60,13 +83,13 @@ class Watch:
     def events_lost(self, events: int) -> None:
         """Events left their stream before they were read."""
 
-    def archived(self, runs: int) -> None:
+    def archived(self, runs: int, took_s: float) -> None:
         """The archive has so many runs more (0: a part of a live one's history)."""
 
     def not_archived(self) -> None:
         """The archive could not be written."""
 
-    def snapshot(self, size: int) -> None:
+    def snapshot(self, size: int, took_s: float) -> None:
         """A snapshot of *size* bytes is registered."""
 
     def no_snapshot(self) -> None:
