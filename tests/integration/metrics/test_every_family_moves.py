@@ -5,6 +5,7 @@ that moves it.
 """
 
 import asyncio
+import itertools
 import signal
 
 import pytest
@@ -12,7 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from headrace.client import Client
 from headrace.errors import HeadraceError
-from headrace.messages import ScheduleSpec
+from headrace.messages import ScheduleSpec, subjects
 from headrace.telemetry import (
     BusMetrics,
     CoordinatorMetrics,
@@ -35,6 +36,8 @@ _REPLICA = "tests/unit/runtime/test_survey.py::test_refusals_go_on_when_a_replic
 _COUNTED = "tests/unit/worker/test_counted.py::"
 ELSEWHERE = {
     "runs_parked": _SHARD,
+    "inbox_bytes": _SHARD,  # for milliseconds at a time, like the next
+    "outbox_messages": _SHARD,
     "log_full": _SHARD,
     "shards_troubled": _SHARD,
     "inbox_busy": _OBSERVED,
@@ -243,9 +246,15 @@ async def the_broker_is_started_anew(cluster: Cluster, client: Client, seen: Rec
 
 async def an_owner_freezes(cluster: Cluster, client: Client, seen: Recorder) -> None:
     """And wakes: its shards are others'."""
-    owners = [shard.owner for shard in (await client.info(workers=True)).shards]
-    owner = next(one for one in cluster.coordinators if one.name == owners[0])
-    runs = [await client.submit(compiled(WIDE)) for _ in range(6)]
+    info = await client.info(workers=True)
+    owner = next(one for one in cluster.coordinators if one.name == info.shards[0].owner)
+    names = (f"wide-{number}" for number in itertools.count())
+    first = info.slots[1]  # so many slots are shard 0's
+    of_owner = (name for name in names if subjects.slot_of(f"default/{name}") < first)
+    chosen = itertools.islice(of_owner, 4)
+    runs = [await client.submit(compiled(WIDE), run_id=name) for name in chosen]
+    # Of a shard whose owner answers no more, while one step after the other ends.
+    await moves(seen, "worker_steps_running")
     owner.freeze()
     await moves(seen, "worker_results_resent_total")
     for run in runs:

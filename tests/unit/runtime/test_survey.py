@@ -7,7 +7,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from headrace.coordinator.control.view import Assignment, ControlState, CoordinatorRecord
-from headrace.coordinator.core import ShardState
+from headrace.coordinator.core import OutMessage, ShardState
 from headrace.coordinator.core.ready import Lane, Timers
 from headrace.coordinator.dispatch import Settings
 from headrace.coordinator.dispatch.credit import Credits
@@ -187,6 +187,7 @@ def owner_of(*, parked=0, room=None, position=50, timer_ms=0):
     state.batch_position = state.batch_index = position
     for number in range(parked):
         state.runs.park(f"default/r{number}", b"", "waiting")
+    state.outbox["acquire:k:h"] = OutMessage("k", "acquire", ["k", "h"])
     state.snapshots = [(20, "a", ""), (30, "b", "")]
     timers = Timers()
     if timer_ms:
@@ -225,6 +226,8 @@ def test_what_an_owner_has_is_shown_and_goes_with_it(metrics):
     assert metrics.archive_waiting.value() == 3
     assert metrics.archive_lag_seconds.value() == 6
     assert metrics.waiters.value() == 2
+    assert metrics.inbox_bytes.value() == 10
+    assert metrics.outbox_messages.value("0") == 1
     assert metrics.shards_troubled.value() == 1
     survey.look(whole(shard_of(None)))
     assert ("0",) not in metrics.log_full._children

@@ -118,8 +118,8 @@ class Archiver:
             await self._store_segment(*next(iter(self._long.values())), post)
 
     async def _store_runs(self, post: Post) -> None:
-        batch = self._ended[: self._batch_max]
         begun_s = time.monotonic()
+        batch = self._ended[: self._batch_max]
         try:
             for run in batch:
                 await self._store_plan(run)
