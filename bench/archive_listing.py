@@ -1,6 +1,10 @@
 """How fast lists and searches over closed runs are, and how much archiving costs.
 
-``python bench/archive_listing.py [--runs 100000] [--store sqlite|jetstream] [--json FILE]``
+``python bench/archive_listing.py [--runs 100000] [--store STORE] [--json FILE]``
+
+STORE is sqlite, jetstream or postgres. The servers are started for it (as the tests' are, but with
+fsync); or ``--url postgresql://user:password@host/database``: a schema `headrace_bench`, which must
+not exist, is made there and dropped at the end.
 
 Fills an archive with runs of many workflows, states and labels (some rare), then times each kind
 of page: the first, one in the middle, the narrow and the wide filters. A page should cost the
@@ -23,13 +27,19 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 from headrace.bus import BrokerProcess, connect
+from headrace.config import Postgres
 from headrace.coordinator.archive import Archive, ArchivedRun, RunSummary, Segment
 from headrace.coordinator.archive.jetstream import JetStreamArchive
 from headrace.coordinator.archive.paging import Place, encode_cursor
+from headrace.coordinator.archive.postgres import Access, PostgresArchive, look
 from headrace.coordinator.archive.sqlite import SqliteArchive
 from headrace.messages import ListRuns
+from support.postgres import PASSWORD, running
 
 BATCH = 500
 ROUNDS = 30
@@ -84,8 +94,34 @@ def queries(runs: int) -> dict[str, ListRuns]:
 
 
 @asynccontextmanager
-async def opened(store: str, folder: Path) -> AsyncGenerator[tuple[Archive, Any]]:
+async def opened(store: str, folder: Path, url: str) -> AsyncGenerator[tuple[Archive, Any]]:
     """Yield an archive and a function that opens it anew."""
+    if store == "postgres" and not url:
+        with running("fsync=on", "shared_buffers=128MB") as server:
+            login = f"headrace:{quote(PASSWORD, safe='')}@"
+            async with opened(store, folder, server.url().replace("headrace@", login)) as found:
+                yield found
+        return
+    if store == "postgres":
+        settings = Postgres(url=url, schema="headrace_bench", statement_timeout_ms=600_000)
+
+        async def postgres() -> Archive:
+            archive = PostgresArchive(settings, coordinator="bench")
+            await archive.prepare()
+            return archive
+
+        access = Access(settings, name="bench")
+        try:
+            if (await look(access)).applied:
+                raise SystemExit(f"{settings.place} has a schema headrace_bench: drop it first")
+            try:
+                yield await postgres(), postgres
+            finally:
+                async with access.session() as session:
+                    await session.execute("DROP SCHEMA IF EXISTS headrace_bench CASCADE")
+        finally:
+            await access.close()
+        return
     if store == "sqlite":
 
         async def sqlite() -> Archive:
@@ -106,9 +142,9 @@ async def opened(store: str, folder: Path) -> AsyncGenerator[tuple[Archive, Any]
         await broker.stop()
 
 
-async def measure(runs: int, store: str, folder: Path) -> dict[str, Any]:
+async def measure(runs: int, store: str, folder: Path, url: str) -> dict[str, Any]:
     chance = random.Random(1)
-    async with opened(store, folder) as (archive, reopen):
+    async with opened(store, folder, url) as (archive, reopen):
         spent_s = 0.0
         for start in range(0, runs, BATCH):
             batch = [closed(n, chance) for n in range(start, min(start + BATCH, runs))]
@@ -171,11 +207,12 @@ def show(result: dict[str, Any]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=100_000)
-    parser.add_argument("--store", choices=["sqlite", "jetstream"], default="sqlite")
+    parser.add_argument("--store", choices=["sqlite", "jetstream", "postgres"], default="sqlite")
+    parser.add_argument("--url", default="", help="of the database, with --store postgres")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="headrace-bench-") as folder:
-        result = asyncio.run(measure(options.runs, options.store, Path(folder)))
+        result = asyncio.run(measure(options.runs, options.store, Path(folder), options.url))
     show(result)
     if options.json:
         options.json.write_text(json.dumps(result, indent=2) + "\n")

@@ -75,8 +75,10 @@ class Cluster(Machine):
         slots: int = 16,
         labels: Sequence[str] = ("default", "linux"),
         apps: Sequence[str] = (),
+        archive: str = "",
         env: Mapping[str, str] | None = None,
     ) -> None:
+        """*archive*: by default SQLite for a coordinator that is alone, else JetStream."""
         # A test has no half minute for a worker to finish its steps.
         quick = {"HEADRACE_CFG_WORKER__GRACE_MS": "2000", "HEADRACE_CFG_WORKER__KILL_MS": "500"}
         super().__init__(folder, env={**quick, **(env or {})})
@@ -86,6 +88,7 @@ class Cluster(Machine):
         )
         self.shards, self.slots = shards, slots
         self._labels, self._apps = tuple(labels), tuple(apps)
+        self._archive = archive or ("sqlite" if coordinators == 1 else "jetstream")
         self._names = tuple(f"c{number}" for number in range(coordinators))
         self._workers_wanted = workers
         self.coordinators: list[Program] = []
@@ -135,7 +138,7 @@ class Cluster(Machine):
         alone = len(self._names) == 1
         arguments = ["coordinator", *self._addresses(), "--id", name, *self._metrics(name)]
         arguments += ["--shards", str(self.shards), "--data-dir", str(self.folder / name)]
-        arguments += ["--archive", "sqlite" if alone else "jetstream"]
+        arguments += ["--archive", self._archive]
         arguments += ["--replicas", str(min(len(self.brokers), 3))]
         arguments += ["--monitor", self.brokers[0].monitor_url]
         for peer in () if alone else self._names:

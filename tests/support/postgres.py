@@ -195,14 +195,14 @@ def _user() -> str | None:
 
 
 @contextlib.contextmanager
-def running() -> Iterator[PostgresServer]:
-    """Yield a server that runs; skips the test where there is none."""
+def running(*options: str) -> Iterator[PostgresServer]:
+    """Yield a server that runs with these settings; skips the test where there is none."""
     found = binaries()
     if found is None:
         pytest.skip(REASON)
     server = PostgresServer(found)
     try:
-        server.start()
+        server.start(*options)
         yield server
     finally:
         server.remove()

@@ -370,10 +370,5 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     log: Log = Log()
 
     def __post_init__(self) -> None:
-        kind = self.coordinator.archive
-        if kind == "postgres" and not self.postgres.url:
+        if self.coordinator.archive == "postgres" and not self.postgres.url:
             raise InvalidConfig("postgres.url", 'coordinator.archive = "postgres" needs it')
-        if kind != "postgres" and self.postgres.url:
-            raise InvalidConfig(
-                "postgres.url", f"means nothing with coordinator.archive = {kind!r}"
-            )

@@ -55,12 +55,15 @@ def list_runs(
 ) -> None:
     """List runs, newest first, open and closed ones.
 
+    In JSON and YAML a listed run has the keys that `get` has, but for what lists do not know: input,
+    output, as_of, steps; with a closed run patched and parent, too. `get` tells them.
+
     \b
     Examples:
       flowctl list --state failed --since 1d
       flowctl list --label team=web -o json
     """
-    from headrace.flowctl._views import run_json, run_rows
+    from headrace.flowctl._views import listed_json, run_rows
 
     marks = parse_labels(labels)
     since_ms = parse_since(since, now_ms()) if since else 0
@@ -79,7 +82,7 @@ def list_runs(
     colour = colourful(sys.stdout)
     emit(
         settings,
-        [run_json(run) for run in page.runs],
+        [listed_json(run) for run in page.runs],
         lines=lambda wide: table(*run_rows(page.runs, now_ms(), wide=wide), colour=colour),
         names=[run.id for run in page.runs],
     )

@@ -70,6 +70,17 @@ def run_json(run: RunView) -> dict[str, Any]:
     }
 
 
+def listed_json(run: RunView) -> dict[str, Any]:
+    """Return a run of a list for JSON and YAML: without what a list does not know.
+
+    A key that is not there is not known here; null and [] would say that there is none.
+    """
+    unknown = ("input", "output", "as_of", "steps")
+    if run.archived:
+        unknown += ("patched", "parent")
+    return {key: value for key, value in run_json(run).items() if key not in unknown}
+
+
 def entry_json(entry: HistoryEntry) -> dict[str, Any]:
     """Return an event for JSON and YAML."""
     return {

@@ -60,8 +60,8 @@ def test_one_password_is_enough(tmp_path):
 def test_the_kind_and_the_address_go_together():
     with pytest.raises(InvalidConfig, match=r'postgres\.url: coordinator\.archive = "postgres"'):
         load(None, {"HEADRACE_CFG_COORDINATOR__ARCHIVE": "postgres"})
-    with pytest.raises(InvalidConfig, match=r"nothing with coordinator\.archive = 'jetstr"):
-        load(None, {"HEADRACE_CFG_POSTGRES__URL": URL})
+    # In an environment that workers share.
+    load(None, {"HEADRACE_CFG_POSTGRES__URL": URL})
     with pytest.raises(InvalidConfig, match=r"postgres\.password: means nothing without"):
         load(None, {"HEADRACE_CFG_POSTGRES__PASSWORD": "x"})
 

@@ -154,6 +154,9 @@ def test_list_prints_an_array_and_pages(flowctl, cluster, workflow):
     names = [submitted(flowctl, workflow, "--label", f"n={n % 2}") for n in range(5)]
     ran = flowctl("list", "-o", "json", "--limit", "3")
     assert [run["id"] for run in json.loads(ran.out)] == names[:1:-1]
+    # What a list does not know is not there: null would say that there is none.
+    shown = json.loads(flowctl("get", names[0], "-o", "json").out)
+    assert set(shown) - set(json.loads(ran.out)[0]) == {"input", "output", "as_of", "steps"}
     cursor = ran.err.split("--cursor ")[1].strip()
     rest = flowctl("list", "-o", "name", "--limit", "3", "--cursor", cursor)
     assert rest.out.split() == names[1::-1]

@@ -139,6 +139,14 @@ async def test_one_run_that_cannot_be_archived_holds_up_no_other(flaky):
         await eventually(lambda: not owner.machine.state.runs)
 
 
+def test_pauses_of_the_archiver_double_up_to_a_limit():
+    pauses, last_s = [], 0.0
+    for _ in range(6):
+        last_s = archiver_module.next_pause_s(last_s)
+        pauses.append(last_s)
+    assert pauses == [1.0, 2.0, 4.0, 8.0, 8.0, 8.0]
+
+
 async def test_a_crash_before_the_eviction_is_harmless(flaky):
     async with flaky.leading() as owner:
         flaky.archive.fail = 10**9

@@ -86,7 +86,7 @@ class Archiver:
 
     async def run(self, post: Post) -> None:
         """Work until cancelled."""
-        pause_s = RETRY_S / 2
+        pause_s = 0.0
         while True:
             await self._wake.wait()
             if self._gather_s:
@@ -104,7 +104,7 @@ class Archiver:
                         extra={"shard": self._shard, "runs": len(self._ended), "error": str(error)},
                     )
             if failed:
-                pause_s = RETRY_S if self._stored else min(2 * pause_s, RETRY_S_MAX)
+                pause_s = next_pause_s(0.0 if self._stored else pause_s)
                 self._stored = False
                 await asyncio.sleep(pause_s)
                 self._wake.set()
@@ -216,6 +216,11 @@ class Archiver:
         task = asyncio.create_task(read(), name="read-segments")
         self._readers.add(task)
         task.add_done_callback(self._readers.discard)
+
+
+def next_pause_s(last_s: float) -> float:
+    """Return the pause behind one of *last_s*; 0: there was none since something was stored."""
+    return min(2 * last_s, RETRY_S_MAX) if last_s else RETRY_S
 
 
 def pack(chunks: Sequence[bytes]) -> bytes:

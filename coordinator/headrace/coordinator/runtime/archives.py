@@ -27,6 +27,9 @@ def described(config: Config) -> str:
 async def open_archive(bus: Bus, config: Config) -> Archive:
     """Open it; wait for a broker as long as it takes. Raises `HeadraceError` where none helps."""
     kind = config.coordinator.archive
+    if kind != "postgres" and config.postgres.url:
+        # Workers may have it in an environment that all share; here it is a mistake.
+        raise InvalidConfig("postgres.url", f"means nothing with coordinator.archive = {kind!r}")
     if kind == "sqlite":
         from headrace.coordinator.archive.sqlite import SqliteArchive
 
