@@ -68,9 +68,9 @@ class Load:
     """Runs of three steps each, submitted while the cluster is harmed."""
 
     def __init__(
-        self, cluster: Cluster, *, runs: int, seconds: float = 0.02, more: str = ""
+        self, cluster: Cluster, *, runs: int = 10**9, seconds: float = 0.02, more: str = ""
     ) -> None:
-        """*more*: lines at the top level of the workflow."""
+        """*more*: lines at the top level of the workflow; by default runs until `finish`."""
         self.cluster, self.wanted = cluster, runs
         self.journal = cluster.folder / f"journal-{next(_count)}"
         self.journal.touch()
@@ -78,6 +78,7 @@ class Load:
         self.acknowledged: list[str] = []
         self.refused: list[HeadraceError] = []
         self._task: asyncio.Task[None] | None = None
+        self._enough = False
 
     # -- submitting ------------------------------------------------------------------------------
 
@@ -88,7 +89,7 @@ class Load:
     async def _submit(self) -> None:
         async with await self.cluster.client(timeout_s=20.0) as client:
             left = self.wanted
-            while left > 0:
+            while left > 0 and not self._enough:
                 count = min(BATCH, left)
                 await self._room()
                 left -= count
@@ -110,7 +111,7 @@ class Load:
 
     async def _room(self) -> None:
         """Wait while much is outstanding: submits go on for as long as the load does."""
-        while True:
+        while not self._enough:
             begun = self.journal.read_bytes().count(b"\n")
             if len(self.acknowledged) * STEPS - begun < OUTSTANDING * STEPS:
                 return
@@ -120,6 +121,11 @@ class Load:
         """Wait until all were submitted."""
         assert self._task is not None
         await asyncio.wait_for(self._task, within_s)
+
+    async def finish(self, *, within_s: float = 60.0) -> None:
+        """Submit what is on its way, and no more."""
+        self._enough = True
+        await self.submitted(within_s=within_s)
 
     async def stop(self) -> None:
         """Submit no more."""
@@ -142,6 +148,15 @@ class Load:
             lambda: self.journal.read_bytes().count(b"\n") >= count,
             within_s=within_s,
             what=f"{count} steps to begin",
+        )
+
+    async def goes_on(self, steps: int = 50, *, within_s: float = 60.0) -> None:
+        """Wait until so many steps more have begun."""
+        count = self.journal.read_bytes().count(b"\n") + steps
+        await until(
+            lambda: self.journal.read_bytes().count(b"\n") >= count,
+            within_s=within_s,
+            what=f"{steps} steps more to begin",
         )
 
     async def ended(self, *, within_s: float = 90.0) -> list[RunView]:

@@ -55,8 +55,8 @@ def list_runs(
 ) -> None:
     """List runs, newest first, open and closed ones.
 
-    In JSON and YAML a listed run has the keys that `get` has, but for what lists do not know: input,
-    output, as_of, steps; with a closed run patched and parent, too. `get` tells them.
+    In JSON and YAML a listed run has the keys that `get` has, but for what lists do not know:
+    input, output, as_of, steps; with a closed run patched and parent, too. `get` tells them.
 
     \b
     Examples:

@@ -75,9 +75,9 @@ def listed_json(run: RunView) -> dict[str, Any]:
 
     A key that is not there is not known here; null and [] would say that there is none.
     """
-    unknown = ("input", "output", "as_of", "steps")
+    unknown = {"input", "output", "as_of", "steps"}
     if run.archived:
-        unknown += ("patched", "parent")
+        unknown |= {"patched", "parent"}
     return {key: value for key, value in run_json(run).items() if key not in unknown}
 
 
