@@ -64,7 +64,13 @@ class Start(PendingBatch):
         # Not the base's: it prepares for replies.
         self.namespace, self.size = namespace, 0
         self.requests = list(requests)
+        self.new_runs = 0
         self._ended = ended
+
+    @property
+    def is_answered(self) -> bool:
+        """See `PendingBatch.is_answered`: it was refused, or the run has ended."""
+        return self._ended.done()
 
     def answer(self, index: int, reply: ClientReply) -> None:
         """See `PendingBatch.answer`."""
