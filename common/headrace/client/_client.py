@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Self
 
@@ -67,13 +67,21 @@ class Client:
     ended so took effect is unknown; looking at the run tells.
     """
 
-    def __init__(self, transport: Transport, *, namespace: str, timeout_s: float = 5.0) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        *,
+        namespace: str,
+        timeout_s: float = 5.0,
+        now_s: Callable[[], float] = time.time,
+    ) -> None:
+        """*now_s*: the clock of what a request's end is told by; a test's engine has its own."""
         if not subjects.valid_name(namespace):
             raise InvalidRequest(f"not a namespace: {namespace!r} (letters, digits, - and _)")
         self.namespace, self._transport = namespace, transport
         self._calls = Calls(transport, namespace, timeout_s=timeout_s)
         self._lookup = Lookup(self._calls)
-        self._requests, self._actor = RequestIds(), user_name()
+        self._requests, self._actor, self._now_s = RequestIds(), user_name(), now_s
         self._large = LargeValues(self._calls)
         self.definitions = Definitions(self._calls, self._stamp)
         """What is registered, by name and version; `settings`: of the namespace."""
@@ -83,7 +91,7 @@ class Client:
         """What begins runs at their times; `events`: and by what is published."""
         self.events, self.locks = Events(self._calls), Locks(self._calls, self._stamp)
         self.cached = CachedResults(self._calls, self._stamp)
-        self._submitter = Submitter(self._calls, self._requests, actor=self._actor)
+        self._submitter = Submitter(self._calls, self._requests, actor=self._actor, now_s=now_s)
 
     @classmethod
     async def connect(
@@ -475,6 +483,6 @@ class Client:
     def _stamp(self) -> dict[str, Any]:
         return {
             "request_id": self._requests.next(),
-            "not_after_ms": int((time.time() + MUTATION_S) * 1000),
+            "not_after_ms": int((self._now_s() + MUTATION_S) * 1000),
             "actor": self._actor,
         }

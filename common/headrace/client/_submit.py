@@ -81,8 +81,15 @@ class _Item:
 class Submitter:
     """Builds submits, and sends them until they are acknowledged or refused."""
 
-    def __init__(self, calls: Calls, requests: RequestIds, *, actor: str) -> None:
-        self._calls = calls
+    def __init__(
+        self,
+        calls: Calls,
+        requests: RequestIds,
+        *,
+        actor: str,
+        now_s: Callable[[], float] = time.time,
+    ) -> None:
+        self._calls, self._now_s = calls, now_s
         self._large = LargeValues(calls)
         self._requests = requests
         self._runs = RunIds()
@@ -181,7 +188,7 @@ class Submitter:
 
     def _renew(self, chunk: list[_Item]) -> None:
         """Give the items their full time from now on: they may have waited behind others."""
-        not_after_ms = _not_after_ms()
+        not_after_ms = self._not_after_ms()
         for item in chunk:
             item.request = msgspec.structs.replace(item.request, not_after_ms=not_after_ms)
 
@@ -245,7 +252,7 @@ class Submitter:
         request = SubmitRun(
             run=run,
             request_id=self._requests.next(),
-            not_after_ms=_not_after_ms(),
+            not_after_ms=self._not_after_ms(),
             actor=self._actor,
             plan=digest,
             input=submission.input,
@@ -268,6 +275,9 @@ class Submitter:
             item.request = msgspec.structs.replace(request, input=values)
             item.resize()
         return item
+
+    def _not_after_ms(self) -> int:
+        return int((self._now_s() + MUTATION_S) * 1000)
 
     def _plan(self, plan: Plan) -> tuple[Plan, str, bytes]:
         """Return the plan with its digest and encoding; made once for each plan object."""
@@ -318,10 +328,6 @@ def _chunks(items: list[_Item]) -> list[list[_Item]]:
         chunks[-1].append(item)
         size += item.size
     return chunks
-
-
-def _not_after_ms() -> int:
-    return int((time.time() + MUTATION_S) * 1000)
 
 
 def _now() -> float:

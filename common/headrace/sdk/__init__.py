@@ -22,7 +22,7 @@ function does itself must come out the same each time: no clocks, no chance and 
 """
 
 from headrace.sdk._app import App
-from headrace.sdk._attempt import StepInfo, current_step, step_info
+from headrace.sdk._attempt import StepInfo, add_fault, current_step, remove_fault, step_info
 from headrace.sdk._client import Client, Handle, RunFailed, current_client, result_of
 from headrace.sdk._context import Context
 from headrace.sdk._durations import (
@@ -32,6 +32,7 @@ from headrace.sdk._durations import (
     milliseconds,
     minutes,
     seconds,
+    to_ms,
     weeks,
 )
 from headrace.sdk._entries import SignalInvalid
@@ -80,6 +81,7 @@ __all__ = [
     "Terms",
     "TurnRun",
     "Workflow",
+    "add_fault",
     "current_client",
     "current_step",
     "days",
@@ -87,8 +89,10 @@ __all__ = [
     "milliseconds",
     "minutes",
     "new_execution",
+    "remove_fault",
     "result_of",
     "seconds",
     "step_info",
+    "to_ms",
     "weeks",
 ]

@@ -81,6 +81,20 @@ _current: contextvars.ContextVar[StepInfo | None] = contextvars.ContextVar(
 )
 
 
+_faults: Final[list[Callable[[StepInfo], None]]] = []
+
+
+def add_fault(fault: Callable[[StepInfo], None]) -> None:
+    """Call *fault* before each attempt of a step in this process: it may raise. For tests."""
+    _faults.append(fault)
+
+
+def remove_fault(fault: Callable[[StepInfo], None]) -> None:
+    """Call *fault* no more; twice is fine."""
+    if fault in _faults:
+        _faults.remove(fault)
+
+
 def current_step() -> StepInfo | None:
     """Return what is known of the step that runs here; None outside of steps."""
     return _current.get()
@@ -112,6 +126,8 @@ async def run_step(
     Raises what the step raises, `StepFailure` of type `timeout`, and `CancelledError`.
     """
     _current.set(info)
+    for fault in _faults:
+        fault(info)
     options = step.options_
     if not options.timeout_ms and not options.heartbeat_timeout_ms:
         return await _call(step, args, kwargs, info)

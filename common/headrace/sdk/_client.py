@@ -51,12 +51,12 @@ class Handle(Generic[R]):
 
         Raises `RunFailed`, and `TimeoutError` when it has not ended after *timeout*.
         """
-        core = self._client.core
+        client = self._client
         limit_s = to_ms(timeout) / 1_000 if timeout is not None else None
-        view = await core.wait(self.id, limit_s)
+        view = await client.wait(self.id, limit_s)
         if view.state not in ("COMPLETED", "FAILED", "CANCELLED"):
             raise TimeoutError(f"run {self.id} has not ended: {view.state}")
-        result: R = result_of(await core.whole(view), self._kind)
+        result: R = result_of(await client.core.whole(view), self._kind)
         return result
 
     async def view(self) -> RunView:
@@ -157,6 +157,10 @@ class Client:
         """Start a run, and return its result. Raises also `RunFailed`."""
         handle = await self.start(workflow, *args, **kwargs)
         return await handle.result()
+
+    async def wait(self, run: str, timeout_s: float | None) -> RunView:
+        """Return a run once it has ended, or as it is after *timeout_s*."""
+        return await self.core.wait(run, timeout_s)
 
     def inputs_of(
         self, workflow: Workflow[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]

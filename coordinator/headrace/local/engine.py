@@ -54,7 +54,7 @@ from headrace.worker.handlers import Registry
 from headrace.worker.payloads import Payloads
 from headrace.worker.ports import ValueSource
 from headrace.worker.sources import secrets_at, variables_at
-from headrace.worker.turns import Turns
+from headrace.worker.turns import CACHED_MAX, Turns
 from headrace.worker.workspaces import WorkspaceLimits, Workspaces
 
 log = logging.getLogger(__name__)
@@ -128,6 +128,7 @@ class LocalEngine(Asking):
         self._artifacts = artifacts
         self._clock: Clock = clock or SystemClock()
         self._short_retry_ms: int | None = None
+        self._cached_functions = CACHED_MAX
         self._now_ms = self._clock.now_ms
         self._submits = Submits(self._now_ms)
         self._ends = Ends()
@@ -175,6 +176,7 @@ class LocalEngine(Asking):
             incarnation=storage.incarnation,
             clock=self._clock,
             short_retry_ms=self._short_retry_ms,
+            cached_max=self._cached_functions,
         )
         self._dispatch.on_wake = self.turns.wake
         self._executor = Executor(
@@ -215,8 +217,9 @@ class LocalEngine(Asking):
                 self.running, storage.archive, self._builtin, storage.level, self._listeners
             ),
             namespace=self.namespace,
+            now_s=lambda: self._now_ms() / 1_000,
         )
-        self.client = FunctionClient(self._client, serve=self.serve, run=self._run_function)
+        self.client = FunctionClient(self._client, engine=self)
         """Starts workflows of `headrace.sdk`, as the client of a cluster does."""
         self._owning = asyncio.create_task(owner.run(), name="local-owner")
         self._owning.add_done_callback(self._ended)
@@ -308,19 +311,6 @@ class LocalEngine(Asking):
         """Start a workflow function, and return its result. Raises also `RunFailed`."""
         self.running()
         return await self.client.start_and_wait(workflow, *args, **kwargs)
-
-    async def _run_function(
-        self, plan: Plan, inputs: dict[str, Any], workflow: Workflow[..., Any]
-    ) -> RunView:
-        options = workflow.options_
-        return await self.run(
-            plan,
-            inputs,
-            run_id=options.id,
-            labels=options.labels,
-            priority=options.priority,
-            steps=False,
-        )
 
     # -- running -------------------------------------------------------------------------------
 

@@ -2,32 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
+from headrace.client import Client as CoreClient
 from headrace.messages import RunView
-from headrace.plan import Plan
-from headrace.sdk import App, Client, Workflow, result_of
+from headrace.sdk import Client, Workflow, result_of
+
+if TYPE_CHECKING:
+    from headrace.local.engine import LocalEngine
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-RunWhole = Callable[[Plan, dict[str, Any], Workflow[..., Any]], Awaitable[RunView]]
-
 
 class FunctionClient(Client):
-    """A `Client` that waits for an end without asking for it."""
+    """A `Client` that is told of ends, and need not ask for them."""
 
-    def __init__(self, core: Any, *, serve: Callable[[App], None], run: RunWhole) -> None:
-        """*run* runs a plan to its end."""
-        super().__init__(core, serve=serve)
-        self._run = run
+    def __init__(self, core: CoreClient, *, engine: LocalEngine) -> None:
+        super().__init__(core, serve=engine.serve)
+        self._engine = engine
 
     async def start_and_wait(
         self, workflow: Workflow[P, R], /, *args: P.args, **kwargs: P.kwargs
     ) -> R:
         """See `Client.start_and_wait`."""
         data = self.inputs_of(workflow, args, kwargs)
-        view = await self._run(workflow.plan, data, workflow)
+        options = workflow.options_
+        view = await self._engine.run(
+            workflow.plan,
+            data,
+            run_id=options.id,
+            labels=options.labels,
+            priority=options.priority,
+            steps=False,
+        )
         result: R = result_of(view, workflow.signature.result)
         return result
+
+    async def wait(self, run: str, timeout_s: float | None) -> RunView:
+        """See `Client.wait`."""
+        return await self._engine.wait(run, timeout_s=timeout_s, steps=False)
