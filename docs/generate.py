@@ -28,6 +28,8 @@ from headrace.language import (
     fill_page,
     workflow_schema,
 )
+from headrace.messages import rights
+from headrace.messages.subjects import labels_of
 from headrace.telemetry import describe as describe_metrics
 
 DOCS = Path(__file__).parent
@@ -345,6 +347,26 @@ def _preset(field: msgspec.structs.FieldInfo) -> str:
     return json.dumps(value).replace("null", "nil")
 
 
+# -- docs/security.md ------------------------------------------------------------------------------
+
+
+def security_page() -> str:
+    """Return the page with the table of rights as `messages.rights` has it."""
+    text = (DOCS / "security.md").read_text("utf-8")
+    begin, end = "<!-- rights -->", "<!-- end -->"
+    lines = [begin]
+    for title, found in (
+        ("Workers", rights.of_worker("NAMESPACE", "ID", ("LABELS",))),
+        ("Clients", rights.of_client("NAMESPACE")),
+    ):
+        lines += ["", f"### {title}", "", "| | subject | what for |", "|---|---|---|"]
+        for right in found:
+            subject = right.subject.replace(labels_of(["LABELS"]), "LABELS")
+            lines.append(f"| {right.kind} | `{subject}` | {right.why} |")
+    before, after = text.partition(begin)[0], text.partition(end)[2]
+    return "\n".join([before + lines[0], *lines[1:], "", end]) + after
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "cli.md": cli_page,
     "configuration.md": describe_settings,
@@ -353,6 +375,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "metrics.md": describe_metrics,
     "protocol.md": protocol_page,
     "schema.json": schema_page,
+    "security.md": security_page,
     "states.md": states_page,
 }
 

@@ -77,7 +77,7 @@ class Driver:
     async def ask_closed(self, request: ClientRequest) -> list[Any]:
         """Ask the archive."""
         message = await self._bus.request(
-            subjects.ARCHIVE, encode(ClientBatch(1, "default", [request])), timeout_s=30
+            subjects.archive("default"), encode(ClientBatch(1, "default", [request])), timeout_s=30
         )
         return decode(ReplyBatch, message.data).replies
 

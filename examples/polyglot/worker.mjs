@@ -4,7 +4,7 @@
 //     worker.handle("js/greet", async (inputs, context) => ({ greeting: `Hello, ${inputs.name}` }));
 //     worker.start();
 
-import { randomBytes } from "node:crypto";
+import { createHash, randomBytes } from "node:crypto";
 import { hostname } from "node:os";
 import { decode, encode } from "./msgpack.mjs";
 import { Nats } from "./nats.mjs";
@@ -56,7 +56,7 @@ export class Worker {
 
   // 1. Register: there is no call for it. The first heartbeat does it; orders must be heard before.
   start() {
-    const orders = `headrace.worker.${this.id}.${this.incarnation}`;
+    const orders = `headrace.worker.${this.namespace}.${this.labels()}.${this.id}.${this.incarnation}`;
     this.nats.subscribe(orders, (message) => this.order(decode(message.data)));
     this.nats.onUp = () => {
       this.beat();
@@ -64,6 +64,12 @@ export class Worker {
     };
     this.beating = setInterval(() => this.beat(), HEARTBEAT_MS);
     if (this.nats.connected) this.nats.onUp();
+  }
+
+  // What it offers, as a token of its subjects: a login is for these labels only.
+  labels() {
+    const sorted = [...new Set(this.capabilities.map((label) => label.toLowerCase()))].sort();
+    return createHash("sha256").update(sorted.join("\n")).digest("hex").slice(0, 20);
   }
 
   beat(stopped = false) {
@@ -108,7 +114,7 @@ export class Worker {
       epochs,
       rounds,
     };
-    this.nats.publish(`headrace.hb.worker.${this.id}`, encode(beat));
+    this.nats.publish(`headrace.hb.worker.${this.namespace}.${this.labels()}.${this.id}`, encode(beat));
   }
 
   // 2. Orders of coordinators: arrays that begin with their kind.

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from headrace.messages import subjects
+
 
 @dataclass(frozen=True)
 class Note:
@@ -63,10 +65,7 @@ class MemorySubscription:
         self._bus, self._subject, self.callback = bus, subject, callback
 
     def matches(self, subject: str) -> bool:
-        if self._subject.endswith(".*"):
-            head, _, tail = subject.rpartition(".")
-            return head == self._subject[:-2] and bool(tail)
-        return subject == self._subject
+        return subjects.matches(self._subject.split("."), subject.split("."))
 
     def close(self) -> None:
         if self in self._bus.subscriptions:

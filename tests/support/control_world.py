@@ -167,7 +167,9 @@ class World:
             "started_ms": 1,
         }
         beat = WorkerHeartbeat(**{**fields, **changes})
-        self._spread("", subjects.heartbeat("worker", identity), encode(beat))
+        self._spread(
+            "", subjects.worker_heartbeat(beat.namespace, identity, beat.capabilities), encode(beat)
+        )
 
     def alive(self) -> list[Node]:
         return [node for node in self.nodes.values() if node.alive]

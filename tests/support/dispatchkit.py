@@ -32,7 +32,7 @@ class World:
 
     def __init__(self, **settings):
         self.bus, self.clock = FakeBus(), FakeClock()
-        self.lanes = Lanes(self.bus, self.clock)
+        self.lanes = Lanes(self.bus, self.clock, new_secret=str)
         settings.setdefault("window_extra", 0)
         self.dispatcher = Dispatcher(
             self.bus, self.clock, self.lanes, Settings(lease_ms=LEASE, **settings)
@@ -62,7 +62,11 @@ class World:
         )
         self.beats[id] = beat
         if not silent:
-            self.bus.tell(FakeMessage(subjects.heartbeat("worker", id), encode(beat)))
+            self.bus.tell(
+                FakeMessage(
+                    subjects.worker_heartbeat(beat.namespace, id, beat.capabilities), encode(beat)
+                )
+            )
 
     def silence(self, id):
         del self.beats[id]
@@ -73,7 +77,12 @@ class World:
             self.clock.advance(250)
             if self.bus.connected and not deaf and int(self.clock.s * 4) % 4 == 0:
                 for id, beat in self.beats.items():
-                    self.bus.tell(FakeMessage(subjects.heartbeat("worker", id), encode(beat)))
+                    self.bus.tell(
+                        FakeMessage(
+                            subjects.worker_heartbeat(beat.namespace, id, beat.capabilities),
+                            encode(beat),
+                        )
+                    )
             self.bus.deaf = deaf
             self.dispatcher.expire()
 
@@ -91,7 +100,7 @@ class World:
         found = []
         for message in self.bus.sent("headrace.worker.>"):
             try:
-                found.append((message.subject.split(".")[2], decode(kind, message.data)))
+                found.append((message.subject.split(".")[4], decode(kind, message.data)))
             except Exception:
                 continue
         return found

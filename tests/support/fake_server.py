@@ -290,7 +290,9 @@ class FakeTransport:
     async def publish(self, subject: str, data: bytes) -> None:
         self.published.append((subject, data))
         for worker in self.cluster.info.workers:
-            if subject == subjects.worker_orders(worker.id, worker.incarnation):
+            if subject == subjects.worker_orders(
+                worker.namespace, worker.id, worker.incarnation, worker.capabilities
+            ):
                 worker.state = "Draining"
 
     async def subscribe(self, subject: str, callback: Callable[[bytes], None]) -> Unsubscribe:
@@ -334,6 +336,9 @@ class FakeTransport:
         self.closed = True
 
 
+GROUPS = (subjects.INFO, subjects.archive("*"))
+
+
 def serve(bus: Bus, cluster: FakeCluster) -> None:
     """Answer on a real broker until *bus* is closed."""
 
@@ -342,5 +347,5 @@ def serve(bus: Bus, cluster: FakeCluster) -> None:
         if answer is not None:
             bus.respond(message, answer)
 
-    for subject in ("headrace.cmd.*.*", *subjects.EVERYBODY, *subjects.EVERYBODY.values()):
+    for subject in ("headrace.cmd.*.*", *GROUPS, *map(subjects.everybody, GROUPS)):
         bus.subscribe(subject, on_message)

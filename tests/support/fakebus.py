@@ -156,6 +156,13 @@ class FakeJetStream:
         self._check()
         return StreamInfo({}, StreamState(), self.created)
 
+    async def create_stream(self, config: Any) -> StreamInfo:
+        return await self.ensure_stream(config)
+
+    async def stream_info(self, stream: str, **_: Any) -> StreamInfo:
+        self._check()
+        return StreamInfo({}, StreamState(), self.created)
+
     async def ensure_consumer(self, stream: str, config: Any, **_: Any) -> ConsumerInfo:
         self._check()
         self.made.append(config.durable_name)

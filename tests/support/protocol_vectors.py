@@ -64,7 +64,7 @@ WORKER, LIFE, RUN, NOW = "js-1", "5f0c4e1d9a72", "default/greet-7", 1_767_225_60
 LANE = subjects.lane_of("default", ["js", "uses:js/greet"])
 RESULTS = subjects.result("default", 3, WORKER)
 TASKS = subjects.task("default", LANE, 3)
-ORDERS = subjects.worker_orders(WORKER, LIFE)
+ORDERS = subjects.worker_orders("default", WORKER, LIFE, ["js"])
 
 
 def raw(value: Any) -> msgspec.Raw:
@@ -134,8 +134,12 @@ def _steps() -> list[tuple[str, str, Any]]:
     batch = TaskBatch(1, 3, 7, "default", NOW, [plain])
     line = LogLine(NOW, "stdout", "greeting Ä 日本")
     return [
-        ("WorkerHeartbeat", subjects.heartbeat("worker", WORKER), beat),
-        ("WorkerHeartbeat: the last", subjects.heartbeat("worker", WORKER), stopped),
+        ("WorkerHeartbeat", subjects.worker_heartbeat("default", WORKER, ["js"]), beat),
+        (
+            "WorkerHeartbeat: the last",
+            subjects.worker_heartbeat("default", WORKER, ["js"]),
+            stopped,
+        ),
         ("Held", "", Held(RUN, 0, 1, False, {"done": 40})),
         ("LaneOffer", ORDERS, LaneOffer(LANE, f"default-{LANE}", ["js", "uses:js/greet"])),
         ("EpochNotice", ORDERS, EpochNotice(3, 7, 1)),

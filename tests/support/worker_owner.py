@@ -81,7 +81,7 @@ class Owner:
         await self.bus.js.purge(subjects.TASK_STREAM, subject="headrace.task.>")
         self.subscriptions = [
             self.bus.subscribe(subjects.result(self.namespace, self.shard, "*"), self._on_request),
-            self.bus.subscribe(subjects.heartbeat("worker", "*"), self._on_heartbeat),
+            self.bus.subscribe(subjects.WORKER_HEARTBEATS, self._on_heartbeat),
             self.bus.subscribe("headrace.logs.>", self._on_lines),
         ]
         await self.bus.flush()
@@ -116,7 +116,7 @@ class Owner:
     def order(self, order: WorkerOrder) -> None:
         """Tell the worker that beat last."""
         beat = self.heartbeats[-1]
-        self.bus.publish(subjects.worker_orders(beat.id, beat.incarnation), encode(order))
+        self.bus.publish(orders_of(beat), encode(order))
 
     async def until(self, condition: Any, *, within_s: float = 10.0) -> None:
         """Return when *condition* of this owner holds, looked at after each message."""
@@ -158,9 +158,14 @@ class Owner:
         self.heartbeats.append(beat)
         for offer in self._offers:
             if offer.lane not in beat.lanes and not beat.stopped:
-                self.bus.publish(subjects.worker_orders(beat.id, beat.incarnation), encode(offer))
+                self.bus.publish(orders_of(beat), encode(offer))
         self._changed.set()
 
     def _on_lines(self, message: Message) -> None:
         self.lines.append(msgspec.msgpack.decode(message.data, type=LogLines))
         self._changed.set()
+
+
+def orders_of(beat: WorkerHeartbeat) -> str:
+    """Where the worker that beats so hears orders."""
+    return subjects.worker_orders(beat.namespace, beat.id, beat.incarnation, beat.capabilities)

@@ -12,7 +12,9 @@ from headrace.bus._dial import credentials, dial
 from headrace.bus._errors import (
     Disconnected,
     JetStreamBusy,
+    JetStreamDisabled,
     JetStreamError,
+    JetStreamInUse,
     JetStreamMissing,
     NoResponders,
     StorageFull,
@@ -33,6 +35,7 @@ from headrace.bus._jetstream import (
 )
 from headrace.bus._objects import CorruptObject, ObjectBucket, ObjectEntry, ObjectInfo
 from headrace.bus._pull import Pull
+from headrace.bus._relay import SharedObjects, read_lines, stored_lines
 from headrace.bus._server import BrokerCluster, BrokerProcess, find_server, free_port
 from headrace.bus._wire import Message
 
@@ -48,7 +51,9 @@ __all__ = [
     "Disconnected",
     "JetStream",
     "JetStreamBusy",
+    "JetStreamDisabled",
     "JetStreamError",
+    "JetStreamInUse",
     "JetStreamMissing",
     "Message",
     "NoResponders",
@@ -58,6 +63,7 @@ __all__ = [
     "PubAck",
     "Pull",
     "ServerFacts",
+    "SharedObjects",
     "StorageFull",
     "Stored",
     "StreamConfig",
@@ -72,4 +78,6 @@ __all__ = [
     "dial",
     "find_server",
     "free_port",
+    "read_lines",
+    "stored_lines",
 ]

@@ -9,6 +9,8 @@
     JetStreamError      the broker refused, with its error code
     ├── WrongLastSequence   a compare-and-set did not hold (10071, 10164)
     ├── StorageFull         a limit on space or number: certainly not stored
+    ├── JetStreamDisabled   the login's account has no JetStream
+    ├── JetStreamInUse      the name is that of something else
     ├── JetStreamMissing    no such stream, consumer or message
     └── JetStreamBusy       the broker cannot now (503, 10008, 10167, …): outcome unknown
 """
@@ -53,6 +55,14 @@ class JetStreamMissing(JetStreamError):
     """There is no such stream, consumer or message."""
 
 
+class JetStreamDisabled(JetStreamError):
+    """The account that the login belongs to has no JetStream."""
+
+
+class JetStreamInUse(JetStreamError):
+    """There is another stream of this name, with other settings."""
+
+
 class JetStreamBusy(JetStreamError):
     """The broker cannot do this now (no leader, overload, a failed write); outcome unknown."""
 
@@ -60,6 +70,8 @@ class JetStreamBusy(JetStreamError):
 _WRONG_LAST = frozenset({10071, 10164})
 # 10023 insufficient resources, 10028 memory, 10047 storage, 10120 a stream's bytes.
 _FULL = frozenset({10023, 10028, 10047, 10120})
+_NAME_IN_USE = 10058
+_DISABLED = 10039
 _STORE_FAILED = 10077
 # 10008 no leader, 10074/10005 peers, 10082 replicas, 10118 raft log, 10167 too many requests.
 _BUSY = frozenset({10004, 10005, 10008, 10074, 10118, 10167})
@@ -75,8 +87,12 @@ def jetstream_error(status: int, err_code: int, description: str) -> JetStreamEr
         err_code == _STORE_FAILED and description.startswith("maximum ")
     ):
         cls = StorageFull
+    elif err_code == _DISABLED:
+        cls = JetStreamDisabled
     elif err_code in _BUSY or status >= 500:
         cls = JetStreamBusy
+    elif err_code == _NAME_IN_USE:
+        cls = JetStreamInUse
     elif status == 404:
         cls = JetStreamMissing
     return cls(description, status=status, err_code=err_code)

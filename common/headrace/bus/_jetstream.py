@@ -17,7 +17,7 @@ import msgspec
 from headrace.bus._errors import (
     Disconnected,
     JetStreamBusy,
-    JetStreamError,
+    JetStreamInUse,
     JetStreamMissing,
     NoResponders,
     TimedOut,
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_NAME_IN_USE = 10058
 _NANOSECONDS = 1_000_000
 
 
@@ -54,6 +53,7 @@ class StreamConfig(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True
     allow_rollup_hdrs: bool = False
     deny_delete: bool = False
     discard_new_per_subject: bool = False
+    metadata: dict[str, str] = {}
 
 
 class StreamState(msgspec.Struct, frozen=True):
@@ -205,10 +205,14 @@ class JetStream:
             return await self.api(
                 f"STREAM.CREATE.{config.name}", body, StreamInfo, timeout_s=timeout_s
             )
-        except JetStreamError as error:
-            if error.err_code != _NAME_IN_USE:
-                raise
+        except JetStreamInUse:
+            pass
         return await self.api(f"STREAM.UPDATE.{config.name}", body, StreamInfo, timeout_s=timeout_s)
+
+    async def create_stream(self, config: StreamConfig) -> StreamInfo:
+        """Create the stream. Raises `JetStreamInUse` when there is another of its name."""
+        body = _to_broker(config)
+        return await self.api(f"STREAM.CREATE.{config.name}", body, StreamInfo)
 
     async def stream_info(
         self, stream: str, *, subjects: str = "", timeout_s: float | None = None
@@ -394,7 +398,7 @@ def _to_broker(config: StreamConfig | ConsumerConfig) -> dict[str, Any]:
     body: dict[str, Any] = {}
     for name in config.__struct_fields__:
         value = getattr(config, name)
-        if value in ("", ()) or (name == "opt_start_seq" and not value):
+        if value in ("", (), {}) or (name == "opt_start_seq" and not value):
             continue
         if name.endswith("_ms"):
             if value:

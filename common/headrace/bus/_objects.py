@@ -91,24 +91,12 @@ class ObjectBucket:
 
     async def put(self, name: str, data: bytes) -> ObjectInfo:
         """Store *data* under *name*, in place of what was there; readers see the old or the new."""
-        old = await self._info(name)
+        old = await self.info(name)
         nuid = os.urandom(11).hex()
         try:
-            info = ObjectInfo(
-                name=name,
-                bucket=self.bucket,
-                nuid=nuid,
-                size=len(data),
-                chunks=-(-len(data) // CHUNK_BYTES),
-                digest="SHA-256=" + await self._put_chunks(nuid, data),
-                options={"max_chunk_size": CHUNK_BYTES},
-            )
-            await self._js.publish(
-                self._meta(name),
-                msgspec.json.encode(info),
-                headers={"Nats-Rollup": "sub"},
-                timeout_s=self._timeout_s,
-            )
+            digest = await self._put_chunks(nuid, data)
+            info = self.describe(name, nuid, size=len(data), digest=digest)
+            await self._publish_info(info)
         except HeadraceError:
             await self._drop_quietly(nuid)
             raise
@@ -116,9 +104,54 @@ class ObjectBucket:
             await self._drop_quietly(old.nuid)
         return info
 
+    def describe(self, name: str, nuid: str, *, size: int, digest: str) -> ObjectInfo:
+        """Return what the bucket is to say of an object; *digest*: SHA-256, in base 64 for URLs."""
+        return ObjectInfo(
+            name=name,
+            bucket=self.bucket,
+            nuid=nuid,
+            size=size,
+            chunks=-(-size // CHUNK_BYTES),
+            digest=f"SHA-256={digest}",
+            options={"max_chunk_size": CHUNK_BYTES},
+        )
+
+    async def add_chunk(self, nuid: str, data: bytes) -> None:
+        """Store the next chunk of an object that `register` names later."""
+        await self._js.publish(self._chunks(nuid), data, timeout_s=self._timeout_s)
+
+    async def register(self, info: ObjectInfo) -> None:
+        """Give an object, whose chunks are there, its name; what had it goes."""
+        old = await self.info(info.name)
+        await self._publish_info(info)
+        if old is not None and old.nuid != info.nuid:
+            await self._drop_quietly(old.nuid)
+
+    async def chunks(self, info: ObjectInfo, after: int, *, count: int) -> list[tuple[int, bytes]]:
+        """Return some chunks of an object from behind sequence *after* on: (sequence, bytes).
+
+        Nothing: a lagging replica has answered, or they are gone.
+        """
+        got, _ = await self._js.read(
+            self._stream,
+            after + 1,
+            count=count,
+            subject=self._chunks(info.nuid),
+            timeout_s=self._timeout_s,
+        )
+        return [(stored.seq, stored.data) for stored in got]
+
+    async def _publish_info(self, info: ObjectInfo) -> None:
+        await self._js.publish(
+            self._meta(info.name),
+            msgspec.json.encode(info),
+            headers={"Nats-Rollup": "sub"},
+            timeout_s=self._timeout_s,
+        )
+
     async def get(self, name: str) -> bytes:
         """Return the bytes; raises `NotFound`, or `CorruptObject` if they are not what was put."""
-        info = await self._info(name)
+        info = await self.info(name)
         if info is None or info.deleted:
             raise NotFound(f"no object {name} in bucket {self.bucket}")
         # Gathered and digested as it comes: all at once, a large object would hold the loop up.
@@ -143,23 +176,23 @@ class ObjectBucket:
             if asyncio.get_running_loop().time() > deadline_s:
                 raise CorruptObject(self.bucket, name, f"{chunks} of {info.chunks} chunks")
             await asyncio.sleep(0.02)  # a lagging replica answered: ask again
-        if info.digest.partition("=")[2] != _text(digest.digest()):
+        if info.digest.partition("=")[2] != digest_text(digest.digest()):
             raise CorruptObject(self.bucket, name, "digest does not match")
         return gathered.getvalue()
 
     async def size_of(self, name: str) -> int | None:
         """Return the size of an object; None: there is none."""
-        info = await self._info(name)
+        info = await self.info(name)
         return None if info is None or info.deleted else info.size
 
     async def has(self, name: str, *, size: int) -> bool:
         """Tell whether there is an object *name* of *size* bytes."""
-        info = await self._info(name)
+        info = await self.info(name)
         return info is not None and not info.deleted and info.size == size
 
     async def delete(self, name: str) -> bool:
         """Drop *name* and its bytes; False when there is none."""
-        info = await self._info(name)
+        info = await self.info(name)
         if info is None:
             return False
         await self._js.purge(self._stream, subject=self._meta(name))
@@ -246,9 +279,10 @@ class ObjectBucket:
             for outcome in outcomes:
                 if isinstance(outcome, BaseException):
                     raise outcome
-        return _text(digest.digest())
+        return digest_text(digest.digest())
 
-    async def _info(self, name: str) -> ObjectInfo | None:
+    async def info(self, name: str) -> ObjectInfo | None:
+        """Return what the bucket says of an object, a deleted one too; None: there is none."""
         stored: Stored | None = await self._js.get_last(
             self._stream, self._meta(name), timeout_s=self._timeout_s
         )
@@ -267,7 +301,8 @@ class ObjectBucket:
         return f"$O.{self.bucket}.C.{nuid}"
 
 
-def _text(digest: bytes) -> str:
+def digest_text(digest: bytes) -> str:
+    """Return a SHA-256 as `ObjectBucket.describe` takes it."""
     return base64.urlsafe_b64encode(digest).decode()
 
 

@@ -119,7 +119,7 @@ class Calls:
         """Send once; return one reply for each request. Raises `Unreachable`."""
         batch = ClientBatch(PROTOCOL, self.namespace, list(requests))
         data = encode(batch)
-        if subject in subjects.EVERYBODY:
+        if subjects.everybody(subject):
             answer = await ask_group(self.transport, subject, data, timeout_s=timeout_s)
         else:
             answer = await self.transport.request(subject, data, timeout_s=timeout_s)

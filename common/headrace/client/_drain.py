@@ -50,5 +50,7 @@ async def drain(
         incarnation = last.incarnation
         if time.monotonic() >= until:
             raise Unreachable(f"worker {worker} did not begin to drain in {MUTATION_S:g} s")
-        await transport.publish(subjects.worker_orders(name, last.incarnation), order)
+        await transport.publish(
+            subjects.worker_orders(last.namespace, name, last.incarnation, last.capabilities), order
+        )
         await asyncio.sleep(PAUSE_S)

@@ -19,7 +19,7 @@ PATIENCE_S = 0.25
 
 
 async def ask_group(transport: Transport, subject: str, data: bytes, *, timeout_s: float) -> bytes:
-    """Return the first answer to *data*, sent to *subject*, a key of `subjects.EVERYBODY`.
+    """Return the first answer to *data*, sent to *subject*, that of a queue group.
 
     Raises as `Transport.request`: `Unreachable` when nobody has answered after *timeout_s*.
     """
@@ -29,7 +29,7 @@ async def ask_group(transport: Transport, subject: str, data: bytes, *, timeout_
         await asyncio.wait(asked, timeout=min(PATIENCE_S, timeout_s))
         left_s = timeout_s - (asyncio.get_running_loop().time() - begun)
         if left_s > 0 and not any(task.done() for task in asked):
-            asked.add(_send(transport, subjects.EVERYBODY[subject], data, left_s))
+            asked.add(_send(transport, subjects.everybody(subject), data, left_s))
         return await _first(asked)
     finally:
         for task in asked:

@@ -56,7 +56,7 @@ class Lookup:
         namespace = self._calls.namespace
         shards = [subjects.command(namespace, n) for n in self._calls.routes.all_shards()]
         closed = not query.states or not OPEN_STATES.issuperset(query.states)
-        archives = [subjects.ARCHIVE] if closed else []
+        archives = [subjects.archive(namespace)] if closed else []
         return await merge_pages(shards, archives, fetch, limit=query.limit, cursor=cursor)
 
     async def change(self, run: str, request: ClientRequest, *, within_s: float) -> msgspec.Raw:
@@ -104,7 +104,7 @@ class Lookup:
     async def in_archive(self, run: str, request: ClientRequest) -> msgspec.Raw:
         """Ask the archive; raises `NotFound`."""
         try:
-            return await self._calls.ask(lambda: subjects.ARCHIVE, request)
+            return await self._calls.ask(lambda: subjects.archive(self._calls.namespace), request)
         except NotFound as error:
             raise NotFound(f"no run {run} in namespace {self._calls.namespace}") from error
 

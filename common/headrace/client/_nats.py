@@ -8,21 +8,19 @@ from typing import Self
 from headrace.bus import (
     Bus,
     JetStreamBusy,
-    JetStreamError,
-    JetStreamMissing,
     Message,
     NoResponders,
-    ObjectBucket,
+    SharedObjects,
     StorageFull,
     connect,
     credentials,
+    stored_lines,
 )
 from headrace.client._transport import Unsubscribe
 from headrace.config import Broker
 from headrace.errors import Unavailable, Unreachable
+from headrace.messages import subjects
 
-PAGE = 1_000
-PAGE_BYTES = 1024 * 1024
 OBJECT_TIMEOUT_S = 30.0
 
 
@@ -73,7 +71,7 @@ class NatsTransport:
 
     async def put_object(self, bucket: str, name: str, data: bytes) -> None:
         """See `Transport`."""
-        objects = ObjectBucket(self._bus, bucket, timeout_s=OBJECT_TIMEOUT_S)
+        objects = SharedObjects(self._bus, bucket, timeout_s=OBJECT_TIMEOUT_S)
         if not await objects.touch(name, size=len(data)):
             # Never written over: somebody may be reading it. But as young as a new one: no sweep
             # takes it before the request that names it is there.
@@ -81,7 +79,7 @@ class NatsTransport:
 
     async def get_object(self, bucket: str, name: str) -> bytes:
         """See `Transport`."""
-        return await ObjectBucket(self._bus, bucket, timeout_s=OBJECT_TIMEOUT_S).get(name)
+        return await SharedObjects(self._bus, bucket, timeout_s=OBJECT_TIMEOUT_S).get(name)
 
     async def store(
         self, subject: str, data: bytes, *, headers: Mapping[str, str], timeout_s: float
@@ -101,28 +99,9 @@ class NatsTransport:
         self, stream: str, subject: str, *, after: int = 0
     ) -> AsyncIterator[tuple[int, bytes]]:
         """See `Transport`."""
-        js = self._bus.js
-        more = True
-        while more:
-            try:
-                messages, more = await js.read(
-                    stream, after + 1, count=PAGE, bytes_max=PAGE_BYTES, subject=subject
-                )
-            except NoResponders:
-                # No such stream, or one that has lost its leader: the broker can tell.
-                try:
-                    await js.stream_info(stream)
-                except JetStreamMissing:
-                    return
-                except JetStreamError as error:
-                    raise Unreachable(str(error)) from error
-                raise
-            except JetStreamError as error:
-                raise Unreachable(str(error)) from error
-            for message in messages:
-                after = message.seq
-                yield message.seq, message.data
-            more = more and bool(messages)
+        assert stream == subjects.LOGS_STREAM, stream
+        async for found in stored_lines(self._bus, subject, after=after):
+            yield found
 
     async def close(self) -> None:
         """See `Transport`."""

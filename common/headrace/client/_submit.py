@@ -233,7 +233,8 @@ class Submitter:
     async def _archived(self, item: _Item) -> RunView:
         """Return the run that this very submit started, and that has ended since."""
         request = GetRun(run=item.request.run, steps=False)
-        return result_of(RunView, await self._calls.ask(lambda: subjects.ARCHIVE, request))
+        archive = subjects.archive(self._calls.namespace)
+        return result_of(RunView, await self._calls.ask(lambda: archive, request))
 
     async def _store(self, shard: int, plan: bytes, until: float) -> None:
         left_s = max(until - _now(), PAUSE_S_MIN)

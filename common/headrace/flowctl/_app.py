@@ -61,7 +61,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "variable": ("_cmd_variable:variable", "Keep variables of a namespace (also: var)."),
         "namespace": ("_cmd_namespace:namespace", "Show and change settings of a namespace."),
         "drain": ("_cmd_cluster:drain", "Let a worker finish and stop."),
-        "cluster": ("_cmd_cluster:cluster", "Status, check, backup and restore."),
+        "cluster": ("_cmd_cluster:cluster", "Status, check, logins, backup and restore."),
     },
     "This program": {
         "context": ("_cmd_setup:context", "Name the clusters that you work with."),

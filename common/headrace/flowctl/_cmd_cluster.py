@@ -124,15 +124,23 @@ OF_COORDINATORS = {
 """Commands of the coordinator's package, which knows logs and archives: loaded when asked for."""
 
 
+OWN = {"credentials": "headrace.flowctl._cmd_credentials"}
+"""Commands with a module of their own: loaded when asked for, likewise."""
+
+
 class ClusterCommands(click.Group):
     """The group `cluster`."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return all names."""
-        return sorted([*super().list_commands(ctx), *OF_COORDINATORS])
+        return sorted([*super().list_commands(ctx), *OF_COORDINATORS, *OWN])
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return a command, or None. Raises `InvalidRequest` if an extra is missing."""
+        if cmd_name in OWN:
+            own = getattr(import_module(OWN[cmd_name]), cmd_name)
+            assert isinstance(own, click.Command), cmd_name
+            return own
         if cmd_name not in OF_COORDINATORS:
             return super().get_command(ctx, cmd_name)
         try:
@@ -154,7 +162,7 @@ class ClusterCommands(click.Group):
 @shared_options
 @click.pass_context
 def cluster(context: click.Context) -> None:
-    """Look at the cluster as a whole, back it up, bring it back."""
+    """Look at the cluster as a whole, make its logins, back it up, bring it back."""
     settings_of(context)
 
 

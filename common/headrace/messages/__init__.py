@@ -4,7 +4,7 @@ Everything is msgpack. Each message that opens a conversation bears a version, s
 peer can say clearly what it does not speak. Fields are only ever added, with defaults.
 """
 
-from headrace.messages import subjects
+from headrace.messages import rights, subjects
 from headrace.messages._cache import CachedView, ClearCached, ListCached
 from headrace.messages._client import (
     CancelRun,
@@ -113,6 +113,16 @@ from headrace.messages._steps import (
     TaskOptions,
     WorkerHeartbeat,
 )
+from headrace.messages._store import (
+    AddChunk,
+    GetLines,
+    GetObject,
+    NameObject,
+    StoreReply,
+    StoreRequest,
+    TouchObject,
+    nuid_of,
+)
 from headrace.messages._triggers import Arrival, ListTriggers, TriggerView
 from headrace.messages._variables import GetVariables, SetVariable, VariablesView
 
@@ -121,6 +131,7 @@ __all__ = [
     "PATHS_MAX",
     "UNREADABLE",
     "AcquireLock",
+    "AddChunk",
     "Arrival",
     "CachedView",
     "CancelRun",
@@ -149,8 +160,10 @@ __all__ = [
     "GetHistory",
     "GetInfo",
     "GetKey",
+    "GetLines",
     "GetLock",
     "GetNamespace",
+    "GetObject",
     "GetPlan",
     "GetRun",
     "GetSchedule",
@@ -170,6 +183,7 @@ __all__ = [
     "LockView",
     "LogLine",
     "LogLines",
+    "NameObject",
     "NamespaceView",
     "Parts",
     "PatchRun",
@@ -206,10 +220,13 @@ __all__ = [
     "StepTried",
     "StepView",
     "StorePlan",
+    "StoreReply",
+    "StoreRequest",
     "SubmitRun",
     "Task",
     "TaskBatch",
     "TaskOptions",
+    "TouchObject",
     "TriggerView",
     "Turn",
     "TurnEnd",
@@ -227,5 +244,7 @@ __all__ = [
     "WorkerView",
     "decode",
     "encode",
+    "nuid_of",
+    "rights",
     "subjects",
 ]

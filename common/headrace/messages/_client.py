@@ -131,7 +131,7 @@ class GetPlan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag
 
 
 class ListRuns(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="list"):
-    """Result: `RunPage`, newest first. To a shard: open runs; to `headrace.archive`: closed."""
+    """Result: `RunPage`, newest first. To a shard: open runs; to the archive: closed ones."""
 
     states: list[str] = []
     workflow: str = ""

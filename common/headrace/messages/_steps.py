@@ -162,7 +162,7 @@ class Held(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class WorkerHeartbeat(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Published on `headrace.hb.worker.<id>` each second, and at once when asked."""
+    """Published on `headrace.hb.worker.<ns>.<labels>.<id>` each second, and at once when asked."""
 
     version: int
     id: str

@@ -41,13 +41,10 @@ BLOB_BUCKET = "headrace-blobs"
 
 INFO = "headrace.info"
 """Any coordinator answers (queue group): `GetInfo` -> `ServerInfo`."""
-ARCHIVE = "headrace.archive"
-"""Any coordinator answers (queue group): queries about closed runs."""
+_ARCHIVE, _ARCHIVE_ALL = "headrace.archive.", "headrace.archive-all."
 BACKUP = "headrace.backup"
 """Every coordinator hears a backup or a restore: to stand still, and to say where logs end."""
-EVERYBODY = {INFO: "headrace.info.all", ARCHIVE: "headrace.archive.all"}
-"""Subjects of a queue group -> where the same question reaches every coordinator: for when the
-one that the broker chose does not answer."""
+_INFO_ALL = "headrace.info.all"
 
 
 def valid_name(name: str) -> bool:
@@ -152,6 +149,12 @@ def lane_of(namespace: str, capabilities: Iterable[str]) -> str:
     return hashlib.blake2b(f"{namespace}\x01{canonical}".encode(), digest_size=10).hexdigest()
 
 
+def labels_of(capabilities: Iterable[str]) -> str:
+    """Return a token for what a worker offers: a digest that is made in any language."""
+    canonical = "\n".join(sorted({capability.lower() for capability in capabilities}))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:20]
+
+
 def pinned_lane(worker: str, incarnation: str) -> str:
     """Return the lane that one life of one worker alone reads."""
     return f"@{worker}-{incarnation}"
@@ -177,9 +180,17 @@ def task(namespace: str, lane: str, shard: int | str) -> str:
     return f"headrace.task.{namespace}.{lane}.{shard}"
 
 
-def task_consumer(namespace: str, lane: str) -> str:
-    """Name of a lane's durable consumer."""
-    return f"{namespace}-{lane.replace('@', 'w-')}"
+def task_consumer(namespace: str, lane: str, secret: str = "") -> str:
+    """Name of a lane's durable consumer.
+
+    *secret* makes it one that cannot be guessed: who is not told the name cannot pull from it,
+    since permissions on subjects cannot tell one consumer from another.
+    """
+    name = f"{namespace}-{lane.replace('@', 'w-')}"
+    if not secret:
+        return name
+    tag = hashlib.blake2b(name.encode(), digest_size=12, key=secret.encode()).hexdigest()
+    return f"{name}-{tag}"
 
 
 def command(namespace: str, shard: int | str) -> str:
@@ -192,14 +203,49 @@ def result(namespace: str, shard: int | str, worker: str) -> str:
     return f"headrace.result.{namespace}.{shard}.{worker}"
 
 
-def heartbeat(kind: str, identity: str) -> str:
-    """Heartbeats; *kind* is ``coordinator`` or ``worker``."""
-    return f"headrace.hb.{kind}.{identity}"
+def archive(namespace: str) -> str:
+    """Any coordinator answers (queue group): queries about closed runs of a namespace."""
+    return f"{_ARCHIVE}{namespace}"
 
 
-def worker_orders(worker: str, incarnation: str) -> str:
-    """What coordinators tell one life of a worker."""
-    return f"headrace.worker.{worker}.{incarnation}"
+def everybody(subject: str) -> str:
+    """Return where a question to a queue group (`INFO`, `archive`) reaches every coordinator.
+
+    For when the one that the broker chose does not answer; empty: *subject* is no such group's.
+    """
+    if subject == INFO:
+        return _INFO_ALL
+    if subject.startswith(_ARCHIVE):
+        return _ARCHIVE_ALL + subject[len(_ARCHIVE) :]
+    return ""
+
+
+def store(namespace: str) -> str:
+    """Any coordinator answers (queue group): large values and output lines of a namespace, for
+    those whose login reaches no stream."""
+    return f"headrace.store.{namespace}"
+
+
+def coordinator_heartbeat(coordinator: str) -> str:
+    """Heartbeats of a coordinator."""
+    return f"headrace.hb.coordinator.{coordinator}"
+
+
+WORKER_HEARTBEATS = "headrace.hb.worker.*.*.*"
+"""Those of all workers."""
+
+
+def worker_heartbeat(namespace: str, worker: str, capabilities: Iterable[str]) -> str:
+    """Heartbeats of a worker; what it may say of itself is in the subject, see `rights`."""
+    return f"headrace.hb.worker.{namespace}.{labels_of(capabilities)}.{worker}"
+
+
+def worker_orders(
+    namespace: str, worker: str, incarnation: str, capabilities: Iterable[str]
+) -> str:
+    """What coordinators tell one life of a worker: the names of its lanes' consumers, too."""
+    labels = labels_of(capabilities)
+    return f"headrace.worker.{namespace}.{labels}.{worker}.{incarnation}"
 
 
 def peer(shard: int) -> str:

@@ -63,9 +63,9 @@ class LocalTransport(Transport):
             raise Unreachable("no answer in time") from error
 
     async def _route(self, subject: str, pending: PendingBatch) -> None:
-        if subject in (subjects.INFO, subjects.EVERYBODY[subjects.INFO]):
+        if subject in (subjects.INFO, subjects.everybody(subjects.INFO)):
             await self._each(pending, self._info)
-        elif subject in (subjects.ARCHIVE, subjects.EVERYBODY[subjects.ARCHIVE]):
+        elif subjects.everybody(subject):
             await self._each(pending, self._closed)
         else:
             owner = self._owner()

@@ -339,6 +339,9 @@ class SimJetStream:
             lambda: self._broker.ensure_stream(config), timeout_s, config.name
         )
 
+    async def create_stream(self, config: StreamConfig) -> StreamInfo:
+        return await self.ensure_stream(config)
+
     async def stream_info(
         self, stream: str, *, subjects: str = "", timeout_s: float = 5.0
     ) -> StreamInfo:

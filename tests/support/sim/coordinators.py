@@ -114,7 +114,7 @@ class SimServer(CoordinatorServer):
 
     async def _start(self) -> Surroundings:
         world, one = self._world, self._one
-        lanes = Lanes(self.bus, self.clock, replicas=1)
+        lanes = Lanes(self.bus, self.clock, replicas=1, new_secret=str)
         while True:
             try:
                 await lanes.start()

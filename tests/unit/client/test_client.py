@@ -338,11 +338,14 @@ async def test_logs_come_once_and_follow_to_the_end(client, cluster, monkeypatch
     assert seen == ["1", "2", "3"]
 
 
+ORDERS = subjects.worker_orders("default", "w1", "a", ["linux"])
+
+
 async def test_drain_is_ordered_until_it_is_seen(client, cluster):
     worker = await client.drain("w1", grace_ms=5)
     assert worker.state == "Draining"
     (order,) = client._transport.published
-    assert order == ("headrace.worker.w1.a", encode(DrainWorker(5)))
+    assert order == (ORDERS, encode(DrainWorker(5)))
     with pytest.raises(NotFound, match=r"online: w1"):
         await client.drain("w2")
 
@@ -359,13 +362,13 @@ async def test_the_worker_that_takes_the_place_is_not_drained(client, cluster):
     transport.publish = publish
     worker = await client.drain("w1")
     assert (worker.incarnation, worker.state) == ("a", "Offline")
-    assert [subject for subject, _ in published] == ["headrace.worker.w1.a"]
+    assert [subject for subject, _ in published] == [ORDERS]
 
 
 @pytest.mark.parametrize(("grace_ms", "sent"), [(None, 0), (0, 1), (7, 7)])
 async def test_no_grace_is_not_the_workers_own_grace(client, cluster, grace_ms, sent):
     await client.drain("w1.a", grace_ms=grace_ms)
-    assert client._transport.published == [("headrace.worker.w1.a", encode(DrainWorker(sent)))]
+    assert client._transport.published == [(ORDERS, encode(DrainWorker(sent)))]
 
 
 async def test_no_coordinator_is_unreachable(cluster):

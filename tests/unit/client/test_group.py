@@ -9,8 +9,8 @@ from headrace.errors import Unreachable
 from headrace.messages import GetInfo, RunView, subjects
 from support.fake_server import ARCHIVE, FakeCluster, FakeTransport
 
-TO_ONE = set(subjects.EVERYBODY)
-TO_ALL = set(subjects.EVERYBODY.values())
+TO_ONE = {subjects.INFO, subjects.archive("default")}
+TO_ALL = {subjects.everybody(subject) for subject in TO_ONE}
 
 
 class HalfFrozen(FakeTransport):

@@ -10,7 +10,7 @@ from headrace.coordinator.control import (
 )
 from headrace.coordinator.control.raft import RaftTimings
 from headrace.errors import Unreachable
-from headrace.messages import WorkerHeartbeat, encode
+from headrace.messages import WorkerHeartbeat, encode, subjects
 from headrace.telemetry import SystemClock
 from support.broker import eventually
 from support.control_bus import MemoryBroker
@@ -121,16 +121,19 @@ async def test_drain_with_nobody_to_take_over_says_so(fleet):
     assert len(plane.owned) == 4
 
 
+SUBJECT = subjects.worker_heartbeat("default", "w", ["gpu"])
+
+
 async def test_workers_and_garbage(fleet, caplog):
     plane = fleet.start("c0", "c0")
     bus = fleet.broker.connect()
-    bus.publish("headrace.hb.worker.w", b"\xc1")
+    bus.publish(SUBJECT, b"\xc1")
     beat = WorkerHeartbeat(
         version=1, id="w", incarnation="1", namespace="default", capabilities=["gpu"],
         handlers={}, slots=3, free=3,
     )  # fmt: skip
-    bus.publish("headrace.hb.worker.w", encode(beat))
-    bus.publish("headrace.hb.worker.other", encode(beat))
+    bus.publish(SUBJECT, encode(beat))
+    bus.publish(SUBJECT[:-1] + "other", encode(beat))
     bus.publish("headrace.raft.c0", b"garbage")
     await plane.wait_until(lambda: "w" in plane.view.workers, timeout_s=2)
     assert set(plane.view.workers) == {"w"}

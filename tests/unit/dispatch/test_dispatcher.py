@@ -312,8 +312,10 @@ async def test_a_wall_clock_that_jumps_loses_nobody(world):
 async def test_a_heartbeat_from_a_foreign_subject_is_not_believed(world):
     world.beat()
     forged = msgspec.structs.replace(world.beats["w"], stopped=True)
-    world.bus.tell(FakeMessage(subjects.heartbeat("worker", "x"), encode(forged)))
-    world.bus.tell(FakeMessage(subjects.heartbeat("worker", "w"), b"\xc1"))
+    world.bus.tell(
+        FakeMessage(subjects.worker_heartbeat("default", "x", ["linux"]), encode(forged))
+    )
+    world.bus.tell(FakeMessage(subjects.worker_heartbeat("default", "w", ["linux"]), b"\xc1"))
     assert list(world.dispatcher.fleet.workers) == ["w"]
 
 

@@ -31,6 +31,8 @@ from support.fakebus import FakeBus, FakeClock, FakeMessage
 from support.worker_owner import make_task
 
 LANE = LaneOffer("lane", "lane-consumer", [])
+ORDERS = subjects.worker_orders("default", "w", "1", ())
+HEARTBEATS = subjects.worker_heartbeat("default", "w", ())
 _REQUEST = msgspec.msgpack.Decoder(WorkerRequest)
 _HEARTBEAT = msgspec.msgpack.Decoder(WorkerHeartbeat)
 
@@ -112,14 +114,14 @@ class Scene:
         return {}
 
     def order(self, order) -> None:
-        self.bus.tell(FakeMessage(subjects.worker_orders("w", "1"), encode(order)))
+        self.bus.tell(FakeMessage(ORDERS, encode(order)))
 
     def give(self, *tasks) -> None:
         data = encode(TaskBatch(1, 0, 1, "default", 0, list(tasks)))
         self.pulls[0].receive(FakeMessage("lane", data))
 
     def heartbeats(self) -> list[WorkerHeartbeat]:
-        name = subjects.heartbeat("worker", "w")
+        name = HEARTBEATS
         return [_HEARTBEAT.decode(m.data) for m in self.bus.published if m.subject == name]
 
 
@@ -251,5 +253,5 @@ async def test_an_order_to_drain_ends_it_with_a_farewell(scene):
 
 
 async def test_an_order_that_nobody_understands_is_passed_over(scene, caplog):
-    scene.bus.tell(FakeMessage(subjects.worker_orders("w", "1"), b"\xc1"))
+    scene.bus.tell(FakeMessage(ORDERS, b"\xc1"))
     assert "order not understood" in caplog.text

@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from headrace.bus import Bus, ObjectBucket
+from headrace.bus import Bus, SharedObjects
 from headrace.errors import Conflict, NotFound
 from headrace.messages import subjects
 
@@ -17,7 +17,7 @@ class BusArtifacts:
 
     def __init__(self, bus: Bus, *, bytes_max: int) -> None:
         self.bytes_max = bytes_max
-        self._bucket = ObjectBucket(bus, subjects.BLOB_BUCKET, timeout_s=60.0)
+        self._bucket = SharedObjects(bus, subjects.BLOB_BUCKET, timeout_s=60.0)
 
     async def put(self, run: str, name: str, path: Path, *, overwrite: bool) -> None:
         """See `ArtifactStore`."""

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from headrace.bus import Bus, ObjectBucket
+from headrace.bus import Bus, SharedObjects
 from headrace.errors import HeadraceError
 from headrace.messages import LogLine, LogLines, Task, encode, subjects
 from headrace.worker.core import Origin
@@ -90,7 +90,7 @@ class BusBlobs:
     """A `BlobStore` in the blob bucket; names are ``<run key>/<random>``: a run's lie together."""
 
     def __init__(self, bus: Bus) -> None:
-        self._bucket = ObjectBucket(bus, subjects.BLOB_BUCKET, timeout_s=30.0)
+        self._bucket = SharedObjects(bus, subjects.BLOB_BUCKET, timeout_s=30.0)
         self.stored = self.stored_bytes = self.fetched = self.fetched_bytes = 0
         """Values so far, and their bytes."""
 

@@ -133,9 +133,12 @@ class Life:
             on_received=self._received,
             holds_back=self._holds_back,
         )
+        self._heartbeats_to = subjects.worker_heartbeat(
+            identity.namespace, identity.id, identity.capabilities
+        )
         self.heartbeats = Heartbeats(
             make=lambda complete: self._heartbeat(complete=complete, stopped=False),
-            publish=lambda data: bus.publish(subjects.heartbeat("worker", identity.id), data),
+            publish=lambda data: bus.publish(self._heartbeats_to, data),
             interval_s=terms.heartbeat_s,
             on_tick=self._tick,
             news=self._has_news,
@@ -165,7 +168,9 @@ class Life:
     def listen(self) -> None:
         """Hear orders. They must be heard before the first heartbeat provokes them."""
         identity = self.identity
-        subject = subjects.worker_orders(identity.id, identity.incarnation)
+        subject = subjects.worker_orders(
+            identity.namespace, identity.id, identity.incarnation, identity.capabilities
+        )
         self._orders = self._bus.subscribe(subject, self._order)
         self._bus.on_up(self._back)
 
@@ -222,7 +227,7 @@ class Life:
             log.warning("stopped with loose ends", extra={"steps": left, "results": unconfirmed})
         flush_logs()
         farewell = self._heartbeat(complete=True, stopped=True)
-        subject = subjects.heartbeat("worker", self.identity.id)
+        subject = self._heartbeats_to
         try:
             self._bus.publish(subject, encode(farewell))
             await self._bus.flush(timeout_s=FAREWELL_S)

@@ -224,7 +224,7 @@ class Member:
         except UNREADABLE as error:
             log.warning("heartbeat not understood", extra={"subject": subject, "error": str(error)})
             return
-        if subject != subjects.heartbeat("coordinator", beat.id):
+        if subject != subjects.coordinator_heartbeat(beat.id):
             log.warning("heartbeat under a wrong name", extra={"subject": subject, "node": beat.id})
             return
         if beat.id == self.id and beat.incarnation == self.incarnation:
@@ -235,7 +235,7 @@ class Member:
 
     def hear_worker(self, subject: str, beat: WorkerHeartbeat) -> None:
         """Take a worker's heartbeat."""
-        if subject == subjects.heartbeat("worker", beat.id):
+        if subject == subjects.worker_heartbeat(beat.namespace, beat.id, beat.capabilities):
             self.workers.hear(beat, self._clock.monotonic())
         else:
             log.warning("heartbeat under a wrong name", extra={"subject": subject, "node": beat.id})
@@ -266,7 +266,7 @@ class Member:
         )
         self.coordinators.hear(beat, self._clock.monotonic())
         if self._connected():
-            self._publish(subjects.heartbeat("coordinator", self.id), encode_heartbeat(beat))
+            self._publish(subjects.coordinator_heartbeat(self.id), encode_heartbeat(beat))
 
     def propose(self, *commands: Command, request: str = "") -> str:
         """Ask for commands to be committed; return the request id to look out for.

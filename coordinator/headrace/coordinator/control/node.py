@@ -287,8 +287,8 @@ class ControlPlane:
     def _subscribe(self) -> None:
         for subject, callback in (
             (raft_subject(self.id), self._on_raft),
-            (subjects.heartbeat("coordinator", "*"), self._on_coordinator),
-            (subjects.heartbeat("worker", "*"), self._on_worker),
+            (subjects.coordinator_heartbeat("*"), self._on_coordinator),
+            (subjects.WORKER_HEARTBEATS, self._on_worker),
         ):
             self._subscriptions.append(self._bus.subscribe(subject, callback))
 

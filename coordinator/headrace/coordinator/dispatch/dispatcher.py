@@ -78,7 +78,7 @@ class Dispatcher:
         """Whatever the broker had for us then has been heard."""
         self._echo = bus.new_inbox()
         self._subscriptions = [
-            bus.subscribe(subjects.heartbeat("worker", "*"), self._heard),
+            bus.subscribe(subjects.WORKER_HEARTBEATS, self._heard),
             bus.subscribe(self._echo, self._echoed),
         ]
         self._up = bus.on_up(self._reconnected)
@@ -119,7 +119,8 @@ class Dispatcher:
         except InvalidRequest as error:
             log.warning("heartbeat not understood", extra={"error": str(error)})
             return
-        if message.subject.rpartition(".")[2] != heartbeat.id:
+        said = subjects.worker_heartbeat(heartbeat.namespace, heartbeat.id, heartbeat.capabilities)
+        if message.subject != said:
             # Permissions on subjects mean something only if the payload agrees.
             log.warning(
                 "heartbeat refused: wrong subject",
@@ -191,7 +192,7 @@ class Dispatcher:
         """Make the lane's consumer if need be, and offer it to the workers that can serve it."""
 
         def tell() -> None:
-            order = encode(LaneOffer(lane, subjects.task_consumer(namespace, lane), list(needed)))
+            order = encode(LaneOffer(lane, self.lanes.consumer(namespace, lane), list(needed)))
             for record in self._serving(namespace, lane, needed):
                 self._order(record, order)
 
@@ -207,7 +208,15 @@ class Dispatcher:
     def _order(self, record: WorkerRecord, order: bytes) -> None:
         heartbeat = record.heartbeat
         try:
-            self.bus.publish(subjects.worker_orders(heartbeat.id, heartbeat.incarnation), order)
+            self.bus.publish(
+                subjects.worker_orders(
+                    heartbeat.namespace,
+                    heartbeat.id,
+                    heartbeat.incarnation,
+                    heartbeat.capabilities,
+                ),
+                order,
+            )
         except Busy as error:
             # All orders are given again.
             log.debug("order not sent", extra={"worker": heartbeat.id, "error": str(error)})

@@ -7,18 +7,24 @@ is repeated until the broker acknowledges it; the worker drops doubles by attemp
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import re
+import secrets
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import Final, NamedTuple
+
+from msgspec.structs import replace
 
 from headrace.bus import (
     Bus,
     ConsumerConfig,
+    JetStreamInUse,
     JetStreamMissing,
     Message,
     StreamConfig,
+    StreamInfo,
 )
 from headrace.errors import Busy, HeadraceError, LimitExceeded
 from headrace.messages import subjects
@@ -36,6 +42,8 @@ PENDING_BYTES_MAX = 64 * 1024 * 1024
 MARKS_MAX = 10_000
 HEADERS_BYTES = 256
 """Room for what goes beside a payload."""
+_SECRET: Final = "headrace-names"
+"""In the stream's metadata: what makes consumers' names unguessable."""
 _SEQUENCE = re.compile(rb'"seq":\s*(\d+)')
 _LAST_TOKEN = re.compile(r"[^.]+$")
 
@@ -96,8 +104,16 @@ class _Trouble:
 class Lanes:
     """The task stream, as one coordinator uses it."""
 
-    def __init__(self, bus: Bus, clock: Clock, *, replicas: int = 1) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        clock: Clock,
+        *,
+        replicas: int = 1,
+        new_secret: Callable[[], str] = secrets.token_hex,
+    ) -> None:
         self._bus, self._clock, self._replicas = bus, clock, replicas
+        self._new_secret = new_secret
         self._inbox = bus.new_inbox()
         self._receipts = bus.subscribe(f"{self._inbox}.*", self._receipt)
         self._token = 0
@@ -108,7 +124,7 @@ class Lanes:
         self._pending_bytes = 0
         self._made: set[str] = set()
         self._making: dict[str, asyncio.Task[None]] = {}
-        self._created = ""
+        self._created = self._secret = ""
         self.doubtful = False
         """The stream may be gone: look at it, with `start`."""
         self._trouble = _Trouble()
@@ -127,7 +143,7 @@ class Lanes:
             discard="new",
             duplicate_window_ms=DUPLICATES_MS,
         )
-        info = await self._bus.js.ensure_stream(config)
+        info = await self._made_stream(config)
         self.doubtful = False
         if self._created and info.created != self._created:
             # The broker's memory is gone: nothing that was on its way is there any more.
@@ -140,6 +156,29 @@ class Lanes:
             self._pending_bytes = 0
             self.on_stream_lost()
         self._created = info.created
+
+    async def _made_stream(self, config: StreamConfig) -> StreamInfo:
+        """Make the stream, or bring the one that exists to *config*; learn its secret.
+
+        The secret is in the stream's metadata, which coordinators alone may read: so all of them,
+        and those to come, name consumers alike, and nobody else can guess a name.
+        """
+        js = self._bus.js
+        found: StreamInfo | None = None
+        while found is None:
+            try:
+                found = await js.stream_info(config.name)
+            except JetStreamMissing:
+                fresh = {_SECRET: self._new_secret()}
+                with contextlib.suppress(JetStreamInUse):  # another was quicker: read what it chose
+                    found = await js.create_stream(replace(config, metadata=fresh))
+        kept = found.config.get("metadata") or {}
+        self._secret = kept.get(_SECRET) or self._new_secret()
+        return await js.ensure_stream(replace(config, metadata={_SECRET: self._secret}))
+
+    def consumer(self, namespace: str, lane: str) -> str:
+        """Return the name of a lane's durable consumer."""
+        return subjects.task_consumer(namespace, lane, self._secret)
 
     def close(self) -> None:
         """Stop; what is in the stream stays."""
@@ -237,7 +276,7 @@ class Lanes:
 
     def ensure(self, namespace: str, lane: str, then: Callable[[], None]) -> None:
         """Make the lane's consumer in the background if need be, then call *then*."""
-        consumer = subjects.task_consumer(namespace, lane)
+        consumer = self.consumer(namespace, lane)
         if consumer in self._made:
             then()
             return
@@ -270,11 +309,11 @@ class Lanes:
 
     def is_made(self, namespace: str, lane: str) -> bool:
         """Tell whether the lane's consumer is there, as far as we know."""
-        return subjects.task_consumer(namespace, lane) in self._made
+        return self.consumer(namespace, lane) in self._made
 
     def forget(self, namespace: str, lane: str) -> None:
         """The consumer may be gone: look again at the next `ensure`."""
-        self._made.discard(subjects.task_consumer(namespace, lane))
+        self._made.discard(self.consumer(namespace, lane))
 
     async def remove(self, namespace: str, lane: str) -> None:
         """Remove a lane (a dead worker's): its messages and its consumer.
@@ -287,9 +326,7 @@ class Lanes:
             await self._bus.js.purge(
                 subjects.TASK_STREAM, subject=subjects.task(namespace, lane, "*")
             )
-            await self._bus.js.delete_consumer(
-                subjects.TASK_STREAM, subjects.task_consumer(namespace, lane)
-            )
+            await self._bus.js.delete_consumer(subjects.TASK_STREAM, self.consumer(namespace, lane))
         except JetStreamMissing:
             self.doubtful = True
 
@@ -311,7 +348,7 @@ class Lanes:
         asked_ms = self._now_ms()
         try:
             info = await self._bus.js.consumer_info(
-                subjects.TASK_STREAM, subjects.task_consumer(namespace, lane)
+                subjects.TASK_STREAM, self.consumer(namespace, lane)
             )
         except JetStreamMissing:
             self.forget(namespace, lane)

@@ -75,7 +75,7 @@ SNAPSHOT_LEVEL_MS = 2_000
 """At level snapshot so much may be lost."""
 PEER_TIMEOUT_S = 2.0
 _requests: msgspec.msgpack.Decoder[WorkerRequest] = msgspec.msgpack.Decoder(WorkerRequest)
-_REFUSED = Refusal("invalid-request", "the batch names another namespace than its subject")
+WRONG_NAMESPACE = Refusal("invalid-request", "the batch names another namespace than its subject")
 
 
 class Delivery(msgspec.Struct, frozen=True, array_like=True):
@@ -394,7 +394,7 @@ class Shard:
         requests = short_pages(batch.requests, self._around.page_runs_max)
         pending = PendingBatch(namespace, requests, respond, len(message.data))
         if batch.namespace != namespace:
-            pending.refuse(_REFUSED)
+            pending.refuse(WRONG_NAMESPACE)
         elif needs_check(pending):
             if self._checking_bytes + pending.size > self._around.inbox_bytes_max:
                 pending.refuse(BUSY)

@@ -27,7 +27,7 @@ class Neighbours:
     def __init__(self, bus: Bus) -> None:
         self._heard: dict[tuple[str, str], CoordinatorHeartbeat] = {}
         self._until_s = asyncio.get_running_loop().time() + LISTEN_S
-        self._subscription = bus.subscribe(subjects.heartbeat("coordinator", "*"), self._hear)
+        self._subscription = bus.subscribe(subjects.coordinator_heartbeat("*"), self._hear)
 
     async def check(self, *, archive: str) -> None:
         """Return when nobody is there whom we may not join.

@@ -27,12 +27,13 @@ from headrace.coordinator.runtime.feed import ensure_feed, ensure_step_logs
 from headrace.coordinator.runtime.holding import Holding
 from headrace.coordinator.runtime.inbox import PendingBatch, reply_of, short_pages
 from headrace.coordinator.runtime.layout import Layout
-from headrace.coordinator.runtime.leading import Shard, Surroundings
+from headrace.coordinator.runtime.leading import WRONG_NAMESPACE, Shard, Surroundings
 from headrace.coordinator.runtime.levels import common_level
 from headrace.coordinator.runtime.neighbours import Neighbours
 from headrace.coordinator.runtime.observe import Observer
 from headrace.coordinator.runtime.replies import Replies
 from headrace.coordinator.runtime.skew import Skew, SteadyClock
+from headrace.coordinator.runtime.stored import Stored
 from headrace.coordinator.runtime.survey import Survey
 from headrace.coordinator.shardlog import FEATURE_LEVEL, ObjectSnapshotStore
 from headrace.coordinator.shardlog.jetstream import check_level, last_epoch
@@ -116,6 +117,7 @@ class CoordinatorServer:
             ),
         )
         self.replies = Replies(bus, self.clock, settings.id)
+        self.stored = Stored(bus, object_bytes_max=config.limits.payload_bytes_max)
         self.census = Census(self)
         self.holding = Holding(self, release=release())
         self._queries = asyncio.Semaphore(QUERIES_MAX)
@@ -145,13 +147,14 @@ class CoordinatorServer:
         around = await self._start()
         subscriptions = [
             self.bus.subscribe(subjects.INFO, self._on_info, queue="info"),
-            self.bus.subscribe(subjects.EVERYBODY[subjects.INFO], self._on_info),
-            self.bus.subscribe(subjects.ARCHIVE, self._on_archive, queue="archive"),
-            self.bus.subscribe(subjects.EVERYBODY[subjects.ARCHIVE], self._on_archive),
+            self.bus.subscribe(subjects.everybody(subjects.INFO), self._on_info),
+            self.bus.subscribe(subjects.archive("*"), self._on_archive, queue="archive"),
+            self.bus.subscribe(subjects.everybody(subjects.archive("*")), self._on_archive),
             self.bus.subscribe(subjects.BACKUP, self.holding.on_message),
             *self.census.subscribe(),
         ]
         self.replies.start()
+        self.stored.start()
         self.control.start()
         try:
             async with asyncio.TaskGroup() as group:
@@ -168,6 +171,7 @@ class CoordinatorServer:
             for shard in self.shards.values():
                 await shard.become("")
             self.replies.close()
+            self.stored.close()
             await self.control.stop()
             if self.dispatcher is not None:
                 self.dispatcher.close()
@@ -426,6 +430,10 @@ class CoordinatorServer:
     async def _answer_archive(self, message: Message) -> None:
         pending = self._pending(message)
         if pending is None or self.archive is None:
+            return
+        if pending.namespace != message.subject.rpartition(".")[2]:
+            # Permissions on subjects mean something only if the payload agrees.
+            pending.refuse(WRONG_NAMESPACE)
             return
         async with self._queries:
             for index, request in enumerate(pending.requests):
