@@ -28,7 +28,6 @@ from headrace.language import (
     fill_page,
     workflow_schema,
 )
-from headrace.messages import rights
 from headrace.messages.subjects import labels_of
 from headrace.telemetry import describe as describe_metrics
 
@@ -351,13 +350,13 @@ def _preset(field: msgspec.structs.FieldInfo) -> str:
 
 
 def security_page() -> str:
-    """Return the page with the table of rights as `messages.rights` has it."""
+    """Return the page with the table of rights as the code has it."""
     text = (DOCS / "security.md").read_text("utf-8")
     begin, end = "<!-- rights -->", "<!-- end -->"
     lines = [begin]
     for title, found in (
-        ("Workers", rights.of_worker("NAMESPACE", "ID", ("LABELS",))),
-        ("Clients", rights.of_client("NAMESPACE")),
+        ("Workers", messages.worker_rights("NAMESPACE", "ID", ("LABELS",))),
+        ("Clients", messages.client_rights("NAMESPACE")),
     ):
         lines += ["", f"### {title}", "", "| | subject | what for |", "|---|---|---|"]
         for right in found:

@@ -1,4 +1,4 @@
-"""Who may do what at the broker, as a NATS server's configuration: made from `messages.rights`.
+"""Who may do what at the broker, as a NATS server's configuration: made from `Right`s.
 
 It owns the folder that `flowctl cluster credentials` writes: which users there are
 (`credentials.json`, no secrets in it), a seed for each, and `accounts.conf` for the servers.
@@ -16,8 +16,7 @@ from typing import Any, Final
 import msgspec
 
 from headrace.errors import Conflict, InvalidConfig, InvalidRequest
-from headrace.messages import rights
-from headrace.messages.rights import Right
+from headrace.messages import ANYTHING, Right, client_rights, worker_rights
 from headrace.messages.subjects import valid_name
 
 MANIFEST: Final = "credentials.json"
@@ -52,12 +51,12 @@ class User(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def rights(self) -> list[Right]:
         """Return what it may do outside of its account."""
         if self.role == "client":
-            found = [right for name in self.namespaces for right in rights.of_client(name)]
+            found = [right for name in self.namespaces for right in client_rights(name)]
             return list(dict.fromkeys(found))
         if self.role in ("worker", "pool"):
             (namespace,) = self.namespaces
-            worker = self.name if self.role == "worker" else rights.ANY
-            return rights.of_worker(namespace, worker, self.capabilities)
+            worker = self.name if self.role == "worker" else ANYTHING
+            return worker_rights(namespace, worker, self.capabilities)
         return []
 
     def same(self, other: User) -> bool:
@@ -117,6 +116,8 @@ class Folder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.accounts = path / ACCOUNTS
+        """The servers' part."""
         self.users: dict[tuple[str, str], User] = {}
         manifest = path / MANIFEST
         try:
@@ -162,7 +163,7 @@ class Folder:
         users = sorted(self.users.values(), key=lambda user: (ROLES.index(user.role), user.name))
         manifest = msgspec.json.encode(Manifest(users=tuple(users)))
         _write(self.path / MANIFEST, msgspec.json.format(manifest).decode() + "\n")
-        _write(self.path / ACCOUNTS, accounts_file(users))
+        _write(self.accounts, accounts_file(users))
         return keyed
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,6 +12,9 @@ from headrace.flowctl._output import emit
 from headrace.flowctl._settings import Settings
 from headrace.flowctl._shared import note, pass_settings, some_options
 from headrace.flowctl._text import table
+
+if TYPE_CHECKING:
+    from headrace.flowctl._accounts import Folder, User
 
 
 @click.command()
@@ -85,7 +89,7 @@ def credentials(
       flowctl cluster credentials --worker gpu-1 -n science -c linux -c gpu
       flowctl cluster credentials --pool builders -c linux --client ci
     """
-    from headrace.flowctl._accounts import ACCOUNTS, Folder, User
+    from headrace.flowctl._accounts import Folder, User
 
     spaces = namespaces or ("default",)
     labels = tuple(sorted({label.lower() for label in capabilities or ("default",)}))
@@ -97,11 +101,15 @@ def credentials(
         wanted += [
             User(role=role, name=name, namespaces=spaces, capabilities=labels) for name in names
         ]
-    wanted += [
-        User(role="client", name=name, namespaces=tuple(sorted(set(spaces)))) for name in clients
-    ]
+    spaces = tuple(sorted(set(spaces)))
+    wanted += [User(role="client", name=name, namespaces=spaces) for name in clients]
     kept = Folder(Path(folder))
-    made = kept.add(wanted, force=force)
+    _show(settings, kept, kept.add(wanted, force=force))
+
+
+def _show(settings: Settings, kept: Folder, made: list[User]) -> None:
+    users = list(kept.users.values())
+    files = [str(kept.path / user.file) for user in users]
     rows = [
         {
             "role": user.role,
@@ -110,28 +118,27 @@ def credentials(
             "namespaces": list(user.namespaces),
             "capabilities": list(user.capabilities),
             "public_key": user.public_key,
-            "file": str(kept.path / user.file),
+            "file": file,
             "new": user in made,
         }
-        for user in kept.users.values()
+        for user, file in zip(users, files, strict=True)
     ]
+    cells = [
+        [
+            user.role,
+            user.name,
+            ",".join(user.namespaces),
+            ",".join(user.capabilities),
+            file,
+            "yes" if user in made else "",
+        ]
+        for user, file in zip(users, files, strict=True)
+    ]
+    header = ["ROLE", "NAME", "NAMESPACES", "LABELS", "FILE", "NEW"]
     emit(
         settings,
-        {"accounts": str(kept.path / ACCOUNTS), "users": rows},
-        lines=lambda _: table(
-            ["ROLE", "NAME", "NAMESPACES", "LABELS", "FILE", "NEW"],
-            [
-                [
-                    str(row["role"]),
-                    str(row["name"]),
-                    ",".join(user.namespaces),
-                    ",".join(user.capabilities),
-                    str(row["file"]),
-                    "yes" if row["new"] else "",
-                ]
-                for row, user in zip(rows, kept.users.values(), strict=True)
-            ],
-        ),
-        names=[str(row["file"]) for row in rows],
+        {"accounts": str(kept.accounts), "users": rows},
+        lines=lambda _: table(header, cells),
+        names=files,
     )
-    note(f"{len(made)} new; the servers' part is {kept.path / ACCOUNTS}")
+    note(f"{len(made)} new; the servers' part is {kept.accounts}")

@@ -4,7 +4,7 @@ Everything is msgpack. Each message that opens a conversation bears a version, s
 peer can say clearly what it does not speak. Fields are only ever added, with defaults.
 """
 
-from headrace.messages import rights, subjects
+from headrace.messages import subjects
 from headrace.messages._cache import CachedView, ClearCached, ListCached
 from headrace.messages._client import (
     CancelRun,
@@ -83,6 +83,7 @@ from headrace.messages._locks import (
 )
 from headrace.messages._namespaces import GetNamespace, NamespaceView, SetNamespace
 from headrace.messages._patch import PATHS_MAX, PatchRun, PatchView
+from headrace.messages._rights import ANYTHING, Right, client_rights, worker_rights
 from headrace.messages._schedules import (
     CreateSchedule,
     DeleteSchedule,
@@ -127,6 +128,7 @@ from headrace.messages._triggers import Arrival, ListTriggers, TriggerView
 from headrace.messages._variables import GetVariables, SetVariable, VariablesView
 
 __all__ = [
+    "ANYTHING",
     "NOTHING",
     "PATHS_MAX",
     "UNREADABLE",
@@ -202,6 +204,7 @@ __all__ = [
     "ResultReply",
     "ResultStatus",
     "ResumeRun",
+    "Right",
     "RunPage",
     "RunView",
     "ScheduleSpec",
@@ -242,9 +245,10 @@ __all__ = [
     "WorkerOrder",
     "WorkerRequest",
     "WorkerView",
+    "client_rights",
     "decode",
     "encode",
     "nuid_of",
-    "rights",
     "subjects",
+    "worker_rights",
 ]

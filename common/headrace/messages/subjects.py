@@ -236,7 +236,7 @@ WORKER_HEARTBEATS = "headrace.hb.worker.*.*.*"
 
 
 def worker_heartbeat(namespace: str, worker: str, capabilities: Iterable[str]) -> str:
-    """Heartbeats of a worker; what it may say of itself is in the subject, see `rights`."""
+    """Heartbeats of a worker; what it may say of itself is in the subject, see `worker_rights`."""
     return f"headrace.hb.worker.{namespace}.{labels_of(capabilities)}.{worker}"
 
 

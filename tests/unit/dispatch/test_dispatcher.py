@@ -310,12 +310,10 @@ async def test_a_wall_clock_that_jumps_loses_nobody(world):
 
 
 async def test_a_heartbeat_from_a_foreign_subject_is_not_believed(world):
-    world.beat()
-    forged = msgspec.structs.replace(world.beats["w"], stopped=True)
-    world.bus.tell(
-        FakeMessage(subjects.worker_heartbeat("default", "x", ["linux"]), encode(forged))
-    )
-    world.bus.tell(FakeMessage(subjects.worker_heartbeat("default", "w", ["linux"]), b"\xc1"))
+    forged = msgspec.structs.replace(world.beat() or world.beats["w"], stopped=True)
+    for said in (("default", "x", ["default"]), ("a", "w", ["default"]), ("default", "w", ["b"])):
+        world.bus.tell(FakeMessage(subjects.worker_heartbeat(*said), encode(forged)))
+    world.bus.tell(FakeMessage("headrace.hb.worker.default.x.w", b"\xc1"))
     assert list(world.dispatcher.fleet.workers) == ["w"]
 
 

@@ -6,7 +6,7 @@ import stat
 import pytest
 
 from headrace.flowctl._accounts import CORE, User, accounts
-from headrace.messages import rights, subjects
+from headrace.messages import client_rights, subjects, worker_rights
 
 
 @pytest.fixture
@@ -122,7 +122,7 @@ def test_each_import_is_exported_to_that_account_alone():
 
 @pytest.mark.parametrize(
     "granted",
-    [rights.of_worker("a", "w", ("x",)), rights.of_worker("a", "*", ("*",)), rights.of_client("a")],
+    [worker_rights("a", "w", ("x",)), worker_rights("a", "*", ("*",)), client_rights("a")],
 )
 def test_no_role_but_coordinators_reaches_log_or_streams(granted):
     for right in granted:

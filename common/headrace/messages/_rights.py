@@ -15,7 +15,7 @@ import msgspec
 
 from headrace.messages import subjects
 
-ANY: Final = "*"
+ANYTHING: Final = "*"
 """As a worker's id or labels: whichever it says."""
 
 Kind = Literal["ask", "send", "pull", "hear"]
@@ -30,9 +30,9 @@ class Right(msgspec.Struct, frozen=True):
     why: str
 
 
-def of_worker(namespace: str, worker: str, labels: tuple[str, ...]) -> list[Right]:
+def worker_rights(namespace: str, worker: str, labels: tuple[str, ...]) -> list[Right]:
     """Return what a worker may do; *labels* ``("*",)`` and *worker* ``*``: any."""
-    digest = ANY if ANY in labels else subjects.labels_of(labels)
+    digest = ANYTHING if ANYTHING in labels else subjects.labels_of(labels)
     hears = f"headrace.worker.{namespace}.{digest}.{worker}.*"
     return [
         Right(
@@ -53,7 +53,7 @@ def of_worker(namespace: str, worker: str, labels: tuple[str, ...]) -> list[Righ
     ]
 
 
-def of_client(namespace: str) -> list[Right]:
+def client_rights(namespace: str) -> list[Right]:
     """Return what a client of one namespace may do."""
     archive = subjects.archive(namespace)
     return [
