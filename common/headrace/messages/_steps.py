@@ -6,6 +6,8 @@ from typing import Any, Final
 
 import msgspec
 
+from headrace.messages import subjects
+
 
 class TaskOptions(msgspec.Struct, frozen=True, omit_defaults=True):
     """What only some tasks need."""
@@ -192,6 +194,16 @@ class WorkerHeartbeat(msgspec.Struct, frozen=True, omit_defaults=True):
     """Highest round seen of that epoch, where it is not 0; lower ones are dropped, too."""
     problems: list[str] = []
     """What is wrong on the worker and an operator can mend: plug-ins that do not load."""
+
+    @property
+    def subject(self) -> str:
+        """Where it is published."""
+        return subjects.worker_heartbeat(self.namespace, self.id, self.capabilities)
+
+    @property
+    def orders(self) -> str:
+        """Where this life of the worker hears orders."""
+        return subjects.worker_orders(self.namespace, self.id, self.incarnation, self.capabilities)
 
 
 class LaneOffer(msgspec.Struct, frozen=True, array_like=True, tag="lane"):

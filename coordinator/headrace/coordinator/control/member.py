@@ -235,7 +235,7 @@ class Member:
 
     def hear_worker(self, subject: str, beat: WorkerHeartbeat) -> None:
         """Take a worker's heartbeat."""
-        if subject == subjects.worker_heartbeat(beat.namespace, beat.id, beat.capabilities):
+        if subject == beat.subject:
             self.workers.hear(beat, self._clock.monotonic())
         else:
             log.warning("heartbeat under a wrong name", extra={"subject": subject, "node": beat.id})

@@ -119,8 +119,7 @@ class Dispatcher:
         except InvalidRequest as error:
             log.warning("heartbeat not understood", extra={"error": str(error)})
             return
-        said = subjects.worker_heartbeat(heartbeat.namespace, heartbeat.id, heartbeat.capabilities)
-        if message.subject != said:
+        if message.subject != heartbeat.subject:
             # Permissions on subjects mean something only if the payload agrees.
             log.warning(
                 "heartbeat refused: wrong subject",
@@ -208,15 +207,7 @@ class Dispatcher:
     def _order(self, record: WorkerRecord, order: bytes) -> None:
         heartbeat = record.heartbeat
         try:
-            self.bus.publish(
-                subjects.worker_orders(
-                    heartbeat.namespace,
-                    heartbeat.id,
-                    heartbeat.incarnation,
-                    heartbeat.capabilities,
-                ),
-                order,
-            )
+            self.bus.publish(heartbeat.orders, order)
         except Busy as error:
             # All orders are given again.
             log.debug("order not sent", extra={"worker": heartbeat.id, "error": str(error)})
