@@ -12,6 +12,7 @@ from headrace.messages import (
     Entry,
     EntryState,
     QueryAnswer,
+    QueryRun,
     StorePlan,
     Task,
     Turn,
@@ -19,6 +20,8 @@ from headrace.messages import (
     TurnReply,
     TurnReport,
     TurnWake,
+    UnblockRun,
+    UpdateRun,
 )
 from headrace.plan import Group, Plan, encode_plan
 from headrace.plan import Task as PlanTask
@@ -113,6 +116,24 @@ class CodeKit(Kit):
             answers or [],
         )
         return self.tick(lambda m: m.turn(report))
+
+    def update(self, name: str, argument: Any = None, run: str = "r", **options: Any) -> Any:
+        """Send an update; return the reply, or the question that waits for it."""
+        return self._mutate(UpdateRun, run, {"name": name, "argument": argument, **options})
+
+    def query(self, name: str, argument: Any = None, run: str = "r", **options: Any) -> Any:
+        """Send a query; return the question that waits for its answer, or the refusal."""
+        options.setdefault("id", self.request_id())
+        request = QueryRun(run=run, name=name, argument=argument, **options)
+        return self.tick(lambda m: m.request(NAMESPACE, request))
+
+    def unblock(self, action: str, run: str = "r", **options: Any) -> Any:
+        """Say how a blocked run goes on."""
+        return self._mutate(UnblockRun, run, {"action": action, **options})
+
+    def told(self) -> list[Any]:
+        """Return the answers that have come for those who wait."""
+        return [question.answer for question in self.tick(lambda m: m.answers())]
 
     def submit_two_tasks(self) -> Refusal:
         """Try to store a plan with a workflow function and another task."""

@@ -140,7 +140,7 @@ class Kit:
                 self.append(entry)
                 machine.state.batch_position = len(self.log)
             self._act(machine.effects(tasks, touched))
-        elif machine.orders or machine.outgoing or machine.ended:
+        elif machine.orders or machine.outgoing or machine.ended or machine.wakes:
             # Derived again: after a takeover, and for outbox messages that are sent once more.
             self._act(machine.effects(tasks, []))
         self.check()

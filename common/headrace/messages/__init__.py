@@ -71,6 +71,7 @@ from headrace.messages._definitions import (
     ListDefinitions,
     RegisterDefinition,
 )
+from headrace.messages._function import QueryRun, UnblockRun, UpdateRun, UpdateView
 from headrace.messages._locks import (
     AcquireLock,
     GetKey,
@@ -194,6 +195,7 @@ __all__ = [
     "PauseSchedule",
     "Query",
     "QueryAnswer",
+    "QueryRun",
     "RegisterDefinition",
     "ReleaseLock",
     "RenewLock",
@@ -237,7 +239,10 @@ __all__ = [
     "TurnReply",
     "TurnReport",
     "TurnWake",
+    "UnblockRun",
     "UpdateAnswered",
+    "UpdateRun",
+    "UpdateView",
     "ValueNoted",
     "VariablesView",
     "WaitReason",

@@ -13,6 +13,7 @@ import msgspec
 
 from headrace.messages._cache import CacheRequest
 from headrace.messages._definitions import DefinitionRequest
+from headrace.messages._function import FunctionRequest
 from headrace.messages._locks import LockRequest
 from headrace.messages._namespaces import NamespaceRequest
 from headrace.messages._patch import PatchRun
@@ -176,6 +177,7 @@ ClientRequest: TypeAlias = (
     | VariableRequest
     | LockRequest
     | CacheRequest
+    | FunctionRequest
 )
 
 

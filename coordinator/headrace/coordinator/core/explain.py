@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from headrace.coordinator.core import status
 from headrace.coordinator.core.facts import Facts
+from headrace.coordinator.core.journal_views import journal_reasons
 from headrace.coordinator.core.nodes import KINDS, gate_reason, held_reason, key_reason
 from headrace.coordinator.core.since import step_times, told_ms, waits_since
 from headrace.coordinator.core.state import Run, ShardState
@@ -57,6 +58,7 @@ def explain(state: ShardState, run: Run, facts: Facts | None = None) -> Explanat
                 if instance in run.sagas:
                     reason.since_ms = told_ms(run, CompensationStarted, instance)
                 reasons.append(reason)
+    reasons += journal_reasons(run, state.now_ms, REASONS_MAX - len(reasons))
     if run.cancelling:
         reasons.append(
             WaitReason(

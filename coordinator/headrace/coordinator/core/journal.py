@@ -74,7 +74,12 @@ class Journal:
         self.input = given
         self.number = self.known = 0
         self.skip = []
+        kept = [e for e in self.entries.values() if e.kind == "update" and self.is_open(e.key)]
         self._empty()
+        for entry in kept:
+            # They were acknowledged: the next generation answers them.
+            entry.number = 0
+            self.put(entry)
 
     def put(self, entry: Entry) -> None:
         """Keep *entry*, as the newest change unless it has a number."""

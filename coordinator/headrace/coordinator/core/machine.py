@@ -30,6 +30,7 @@ from headrace.coordinator.core import (
     turns,
 )
 from headrace.coordinator.core.arrivals import Taken
+from headrace.coordinator.core.asking import Question
 from headrace.coordinator.core.commands import Reply, TickEffects
 from headrace.coordinator.core.nodes import gathered
 from headrace.coordinator.core.state import OutMessage, Run
@@ -130,6 +131,19 @@ class Machine(Tick):
     def claim(self, claim: Claim, *, start_by_ms: int) -> ClaimReply:
         """Claim an at-most-once attempt."""
         return results.claim(self, claim, start_by_ms)
+
+    @property
+    def expects(self) -> bool:
+        """Whether something waits for workers, or for an answer of theirs."""
+        return bool(self.ready.filled or self.gatherings or self.questions)
+
+    def answers(self) -> list[Question]:
+        """Take the questions that have an answer now, or have waited long enough for one."""
+        questions = self.questions
+        if questions:
+            questions.expire(self.state.now_ms)
+        taken, questions.settled = questions.settled, []
+        return taken
 
     def turn(self, report: TurnReport) -> TurnReply:
         """Record what a workflow function did in its turn."""

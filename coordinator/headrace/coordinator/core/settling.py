@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from headrace.coordinator.core.advance import advance
 from headrace.coordinator.core.cancellation import fail_run
+from headrace.coordinator.core.commands import Refusal
 from headrace.coordinator.core.outbox import drain_local
 from headrace.coordinator.core.tick import Tick
 
@@ -23,3 +24,7 @@ def settle(tick: Tick) -> None:
         advance(tick)
     if tick.aborted:
         settle(tick)
+    if tick.questions:
+        for run in tick.ended:
+            name = run.key.partition("/")[2]
+            tick.questions.drop(run.key, Refusal("conflict", f"run {name} has ended"))

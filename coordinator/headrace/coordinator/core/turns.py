@@ -25,7 +25,7 @@ from headrace.coordinator.core.nodes import (
 )
 from headrace.coordinator.core.state import EMPTY_MAP, UNREADABLE, Run
 from headrace.coordinator.core.tick import Tick
-from headrace.coordinator.core.waking import deliver_to_journal, end_entry, wake
+from headrace.coordinator.core.waking import deliver_to_journal, end_entry, update_view, wake
 from headrace.errors import HeadraceError, InvalidRequest, LimitExceeded
 from headrace.events import (
     ChildRunBegun,
@@ -146,7 +146,8 @@ def report(tick: Tick, request: TurnReport) -> TurnReply:
         return TurnReply(f"attempt {request.attempt} has not got the turn")
     if step in run.doomed:
         return TurnReply("the run is being stopped")
-    tick.questions.answered(run, request.answers)
+    for answer in request.answers:
+        tick.questions.answered(run, answer.id, answer)
     if not request.changes and request.end is None:
         return _reply(tick, run, request.seen)
     before = journal.number
@@ -346,6 +347,7 @@ def _answered(tick: Tick, run: Run, change: UpdateAnswered) -> None:
     state = EntryState.COMPLETED if change.error is None else EntryState.FAILED
     value = _value(tick, change.key, change.value)
     end_entry(tick, run, change.key, raw=value, error=change.error, state=state)
+    tick.questions.answered(run, change.key, update_view(journal.entries[change.key]))
 
 
 def _labelled(tick: Tick, run: Run, change: LabelsSet) -> None:

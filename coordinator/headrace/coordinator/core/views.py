@@ -11,6 +11,7 @@ from headrace.coordinator.core import program as kinds
 from headrace.coordinator.core import status
 from headrace.coordinator.core.commands import Refusal
 from headrace.coordinator.core.contexts import Contexts, functions
+from headrace.coordinator.core.journal_views import entry_views, is_blocked
 from headrace.coordinator.core.listing import Listing, Place
 from headrace.coordinator.core.nodes import KINDS
 from headrace.coordinator.core.outcomes import conclusion, outcome
@@ -61,11 +62,11 @@ def conditions(run: Run) -> list[str]:
     found: list[str] = []
     if status.is_final(run.state):
         return found
-    if run.quarantined:
+    if run.quarantined or is_blocked(run):
         found.append("BLOCKED")
     if run.paused:
         found.append("PAUSED")
-    if _waits(run):
+    if _waits(run) and not is_blocked(run):
         found.append("WAITING")
     return found
 
@@ -159,6 +160,7 @@ def step_views(
         if run.family is not None:
             view.child = run.family.children.get(instance, "")
         views.append(view)
+    views.extend(entry_views(run))
     return views
 
 
@@ -245,7 +247,7 @@ class Filter:
             return False
         return (
             (self._paused and run.paused)
-            or (self._blocked and bool(run.quarantined))
+            or (self._blocked and (bool(run.quarantined) or is_blocked(run)))
             or (self._waiting and _waits(run))
         )
 

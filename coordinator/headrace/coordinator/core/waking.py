@@ -13,7 +13,7 @@ from headrace.coordinator.core import status
 from headrace.coordinator.core.state import Run, Signal
 from headrace.coordinator.core.tick import Tick
 from headrace.events import EntryBegun, EntryEnded
-from headrace.messages import NOTHING, EntryState, StepError, TurnWake
+from headrace.messages import NOTHING, Entry, EntryState, StepError, TurnWake, UpdateView
 
 CANCEL_KEY = "cancel"
 _encode = msgspec.msgpack.Encoder().encode
@@ -115,3 +115,24 @@ def may_let_go(run: Run) -> bool:
 def lets_go(run: Run) -> bool:
     """Tell whether the run is being cancelled, and its function was asked to let go."""
     return run.journal is not None and run.cancelling and not run.journal.killed
+
+
+# --- updates ---------------------------------------------------------------------------------
+
+
+def update_key(request: str) -> str:
+    """Return the key of the update that a client's request made."""
+    return f"update:{request}"
+
+
+def update_view(entry: Entry) -> UpdateView:
+    """Return what became of an update."""
+    error = entry.error
+    return UpdateView(
+        state=_STATES.get(entry.state, "PENDING"),
+        value=entry.value,
+        error="" if error is None else f"{error.type}: {error.message}",
+    )
+
+
+_STATES = {EntryState.COMPLETED: "COMPLETED", EntryState.FAILED: "FAILED"}

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from headrace.coordinator.core import Machine, OutMessage, Refusal, Run
+from headrace.coordinator.core.asking import Question
 from headrace.coordinator.core.past import asks_past
 from headrace.coordinator.core.ready import Lane
 from headrace.coordinator.core.views import Later
@@ -220,7 +221,9 @@ class Intake:
                 tick.asserts |= value.code not in _MAY_CHANGE
             elif isinstance(request, _SURE):
                 tick.asserts = True
-            if isinstance(value, RENDERED):
+            if isinstance(value, Question):
+                value.waiter = (batch, index)
+            elif isinstance(value, RENDERED):
                 now_ms = machine.state.now_ms
                 if not batch.wants_views or self._answers.awaits(
                     batch, index, request, value, now_ms
@@ -235,6 +238,13 @@ class Intake:
                 replies.append((self._answers.render, arguments))
             else:
                 replies.append((batch.answer, (index, reply_of(value))))
+
+    def tell(self, machine: Machine) -> None:
+        """Tell those who have asked workflow functions, once the tick is in the log."""
+        for question in machine.answers():
+            if question.waiter is not None:
+                batch, index = question.waiter
+                self.tick.replies.append((batch.answer, (index, reply_of(question.answer))))
 
     def doubt(self, _: Machine) -> None:
         """Make the tick ask the log whether the shard is still ours."""

@@ -29,12 +29,16 @@ from headrace.messages import (
     Claim,
     PatchRun,
     PauseRun,
+    QueryRun,
     ResolveStep,
     ResultBatch,
     ResumeRun,
     SignalRun,
     StorePlan,
     SubmitRun,
+    TurnReport,
+    UnblockRun,
+    UpdateRun,
 )
 from headrace.telemetry import CoordinatorMetrics
 
@@ -50,6 +54,10 @@ _COMMANDS: Final[dict[type, str]] = {
     CancelRun: "cancel",
     PauseRun: "pause",
     ResolveStep: "resolve",
+    UpdateRun: "update",
+    QueryRun: "query",
+    UnblockRun: "unblock",
+    TurnReport: "turn",
     PatchRun: "patch",
     ResumeRun: "resume",
     StorePlan: "plan",

@@ -329,6 +329,7 @@ class Owner:
         if fired := machine.fire_timers():
             self._watch.timers(fired, machine.state.now_ms - due_ms)
         machine.settle()
+        self._intake.tell(machine)
         if machine.gatherings:
             gather(machine, self._dispatch)
         count = schedule(machine, self._dispatch, tick)
@@ -491,7 +492,7 @@ class Owner:
             for worker, reason in self._dispatch.gone(now_ms):
                 self.post(partial(Machine.lose_worker, worker=worker, reason=reason))
             # A tick answers those whose time is over: between ticks the state may be ahead.
-            if machine.ready.filled or machine.gatherings or self._answers.waiting:
+            if machine.expects or self._answers.waiting:
                 self.wake()
             if machine.state.outbox and now_ms - self._resend_ms > RESEND_OUTBOX_MS:
                 self._resend_ms = now_ms

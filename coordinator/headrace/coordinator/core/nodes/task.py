@@ -63,6 +63,9 @@ class TaskKind(NodeKind):
                 return found
         if value == status.DISPATCHED:
             return _dispatched(run, instance, facts)
+        if value == status.WAITING and run.journal is not None:
+            # Its journal says what the function waits for.
+            return None
         if value == status.WAITING:
             return _retrying(state, run, instance)
         if value != status.PENDING or run.waiting[instance] or run.paused:

@@ -12,6 +12,7 @@ from headrace.coordinator.core.requests import (
     cached,
     control,
     definitions,
+    function,
     locks,
     namespaces,
     patch,
@@ -42,6 +43,7 @@ _HANDLERS: Final[dict[type, Handler]] = {
     **variables.HANDLERS,
     **locks.HANDLERS,
     **cached.HANDLERS,
+    **function.HANDLERS,
 }
 
 

@@ -29,6 +29,8 @@ from headrace.messages import (
     SetVariable,
     SignalRun,
     SubmitRun,
+    UnblockRun,
+    UpdateRun,
     subjects,
 )
 
@@ -56,7 +58,14 @@ Mutation = (
     | RenewLock
     | ReleaseLock
     | ClearCached
+    | UpdateRun
+    | UnblockRun
 )
+
+OfRun = (
+    SignalRun | CancelRun | PauseRun | ResumeRun | ResolveStep | PatchRun | UpdateRun | UnblockRun
+)
+"""Those about an open run."""
 
 
 def elsewhere(state: ShardState, what: str) -> Refusal | None:
@@ -92,7 +101,7 @@ def live_run(tick: Tick, namespace: str, name: str) -> Run | Refusal:
 def mutate(
     tick: Tick,
     namespace: str,
-    request: SignalRun | CancelRun | PauseRun | ResumeRun | ResolveStep | PatchRun,
+    request: OfRun,
     apply: Callable[[Run], Reply],
     *,
     verb: str,
