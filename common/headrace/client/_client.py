@@ -14,6 +14,7 @@ from headrace.client._calls import Calls, result_of
 from headrace.client._definitions import Definitions
 from headrace.client._drain import drain
 from headrace.client._events import Events
+from headrace.client._function import FunctionCalls
 from headrace.client._ids import RequestIds, user_name
 from headrace.client._large import LargeValues
 from headrace.client._locks import Locks
@@ -59,7 +60,7 @@ HISTORY_PAGES_MAX = 10_000
 LIST_MAX = 10_000
 
 
-class Client:
+class Client(FunctionCalls):
     """A user's view of a cluster in one namespace. Belongs to one event loop.
 
     Every method may raise `Unreachable` or `Busy` once its time is over: mutations are sent again
@@ -206,6 +207,7 @@ class Client:
         plan = await self.plan(run)
         carried: dict[str, bytes] = {}
         if failed or from_step:
+            _rerun.check_has_steps(run, plan)
             again = _rerun.from_step(old.steps, plan, from_step) if from_step else ()
             carried = _rerun.carried_results(old.steps, plan, again=again)
         return await self._again(old, plan, carried, run_id)
@@ -220,6 +222,7 @@ class Client:
         """
         old = await self.get(run, at_event=to_event)
         plan = await self.plan(run)
+        _rerun.check_has_steps(run, plan)
         carried = _rerun.carried_results(old.steps, plan)
         now = await self.get(run, steps=False)
         if now.state not in _follow.ENDED:
@@ -410,9 +413,12 @@ class Client:
 
     # -- changing ------------------------------------------------------------------------------
 
-    async def cancel(self, run: str, *, reason: str = "") -> None:
-        """Stop a run. Returns once that is recorded. Raises `NotFound`, `Conflict`."""
-        await self._change(run, CancelRun(run=run, reason=reason, **self._stamp()))
+    async def cancel(self, run: str, *, reason: str = "", force: bool = False) -> None:
+        """Stop a run. Returns once that is recorded. Raises `NotFound`, `Conflict`.
+
+        A workflow function is asked to let go, and may clean up, unless *force*.
+        """
+        await self._change(run, CancelRun(run=run, reason=reason, force=force, **self._stamp()))
 
     async def pause(self, run: str, *, reason: str = "") -> None:
         """Dispatch nothing more of a run; running steps finish."""

@@ -59,12 +59,14 @@ class Lookup:
         archives = [subjects.archive(namespace)] if closed else []
         return await merge_pages(shards, archives, fetch, limit=query.limit, cursor=cursor)
 
-    async def change(self, run: str, request: ClientRequest, *, within_s: float) -> msgspec.Raw:
-        """Send a mutation to the run's owner.
+    async def change(
+        self, run: str, request: ClientRequest, *, within_s: float, wait_s: float = 0.0
+    ) -> msgspec.Raw:
+        """Send a mutation to the run's owner, which may wait for *wait_s* before it answers.
 
         Raises `Conflict` when the run has ended and left its shard, `NotFound` when it never was.
         """
-        raw = await self.in_shards(run, request, within_s=within_s)
+        raw = await self.in_shards(run, request, within_s=within_s, wait_s=wait_s)
         if raw is not None:
             return raw
         view = result_of(RunView, await self.in_archive(run, GetRun(run=run, steps=False)))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from headrace.errors import InvalidRequest
 from headrace.messages import StepView, encode
-from headrace.plan import Group, Loop, Node, Plan
+from headrace.plan import Group, Loop, Node, Plan, Task
 
 LEAVES = frozenset(("task", "wait", "sleep"))
 """Kinds of nodes that do something; containers begin and end again by themselves."""
@@ -48,6 +48,15 @@ def carried_results(
         and _place_in(step.path, jobs) not in begun
         and forced.isdisjoint((step.path, *_above(step.path)))
     }
+
+
+def check_has_steps(run: str, plan: Plan) -> None:
+    """Raise `InvalidRequest` for a workflow function: each run of it has a journal of its own."""
+    if any(isinstance(node, Task) and node.code for node in plan.nodes):
+        raise InvalidRequest(
+            f"run {run} is a workflow function: results of its steps cannot be taken over; "
+            f"`flowctl rerun {run}` starts it from the beginning"
+        )
 
 
 def from_step(steps: Sequence[StepView], plan: Plan, first: str) -> set[str]:

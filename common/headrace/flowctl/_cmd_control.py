@@ -37,16 +37,25 @@ def _change(
 @click.command()
 @click.argument("run")
 @click.option("--reason", default="", help="Kept in the history.")
+@click.option("--force", is_flag=True, help="Stop a workflow function without asking it.")
 @shared_options
 @pass_settings
-def cancel(settings: Settings, run: str, reason: str) -> None:
+def cancel(settings: Settings, run: str, reason: str, force: bool) -> None:
     """Stop a run; its running steps are killed first.
+
+    A workflow function sees the cancel, and may still undo what it has done. A second cancel, or
+    --force, stops it at once.
 
     \b
     Examples:
       flowctl cancel 01k3x… --reason "wrong input"
     """
-    _change(settings, run, "cancelling", lambda client: client.cancel(run, reason=reason))
+    _change(
+        settings,
+        run,
+        "cancelling",
+        lambda client: client.cancel(run, reason=reason, force=force),
+    )
 
 
 @click.command()

@@ -39,8 +39,8 @@ class UpdateView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class QueryRun(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="query"):
     """Ask a workflow function something that changes nothing; in no log.
 
-    Result: `QueryAnswer`. Errors: `timed-out` after `wait_ms` (no worker has its code, say), `busy`
-    with too many of them, `conflict` when the run is blocked or ends meanwhile.
+    Result: `QueryAnswer`. Errors: `unavailable` after `wait_ms` (no worker has its code, say),
+    `busy` with too many of them, `conflict` when the run is blocked or ends meanwhile.
     """
 
     run: str

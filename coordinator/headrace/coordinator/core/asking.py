@@ -78,7 +78,7 @@ class Questions:
             for name, asked in list(known.items()):
                 for question in [one for one in asked if one.until_ms <= now_ms]:
                     reason = "no worker has answered the query in time"
-                    late = Refusal("timed-out", reason)
+                    late = Refusal("unavailable", reason)
                     pending = UpdateView(state="PENDING")
                     self._tell(key, name, question, late if question.query else pending)
 

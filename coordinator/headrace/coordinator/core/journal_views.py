@@ -70,6 +70,9 @@ def journal_reasons(run: Run, now_ms: int, limit: int) -> list[WaitReason]:
         )
         return [WaitReason(path=key, state="BLOCKED", owner="person", reason=reason)]
     waiting = [e for e in journal.entries.values() if e.state == EntryState.PENDING]
+    if not waiting:
+        reason = "its function waits for a signal or an update"
+        return [WaitReason(state="WAITING", owner="person", reason=reason)]
     return [_reason(entry, now_ms) for entry in waiting[:limit]]
 
 
