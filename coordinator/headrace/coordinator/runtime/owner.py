@@ -49,7 +49,7 @@ from headrace.coordinator.runtime.watch import Figures, Watch
 from headrace.coordinator.runtime.writer import Rebuild, Sealed, Writer
 from headrace.coordinator.shardlog.log import Fenced, LogFull, ShardLog
 from headrace.errors import HeadraceError, Unreachable
-from headrace.messages import Claim, ResultBatch, ResultReply, TurnReply, TurnReport, encode
+from headrace.messages import Claim, ResultBatch, ResultReply, TurnReport, encode
 from headrace.telemetry import Clock
 
 log = logging.getLogger(__name__)
@@ -165,9 +165,8 @@ class Owner:
         self._post(ClaimAsked(claim, respond), 256)
 
     def post_turn(self, report: TurnReport, respond: Respond, size: int) -> None:
-        """Take what a workflow function did, or ask for it again later."""
-        if not self._post(TurnTold(report, respond), size):
-            respond(encode(TurnReply(retry_after_ms=200)))
+        """Take what a workflow function did; without an answer it is sent again."""
+        self._post(TurnTold(report, respond), size)
 
     def post_delivery(self, message: str, content: OutMessage, respond: Respond) -> None:
         """Take another shard's outbox message; without an answer it is sent again."""
@@ -491,7 +490,7 @@ class Owner:
                 self.post(partial(lose, loss))
             for worker, reason in self._dispatch.gone(now_ms):
                 self.post(partial(Machine.lose_worker, worker=worker, reason=reason))
-            # A tick answers those whose time is over: between ticks the state may be ahead.
+            # A tick answers whose time is over: between ticks the state may be ahead.
             if machine.expects or self._answers.waiting:
                 self.wake()
             if machine.state.outbox and now_ms - self._resend_ms > RESEND_OUTBOX_MS:
