@@ -95,7 +95,7 @@ def test_why_a_result_was_refused():
 
 def test_live_runs_are_counted_some_at_a_time(monkeypatch):
     monkeypatch.setattr(observe, "RUNS_A_LOOK", 2)
-    fields = {"quarantined": "", "paused": False, "active": 1, "status": b""}
+    fields = {"quarantined": "", "journal": None, "paused": False, "active": 1, "status": b""}
     runs: Runs[Any] = Runs()
     for number, state in enumerate([status.PENDING] * 2 + [status.RUNNING] * 3):
         runs[str(number)] = SimpleNamespace(state=state, **fields)
