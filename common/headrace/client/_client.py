@@ -29,6 +29,7 @@ from headrace.errors import Conflict, HeadraceError, InvalidRequest, Unreachable
 from headrace.messages import (
     CancelRun,
     Explanation,
+    GetEvidence,
     GetExplanation,
     GetHistory,
     GetInfo,
@@ -350,6 +351,10 @@ class Client(FunctionCalls):
             if not fresh:
                 break
         return entries
+
+    async def evidence(self, run: str) -> bytes:
+        """Return the text of a run's bundle, see `headrace.evidence`. Raises `NotFound`."""
+        return await self._lookup.query(run, GetEvidence(run=run), bytes)
 
     async def follow_history(
         self,

@@ -145,6 +145,10 @@ class Coordinator(_Section, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     incoming_days: Annotated[float, Meta(gt=0, le=365)] = 7.0
     """Events from outside are kept for this many days: those that were read, for looking at, and
     those that no coordinator has read in this time."""
+    evidence_key_file: str = ""
+    """PEM file of an Ed25519 key that signs the histories of ended runs and evidence bundles, the
+    same for all coordinators; empty: nothing is signed. It needs
+    `pip install 'headrace[evidence]'`."""
 
     def __post_init__(self) -> None:
         if len(set(self.peers)) != len(self.peers):

@@ -30,6 +30,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "get": ("_cmd_runs:get", "Show a run and its steps."),
         "history": ("_cmd_runs:history", "Show every event of a run."),
         "diff": ("_cmd_diff:diff", "Show what differs between two runs."),
+        "evidence": ("_cmd_evidence:evidence", "Export and check what a run did."),
         "explain": ("_cmd_runs:explain", "Say why a run is where it is."),
         "logs": ("_cmd_runs:logs", "Print what the steps of a run wrote."),
         "artifacts": ("_cmd_artifacts:artifacts", "List or fetch files that a run keeps."),

@@ -71,6 +71,7 @@ from headrace.messages._definitions import (
     ListDefinitions,
     RegisterDefinition,
 )
+from headrace.messages._evidence import GetEvidence, Seal
 from headrace.messages._function import QueryRun, UnblockRun, UpdateRun, UpdateView
 from headrace.messages._locks import (
     AcquireLock,
@@ -159,6 +160,7 @@ __all__ = [
     "EpochNotice",
     "Explanation",
     "GetDefinition",
+    "GetEvidence",
     "GetExplanation",
     "GetHistory",
     "GetInfo",
@@ -211,6 +213,7 @@ __all__ = [
     "RunView",
     "ScheduleSpec",
     "ScheduleView",
+    "Seal",
     "ServerInfo",
     "SetNamespace",
     "SetVariable",

@@ -13,6 +13,7 @@ import msgspec
 
 from headrace.messages._cache import CacheRequest
 from headrace.messages._definitions import DefinitionRequest
+from headrace.messages._evidence import GetEvidence
 from headrace.messages._function import FunctionRequest
 from headrace.messages._locks import LockRequest
 from headrace.messages._namespaces import NamespaceRequest
@@ -167,6 +168,7 @@ ClientRequest: TypeAlias = (
     | GetHistory
     | GetExplanation
     | GetPlan
+    | GetEvidence
     | ListRuns
     | GetInfo
     | HasRuns

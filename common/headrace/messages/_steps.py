@@ -97,6 +97,8 @@ class ResultExtra(msgspec.Struct, frozen=True, omit_defaults=True):
     annotations: list[dict[str, Any]] = []
     exit_code: int | None = None
     handler_version: str = ""
+    evidence: dict[str, Any] = {}
+    """What the handler says of how it came to its outputs: model, parameters, tools, sources."""
 
 
 class StepResult(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -18,6 +18,10 @@ class Asking:
         """Return all events of a run in order. Raises `NotFound`."""
         return await self._client.history(run)
 
+    async def evidence(self, run: str) -> bytes:
+        """Return the text of a run's bundle, see `headrace.evidence`. Raises `NotFound`."""
+        return await self._client.evidence(run)
+
     async def explain(self, run: str) -> Explanation:
         """Return why a run is where it is. Raises `NotFound`."""
         return await self._client.explain(run)

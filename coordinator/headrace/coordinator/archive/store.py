@@ -13,7 +13,7 @@ from typing import Protocol
 
 import msgspec
 
-from headrace.messages import ListRuns, RunPage
+from headrace.messages import ListRuns, RunPage, Seal
 
 
 class Segment(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -47,6 +47,8 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     shard: int = 0
     name: str = ""
     """`run-name`, evaluated."""
+    seal: Seal | None = None
+    """Made when it had ended; None: archived by an earlier release."""
 
 
 class ArchivedRun(msgspec.Struct, frozen=True, array_like=True):

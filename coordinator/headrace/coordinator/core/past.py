@@ -55,7 +55,7 @@ def past_view(
     `Unavailable` for one that this release cannot read.
     """
     try:
-        history = _in_order([(decode_chunk(data), data) for data in chunks])
+        history = in_order([(decode_chunk(data), data) for data in chunks])
     except UNREADABLE as error:
         raise Unavailable(f"the history of run {request.run} cannot be read: {error}") from error
     wanted = _up_to(_last_event([chunk for chunk, _ in history], request), history)
@@ -68,7 +68,7 @@ def past_view(
     return view
 
 
-def _in_order(chunks: Sequence[tuple[Chunk, bytes]]) -> list[tuple[Chunk, bytes]]:
+def in_order(chunks: Sequence[tuple[Chunk, bytes]]) -> list[tuple[Chunk, bytes]]:
     """Return each event's chunk once; archived segments may overlap with what the state holds."""
     found: list[tuple[Chunk, bytes]] = []
     following = 1

@@ -20,7 +20,7 @@ from headrace.coordinator.runtime.inbox import PendingBatch, reply_of
 from headrace.coordinator.runtime.ports import Dispatch
 from headrace.errors import HeadraceError
 from headrace.events import decode_chunk
-from headrace.messages import ClientReply, GetHistory, GetRun
+from headrace.messages import ClientReply, GetEvidence, GetHistory, GetRun
 
 WAIT_MS_MAX = 60_000
 LOOK_MS = 200
@@ -81,8 +81,11 @@ class Answers:
             explanation = explain(machine.state, run, self._dispatch.facts())
             batch.answer(index, reply_of(explanation))
         elif isinstance(value, HistoryParts):
-            assert isinstance(request, GetHistory)
-            self._history(batch, index, request, run)
+            if isinstance(request, GetEvidence):
+                self._evidence(batch, index, run)
+            else:
+                assert isinstance(request, GetHistory)
+                self._history(batch, index, request, run)
         elif isinstance(request, GetRun) and asks_past(request):
             self._past(batch, index, request, run)
         else:
@@ -104,6 +107,19 @@ class Answers:
             batch.answer(index, reply_of(entries))
 
         self._with_chunks(batch, index, run, request.after, answer)
+
+    def _evidence(self, batch: PendingBatch, index: int, run: Run) -> None:
+        programs = list(run.programs())
+
+        def written(found: bytes | HeadraceError) -> None:
+            text = Refusal.of(found) if isinstance(found, HeadraceError) else found
+            batch.answer(index, reply_of(text))
+
+        def answer(chunks: Sequence[bytes]) -> None:
+            # In a thread: a run of many events is folded again from its beginning.
+            self._archiver.write_evidence(run.key, programs, chunks, written)
+
+        self._with_chunks(batch, index, run, 0, answer)
 
     def _past(self, batch: PendingBatch, index: int, request: GetRun, run: Run) -> None:
         def answer(chunks: Sequence[bytes]) -> None:

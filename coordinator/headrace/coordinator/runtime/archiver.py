@@ -9,14 +9,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+
+import msgspec
 
 from headrace.coordinator.archive.store import Archive, ArchivedRun, RunSummary, Segment
-from headrace.coordinator.core import Machine, Run
+from headrace.coordinator.core import Machine, Program, Run
 from headrace.coordinator.core import status as states
+from headrace.coordinator.runtime.evidence import Notary
 from headrace.coordinator.runtime.watch import Watch
 from headrace.errors import HeadraceError
-from headrace.events import SegmentArchived, decode_chunk
+from headrace.events import Chunk, SegmentArchived, decode_chunk
 from headrace.messages import subjects
 
 log = logging.getLogger(__name__)
@@ -37,10 +40,18 @@ class Archiver:
     """One shard's way to the archive."""
 
     def __init__(
-        self, archive: Archive, shard: int, *, gather_s: float = 0.0, watch: Watch | None = None
+        self,
+        archive: Archive,
+        shard: int,
+        notary: Notary | None = None,
+        *,
+        gather_s: float = 0.0,
+        watch: Watch | None = None,
     ) -> None:
-        """*gather_s*: pause before each batch, so that it holds more runs."""
+        """*notary*: seals runs; None: without a key. *gather_s*: pause before each batch, so that
+        it holds more runs."""
         self._watch = watch or Watch()
+        self._notary = notary or Notary()
         self._archive, self._shard, self._gather_s = archive, shard, gather_s
         self._ended: list[Run] = []
         self._long: dict[str, tuple[Run, int, int]] = {}
@@ -123,7 +134,7 @@ class Archiver:
         try:
             for run in batch:
                 await self._store_plan(run)
-            await self._archive.put([archived(run, self._shard) for run in batch])
+            await self._archive.put([await self._sealed(run) for run in batch])
             for run in batch:
                 if run.history_first > 1 or run.history_bytes > SEGMENT_BYTES:
                     await self._complete(run)
@@ -143,6 +154,20 @@ class Archiver:
                 machine.evict(run)
 
         post(evict)
+
+    async def _sealed(self, run: Run) -> ArchivedRun:
+        found = archived(run, self._shard)
+        packed = [segment.data for segment in found.segments]
+        if run.history_first > 1:
+            older = await self._archive.history(*subjects.split_key(run.key))
+            before = [s.data for s in older if s.first < run.history_first]
+            last = max((decode_chunk(unpack(data)[-1]) for data in before), key=_end_of)
+            # A segment may reach into what the state still holds.
+            rest = [c for c in run.history if decode_chunk(c).first >= _end_of(last)]
+            packed = [*before, pack(rest)]
+        seal = self._notary.seal(run.key, events=run.events, plan=run.program.digest, packed=packed)
+        summary = msgspec.structs.replace(found.summary, seal=seal)
+        return ArchivedRun(summary, found.segments)
 
     async def _store_plan(self, run: Run) -> None:
         # Those before a patch, too: the history before it is told by them.
@@ -213,7 +238,31 @@ class Archiver:
             else:
                 done([chunk for segment in segments for chunk in unpack(segment.data)])
 
-        task = asyncio.create_task(read(), name="read-segments")
+        self._read_aside(read(), "read-segments")
+
+    def write_evidence(
+        self,
+        key: str,
+        programs: Sequence[Program],
+        chunks: Sequence[bytes],
+        done: Callable[[bytes | HeadraceError], None],
+    ) -> None:
+        """Write a live run's bundle in a thread; *done* gets its text, or why there is none."""
+
+        async def make() -> None:
+            try:
+                text = await asyncio.to_thread(
+                    self._notary.bundle, key, programs, chunks, shard=self._shard
+                )
+            except HeadraceError as error:
+                done(error)
+            else:
+                done(text)
+
+        self._read_aside(make(), "write-evidence")
+
+    def _read_aside(self, reading: Coroutine[None, None, None], name: str) -> None:
+        task = asyncio.create_task(reading, name=name)
         self._readers.add(task)
         task.add_done_callback(self._readers.discard)
 
@@ -221,6 +270,11 @@ class Archiver:
 def next_pause_s(last_s: float) -> float:
     """Return the pause behind one of *last_s*; 0: there was none since something was stored."""
     return min(2 * last_s, RETRY_S_MAX) if last_s else RETRY_S
+
+
+def _end_of(chunk: Chunk) -> int:
+    """Return the number of the first event behind *chunk*."""
+    return chunk.first + len(chunk.events)
 
 
 def pack(chunks: Sequence[bytes]) -> bytes:

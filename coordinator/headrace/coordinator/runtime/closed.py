@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -11,10 +12,12 @@ from headrace.coordinator.core import Refusal, Run, ShardState, explain
 from headrace.coordinator.core.past import asks_past, past_view, refold
 from headrace.coordinator.core.views import history_entries, run_view
 from headrace.coordinator.runtime.archiver import unpack
+from headrace.coordinator.runtime.evidence import Notary
 from headrace.errors import HeadraceError
 from headrace.events import Chunk, PlanPatched, decode_chunk
 from headrace.messages import (
     ClientRequest,
+    GetEvidence,
     GetExplanation,
     GetHistory,
     GetPlan,
@@ -27,13 +30,17 @@ log = logging.getLogger(__name__)
 
 
 async def answer(
-    archive: Archive, builtin: frozenset[str], namespace: str, request: ClientRequest
+    archive: Archive,
+    builtin: frozenset[str],
+    namespace: str,
+    request: ClientRequest,
+    notary: Notary | None = None,
 ) -> Any:
     """Return the result of a query, or a `Refusal`."""
     try:
         if isinstance(request, ListRuns):
             return await archive.list(namespace, request)
-        if not isinstance(request, GetRun | GetHistory | GetExplanation | GetPlan):
+        if not isinstance(request, GetRun | GetHistory | GetExplanation | GetPlan | GetEvidence):
             name = type(request).__name__
             return Refusal("invalid-request", f"{name} is not a question to the archive")
         summary = await archive.get(namespace, request.run)
@@ -43,6 +50,16 @@ async def answer(
             plan = await archive.plan(summary.plan)
             return plan if plan is not None else Refusal("not-found", f"no plan {summary.plan}")
         run, chunks = await _restore(archive, builtin, summary)
+        if isinstance(request, GetEvidence):
+            return await asyncio.to_thread(
+                (notary or Notary()).bundle,
+                run.key,
+                list(run.programs()),
+                chunks,
+                shard=summary.shard,
+                seal=summary.seal,
+                archived=True,
+            )
         if isinstance(request, GetHistory):
             return history_entries(run, chunks, after=request.after, limit=request.limit)
         if isinstance(request, GetExplanation):

@@ -32,6 +32,7 @@ from headrace.messages import (
     Claim,
     CreateSchedule,
     GetDefinition,
+    GetEvidence,
     GetExplanation,
     GetHistory,
     GetKey,
@@ -79,7 +80,8 @@ _ASSERTED = (
 """Questions whose answer says what is not there: true only if the shard is still ours."""
 _SURE = (*_ASSERTED, AcquireLock)
 """And those that say, without a change, what somebody has."""
-_QUESTIONS = (GetRun, GetHistory, GetExplanation, GetPlan, ListRuns, GetKey, *_ASSERTED)
+_OF_RUNS = (GetRun, GetHistory, GetEvidence, GetExplanation, GetPlan)
+_QUESTIONS = (*_OF_RUNS, ListRuns, GetKey, *_ASSERTED)
 
 
 class Taken:

@@ -26,6 +26,7 @@ from headrace.coordinator.core import (
 from headrace.coordinator.dispatch import Dispatcher, ShardDispatch
 from headrace.coordinator.runtime.archiver import Archiver
 from headrace.coordinator.runtime.arrivals import Incoming, Reader
+from headrace.coordinator.runtime.evidence import Notary
 from headrace.coordinator.runtime.explicit import check_explicit, needs_check
 from headrace.coordinator.runtime.feed import feed
 from headrace.coordinator.runtime.follower import Follower
@@ -120,6 +121,7 @@ class Surroundings(NamedTuple):
     feature_level: Callable[[], int] = lambda: 0
     """What every coordinator of the cluster can read: successors must be able to, too."""
     release: str = ""
+    notary: Notary | None = None
     incoming: Incoming | None = None
     """Events from outside, which the owner of the system shard reads; None: nobody does."""
 
@@ -272,7 +274,7 @@ class Shard:
         around = self._around
         shard_log = self._make_log()
         self.log = shard_log
-        watch = around.observe(self.shard)
+        archive, notary, watch = around.archive, around.notary, around.observe(self.shard)
         dispatch = ShardDispatch(around.dispatcher, self.shard, self._wake)
         self.dispatch = dispatch
         owner = Owner(
@@ -285,7 +287,7 @@ class Shard:
             dispatch=dispatch,
             peers=self,
             snapshots=self._make_snapshots(),
-            archiver=Archiver(around.archive, self.shard, gather_s=GATHER_S, watch=watch),
+            archiver=Archiver(archive, self.shard, notary, gather_s=GATHER_S, watch=watch),
             builtin=around.builtin,
             limits=around.limits,
             inbox_bytes_max=around.inbox_bytes_max,

@@ -9,6 +9,7 @@ import secrets
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from headrace.bus import Bus, JetStreamBusy, JetStreamMissing, Message, ObjectBucket
@@ -23,6 +24,7 @@ from headrace.coordinator.runtime.arrivals import IncomingStream
 from headrace.coordinator.runtime.blobs import BlobSweep, asking, keep_sweeping
 from headrace.coordinator.runtime.census import Census
 from headrace.coordinator.runtime.closed import answer
+from headrace.coordinator.runtime.evidence import Notary
 from headrace.coordinator.runtime.feed import ensure_feed, ensure_step_logs
 from headrace.coordinator.runtime.holding import Holding
 from headrace.coordinator.runtime.inbox import PendingBatch, reply_of, short_pages
@@ -38,6 +40,7 @@ from headrace.coordinator.runtime.survey import Survey
 from headrace.coordinator.shardlog import FEATURE_LEVEL, ObjectSnapshotStore
 from headrace.coordinator.shardlog.jetstream import check_level, last_epoch
 from headrace.errors import HeadraceError, InvalidRequest, Unreachable
+from headrace.evidence import Signer
 from headrace.language import BUILTIN_HANDLERS
 from headrace.messages import ClientBatch, GetInfo, decode, subjects
 from headrace.telemetry import Clock, CoordinatorMetrics, SystemClock, new_registry
@@ -97,6 +100,10 @@ class CoordinatorServer:
         self.builtin = frozenset(BUILTIN_HANDLERS)
         self.shards: dict[int, Shard] = {}
         self.archive: Archive | None = None
+        key_file = settings.evidence_key_file
+        setting = "coordinator.evidence_key_file"
+        signer = Signer.load(Path(key_file), setting=setting) if key_file else None
+        self.notary = Notary(signer, self.clock)
         self.dispatcher: Dispatcher | None = None
         self._changed = asyncio.Event()
         self._redial = redial
@@ -242,6 +249,7 @@ class CoordinatorServer:
             incoming=self._incoming(),
             feature_level=self.common_level,
             release=release(),
+            notary=self.notary,
         )
 
     def common_level(self) -> int:
@@ -438,5 +446,7 @@ class CoordinatorServer:
         async with self._queries:
             for index, request in enumerate(pending.requests):
                 if request is not None:
-                    found = await answer(self.archive, self.builtin, pending.namespace, request)
+                    found = await answer(
+                        self.archive, self.builtin, pending.namespace, request, self.notary
+                    )
                     pending.answer(index, reply_of(found))

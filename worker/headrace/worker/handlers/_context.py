@@ -51,11 +51,12 @@ class Extra(msgspec.Struct):
     summary: str = ""
     annotations: list[dict[str, Any]] = []
     exit_code: int | None = None
+    evidence: dict[str, Any] = {}
 
     def result(self, version: str) -> ResultExtra | None:
         """Return it for the result; None when there is nothing to tell."""
-        told = self.env or self.path or self.summary or self.annotations or version
-        if not told and self.exit_code is None:
+        told = self.env or self.path or self.summary or self.annotations or self.evidence
+        if not told and not version and self.exit_code is None:
             return None
         return ResultExtra(
             env=self.env,
@@ -64,6 +65,7 @@ class Extra(msgspec.Struct):
             annotations=self.annotations,
             exit_code=self.exit_code,
             handler_version=version,
+            evidence=self.evidence,
         )
 
 
@@ -171,6 +173,13 @@ class Context:
         """Write to the step's log; line breaks make several lines."""
         for part in line.splitlines() or [""]:
             self.output.write(stream, part)
+
+    def note_evidence(self, **facts: Any) -> None:
+        """Record how the step came to its outputs: `model`, `parameters`, `sources`, … (JSON).
+
+        It stands in the history with the attempt, and in `flowctl evidence`. No secrets.
+        """
+        self.extra.evidence |= facts
 
     def heartbeat(self, details: Any = None) -> None:
         """Say that the step is alive; *details* (small, JSON) show in the run's view."""

@@ -8,7 +8,15 @@ from headrace.coordinator.core import views
 from headrace.coordinator.core.commands import Refusal, Reply
 from headrace.coordinator.core.requests.mutation import Handler, live_run
 from headrace.coordinator.core.tick import Tick
-from headrace.messages import GetExplanation, GetHistory, GetRun, HasRuns, ListRuns, subjects
+from headrace.messages import (
+    GetEvidence,
+    GetExplanation,
+    GetHistory,
+    GetRun,
+    HasRuns,
+    ListRuns,
+    subjects,
+)
 
 
 def _get(tick: Tick, namespace: str, request: GetRun) -> Reply:
@@ -18,7 +26,7 @@ def _get(tick: Tick, namespace: str, request: GetRun) -> Reply:
     return views.Later(found, steps=request.steps)
 
 
-def _history(tick: Tick, namespace: str, request: GetHistory) -> Reply:
+def _history(tick: Tick, namespace: str, request: GetHistory | GetEvidence) -> Reply:
     found = live_run(tick, namespace, request.run)
     if isinstance(found, Refusal):
         return found
@@ -44,6 +52,7 @@ def _list(tick: Tick, namespace: str, request: ListRuns) -> Reply:
 HANDLERS: Final[dict[type, Handler]] = {
     GetRun: _get,
     GetHistory: _history,
+    GetEvidence: _history,
     GetExplanation: _explain,
     ListRuns: _list,
     HasRuns: _has,
