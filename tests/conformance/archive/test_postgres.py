@@ -20,6 +20,7 @@ pytestmark = pytest.mark.integration
 NS = "default"
 LATER = 10**15
 WITHIN_S = 30
+TABLES = ("runs", "labels", "segments")
 
 
 def closed(run, *, data=b"history", **fields):
@@ -114,7 +115,7 @@ async def test_two_that_expire_share_the_work(shared_postgres):
         assert sum(counts) + left == 100
         while await first.expire(before_ms=LATER, limit=30):
             pass
-    for table in ("runs", "labels", "segments"):
+    for table in TABLES:
         assert rows(shared_postgres, settings.schema, table) == 0
 
 
@@ -407,21 +408,53 @@ async def test_it_may_come_after_us(postgres):
         assert await ids(archive) == ["a"]
 
 
+async def test_who_asks_while_it_cannot_be_reached_waits_once(tmp_path):
+    taken = asyncio.Event()
+
+    async def silent(_reader, writer):
+        taken.set()
+        await hang.wait()
+        writer.close()
+
+    hang = asyncio.Event()
+    server = await asyncio.start_server(silent, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    settings = Postgres(url=f"postgresql://me@127.0.0.1:{port}/runs", connect_timeout_ms=1_000)
+    async with server, opened(settings) as (archive,):
+        # One after the other they would wait for as many seconds as there are.
+        async with asyncio.timeout(WITHIN_S):
+            found = await asyncio.gather(
+                *(archive.get(NS, "a") for _ in range(60)), return_exceptions=True
+            )
+        assert taken.is_set()
+        assert {type(one) for one in found} == {Unavailable}
+        hang.set()
+
+
 async def test_a_cancelled_write_is_whole_or_nothing(shared_postgres):
     settings = own_schema(shared_postgres)
-    async with opened(settings) as (archive,):
-        await archive.prepare()
-        runs = [closed(f"r{number}", labels={"a": "b"}) for number in range(300)]
-        for turns in range(12):
-            task = asyncio.create_task(archive.put(runs))
-            for _ in range(turns * 2):
-                await asyncio.sleep(0)
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-            counts = {rows(shared_postgres, settings.schema, t) for t in ("runs", "labels")}
-            assert counts in ({0}, {300})
-        await archive.put(runs)
-        assert len(await ids(archive)) == 300
+    runs = [closed(f"r{number}", labels={"a": "b"}) for number in range(300)]
+    waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+    access = Access(settings, name="holder")
+    try:
+        async with opened(settings) as (archive,):
+            await archive.prepare()
+            for table in ("labels", "segments"):
+                async with access.transaction() as holder:
+                    # Cut off in the middle: the first statements are done, this one waits.
+                    await holder.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
+                    writing = asyncio.create_task(archive.put(runs))
+                    async with asyncio.timeout(WITHIN_S):
+                        while await holder.fetchval(waits) == 0:
+                            await asyncio.sleep(0.01)
+                    writing.cancel()
+                    await asyncio.gather(writing, return_exceptions=True)
+                assert writing.cancelled()
+                assert [rows(shared_postgres, settings.schema, one) for one in TABLES] == [0, 0, 0]
+            await archive.put(runs)
+            assert [rows(shared_postgres, settings.schema, one) for one in TABLES] == [300] * 3
+    finally:
+        await access.close()
 
 
 async def test_many_megabytes_at_once(shared_postgres):

@@ -12,7 +12,7 @@ import ssl
 from collections.abc import AsyncGenerator, Generator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, cast
 
 import asyncpg
 
@@ -25,8 +25,8 @@ log = logging.getLogger(__name__)
 class Connection(Protocol):
     """One session, for as long as a caller has it; asyncpg has no types of its own."""
 
-    async def execute(self, sql: str, *values: Any) -> str:
-        """Do one statement, or several without values."""
+    async def execute(self, sql: str, *values: Any, timeout: float | None = None) -> str:
+        """Do one statement, or several without values; *timeout* in seconds, if not the usual."""
         ...
 
     async def fetch(self, sql: str, *values: Any) -> Sequence[Sequence[Any]]:
@@ -99,7 +99,7 @@ class Access:
         with self._translated():
             pool = await self._open()
             async with pool.acquire(timeout=wait_s) as connection:
-                yield connection
+                yield cast(Connection, connection)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncGenerator[Connection]:
@@ -215,5 +215,6 @@ def _sentence(error: BaseException) -> str:
     """Return what happened, in one line."""
     if isinstance(error, TimeoutError) and not str(error):
         return "no answer in time"
-    code = f" ({error.sqlstate})" if isinstance(error, asyncpg.PostgresError) else ""
+    state: str = getattr(error, "sqlstate", "") or ""
+    code = f" ({state})" if state else ""
     return f"{str(error).partition(chr(10))[0] or type(error).__name__}{code}"

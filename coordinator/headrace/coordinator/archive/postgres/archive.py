@@ -21,7 +21,7 @@ from headrace.coordinator.archive.postgres.rows import (
     run_columns,
 )
 from headrace.coordinator.archive.store import ArchivedRun, RunSummary, Segment
-from headrace.errors import Unavailable
+from headrace.errors import HeadraceError, Unavailable
 from headrace.messages import ListRuns, RunPage
 
 log = logging.getLogger(__name__)
@@ -41,6 +41,8 @@ class PostgresArchive:
         self._migrate = settings.migrate
         self._prepared = False
         self._preparing = asyncio.Lock()
+        self._failed_s, self._failure = 0.0, ""
+        """When preparing failed last, and why."""
 
     async def prepare(self) -> None:
         """Have the tables as this release needs them; calls do it themselves where it is missing.
@@ -48,19 +50,30 @@ class PostgresArchive:
         Raises `NewerSchema`, `NotAllowed`, `InvalidConfig`, `Conflict`: none of them ends by
         waiting; and `Unavailable`.
         """
+        loop = asyncio.get_running_loop()
+        asked_s = loop.time()
         async with self._preparing:
             if self._prepared:
                 return
-            if self._migrate:
-                applied = await migrations.bring_up(self._access)
-                for one in applied:
-                    log.info("archive migrated", extra={"migration": one.number, "what": one.name})
-            elif missing := (await migrations.look(self._access)).missing:
-                raise Unavailable(
-                    f"{self._access.shown}: migration {missing[0].number} ({missing[0].name}) is "
-                    "missing and postgres.migrate is false: `flowctl cluster migrate`"
-                )
+            if self._failed_s > asked_s:
+                # While we waited for our turn. One after the other, many would wait for long.
+                raise Unavailable(self._failure)
+            try:
+                await self._prepare()
+            except HeadraceError as error:
+                self._failed_s, self._failure = loop.time(), str(error)
+                raise
             self._prepared = True
+
+    async def _prepare(self) -> None:
+        if self._migrate:
+            for one in await migrations.bring_up(self._access):
+                log.info("archive migrated", extra={"migration": one.number, "what": one.name})
+        elif missing := (await migrations.look(self._access)).missing:
+            raise Unavailable(
+                f"{self._access.shown}: migration {missing[0].number} ({missing[0].name}) is "
+                "missing and postgres.migrate is false: `flowctl cluster migrate`"
+            )
 
     async def put(self, runs: Sequence[ArchivedRun]) -> None:
         """Store *runs* in one transaction; see `Archive.put`."""

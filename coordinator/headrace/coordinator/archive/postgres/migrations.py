@@ -83,6 +83,10 @@ _LOCK: Final = "SELECT pg_advisory_xact_lock(hashtextextended('headrace.archive.
 
 _SESSION: Final = "headrace/"
 
+LONGEST_S: Final = 6 * 3_600.0
+"""For one migration: an index on a large table takes its time. Who else wants to migrate gives up
+waiting much earlier, and tries again."""
+
 
 class NewerSchema(HeadraceError):
     """The tables are of a release that this one cannot work beside."""
@@ -202,8 +206,9 @@ async def _apply(connection: Connection, schema: str, migrations: Sequence[Migra
     ):
         await connection.execute(f'CREATE SCHEMA "{schema}"')
     await connection.execute(_REGISTER)
+    await connection.execute("SET LOCAL statement_timeout = 0")
     for one in migrations:
-        await connection.execute(one.sql)
+        await connection.execute(one.sql, timeout=LONGEST_S)
         await connection.execute(
             "INSERT INTO migrations (number, phase, name) VALUES ($1, $2, $3)",
             one.number,
