@@ -55,6 +55,8 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "schema": ("_cmd_files:schema", "Print the JSON Schema of workflow files."),
         "validate": ("_cmd_files:validate", "Check workflow files."),
         "plan": ("_cmd_plan:plan", "Print what a run of a file would do, and why."),
+        "lint": ("_cmd_code:lint", "Check workflow functions in Python."),
+        "replay": ("_cmd_code:replay", "Replay a history with the code of today."),
         "graph": ("_cmd_files:graph", "Draw a workflow file or a run."),
         "register": ("_cmd_definitions:register", "Keep a workflow under a name and a version."),
         "definitions": ("_cmd_definitions:definitions", "List, show and delete what is kept."),

@@ -23,6 +23,7 @@ function does itself must come out the same each time: no clocks, no chance and 
 
 from headrace.sdk._app import App
 from headrace.sdk._attempt import StepInfo, add_fault, current_step, remove_fault, step_info
+from headrace.sdk._check import Checked, check_history
 from headrace.sdk._client import Client, Handle, RunFailed, current_client, result_of
 from headrace.sdk._context import Context
 from headrace.sdk._durations import (
@@ -47,6 +48,7 @@ from headrace.sdk._errors import (
     StepFailure,
 )
 from headrace.sdk._execution import Execution
+from headrace.sdk._lint import lint_paths, lint_source
 from headrace.sdk._operation import Operation
 from headrace.sdk._retry import Retry
 from headrace.sdk._step import AsyncStep, Step, SyncStep
@@ -56,6 +58,7 @@ from headrace.sdk._workflow import Workflow
 __all__ = [
     "App",
     "AsyncStep",
+    "Checked",
     "ChildFailed",
     "Client",
     "Context",
@@ -82,10 +85,13 @@ __all__ = [
     "TurnRun",
     "Workflow",
     "add_fault",
+    "check_history",
     "current_client",
     "current_step",
     "days",
     "hours",
+    "lint_paths",
+    "lint_source",
     "milliseconds",
     "minutes",
     "new_execution",

@@ -168,33 +168,7 @@ class LocalEngine(Asking):
             namespace=self.namespace,
             incarnation=storage.incarnation,
         )
-        payloads = Payloads()
-        self.turns = Turns(
-            self._dispatch,
-            payloads,
-            worker=WORKER,
-            incarnation=storage.incarnation,
-            clock=self._clock,
-            short_retry_ms=self._short_retry_ms,
-            cached_max=self._cached_functions,
-        )
-        self._dispatch.on_wake = self.turns.wake
-        self._executor = Executor(
-            registry=self.registry,
-            results=self._dispatch,
-            assignments=DirectAssignments(
-                slots=self._slots, queue_max=2 * WINDOW_MAX + self._slots
-            ),
-            workspaces=Workspaces(storage.data_dir, storage.incarnation, WorkspaceLimits()),
-            payloads=payloads,
-            turns=self.turns,
-            claims=self._dispatch,
-            logs=Lines(self._on_log),
-            secrets=self._secrets or secrets_at(),
-            variables=self._variables or variables_at(),
-            artifacts=FileArtifacts(self._artifacts or storage.data_dir / "artifacts"),
-            clock=self._clock,
-        )
+        self._executor = self._make_executor(storage)
         self._archiver = Archiver(storage.archive, SHARD, gather_s=GATHER_S)
         owner = self._owner = Owner(
             shard_log=storage.log,
@@ -230,6 +204,35 @@ class LocalEngine(Asking):
             leading.cancel()
         self.running()
         await self._client.learn()
+
+    def _make_executor(self, storage: Storage) -> Executor:
+        payloads = Payloads()
+        self.turns = Turns(
+            self._dispatch,
+            payloads,
+            worker=WORKER,
+            incarnation=storage.incarnation,
+            clock=self._clock,
+            short_retry_ms=self._short_retry_ms,
+            cached_max=self._cached_functions,
+        )
+        self._dispatch.on_wake = self.turns.wake
+        return Executor(
+            registry=self.registry,
+            results=self._dispatch,
+            assignments=DirectAssignments(
+                slots=self._slots, queue_max=2 * WINDOW_MAX + self._slots
+            ),
+            workspaces=Workspaces(storage.data_dir, storage.incarnation, WorkspaceLimits()),
+            payloads=payloads,
+            turns=self.turns,
+            claims=self._dispatch,
+            logs=Lines(self._on_log),
+            secrets=self._secrets or secrets_at(),
+            variables=self._variables or variables_at(),
+            artifacts=FileArtifacts(self._artifacts or storage.data_dir / "artifacts"),
+            clock=self._clock,
+        )
 
     def running(self) -> Owner:
         """Return the owner. Raises what ended the engine, or `Unavailable` if it is not open."""
