@@ -73,8 +73,26 @@ class Handle(Generic[R]):
 
     async def signal(self, name: str, payload: Any = None, *, correlation_key: str = "") -> None:
         """Deliver a signal once; it is kept if the run does not wait for it yet."""
-        data = msgspec.msgpack.decode(_codec.encode(payload))
-        await self._client.core.signal(self.id, name, data, correlation_key=correlation_key)
+        core = self._client.core
+        await core.signal(self.id, name, _plain(payload), correlation_key=correlation_key)
+
+    async def query(self, name: str, argument: Any = None, *, timeout: Duration = 10.0) -> Any:
+        """Ask a live function; its answer as plain data.
+
+        Raises `Conflict` when its handler fails or there is none, `Unavailable` when no worker
+        answers within *timeout*.
+        """
+        timeout_s = to_ms(timeout) / 1_000
+        return await self._client.core.query(self.id, name, _plain(argument), timeout_s=timeout_s)
+
+    async def update(self, name: str, argument: Any = None, *, timeout: Duration = 30.0) -> Any:
+        """Have a live function change something; what its handler returns, as plain data.
+
+        Raises `Conflict` when it is refused, `Unavailable` when there is no answer within
+        *timeout*: it may still be carried out.
+        """
+        timeout_s = to_ms(timeout) / 1_000
+        return await self._client.core.update(self.id, name, _plain(argument), timeout_s=timeout_s)
 
     async def cancel(self, *, reason: str = "") -> None:
         """Cancel it: the function sees `CancelledError`, and can clean up."""
@@ -86,6 +104,11 @@ class Handle(Generic[R]):
             for line in lines.lines:
                 if line.stream == EMIT + name:
                     yield msgspec.json.decode(line.text)
+
+
+def _plain(value: Any) -> Any:
+    """Return *value* as plain data."""
+    return msgspec.msgpack.decode(_codec.encode(value))
 
 
 def result_of(view: RunView, kind: Any) -> Any:
