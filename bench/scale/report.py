@@ -9,6 +9,7 @@ from typing import Any
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "benchmarks.md"
 BEGIN = "<!-- scaling: written by python bench/scaling.py; do not edit -->"
 END = "<!-- /scaling -->"
+BUSY_LOAD = 0.7
 
 
 def render(document: Mapping[str, Any]) -> str:
@@ -19,6 +20,11 @@ def render(document: Mapping[str, Any]) -> str:
         f"Python {machine['python']}, {machine['time']}, {document['seconds']} s"
         f"{' (`--quick`)' if document['quick'] else ''}."
     ]
+    if machine["load"] > BUSY_LOAD:
+        parts.append(
+            f"**The machine was busy** (a load of {machine['load']} before it began): CPU times are "
+            "too high, and rates too low."
+        )
     if rows := document.get("live"):
         parts += [_live(rows), _pieces(rows)]
     if rows := document.get("history"):
