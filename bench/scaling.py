@@ -1,6 +1,6 @@
 """What a step costs when there is more of everything: runs, history, processes.
 
-``python bench/scaling.py [--quick] [--only live history processes]``
+``python bench/scaling.py [--quick] [--only live history heartbeats processes]``
 
 At most 10 minutes on two idle cores; ``--quick`` some 2. Writes bench/results/scaling.json and from
 it the part "Scaling" of docs/benchmarks.md (``--report``: only that; ``--no-report``: not that).
@@ -22,14 +22,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import uvloop
 from facts import machine
-from scale import history, processes, report
+from scale import heartbeats, history, processes, report
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results" / "scaling.json"
 RUNS = (1_000, 10_000, 100_000, 1_000_000)
 LENGTHS = (10, 100, 1_000, 10_000, 100_000)
 SHAPES = ((1, 1), (2, 1), (4, 1), (1, 2), (1, 4), (2, 2))
-PARTS = ("live", "history", "processes")
+PARTS = ("live", "history", "heartbeats", "processes")
+FLEETS = (100, 1_000, 10_000)
+BEATS_S = 10.0
 ROW_TIMEOUT_S = 900.0
 
 
@@ -49,24 +51,42 @@ def measure(parts: list[str], *, quick: bool) -> dict[str, Any]:
     def tell(what: str) -> None:
         print(f"{time.monotonic() - began:5.0f} s  {what}", file=sys.stderr)
 
+    def missed(what: str, error: Exception) -> None:
+        tell(f"{what}: {error}")
+        found.setdefault("missed", []).append(f"{what}: {type(error).__name__}")
+
     if "live" in parts:
         found["live"] = []
         for runs in RUNS[:-1] if quick else RUNS:
             tell(f"{runs:,} waiting runs")
             try:
                 found["live"].append(live(runs))
-            except subprocess.TimeoutExpired:
-                missed = f"{runs:,} waiting runs: not within {ROW_TIMEOUT_S:g} s"
-                found.setdefault("missed", []).append(missed)
+            except subprocess.SubprocessError as error:
+                missed(f"{runs:,} waiting runs", error)
     if "history" in parts:
         tell("a long history")
-        found["history"] = history.measure(list(LENGTHS[:-1] if quick else LENGTHS))
+        try:
+            found["history"] = history.measure(list(LENGTHS[:-1] if quick else LENGTHS))
+        except AssertionError as error:
+            missed("a long history", error)
+    if "heartbeats" in parts:
+        found["heartbeats"] = []
+        for workers in FLEETS[:-1] if quick else FLEETS:
+            tell(f"heartbeats of {workers:,} workers")
+            try:
+                row = uvloop.run(heartbeats.measure(workers, seconds=BEATS_S))
+                found["heartbeats"].append(row)
+            except (OSError, RuntimeError, TimeoutError) as error:
+                missed(f"{workers:,} workers", error)
     if "processes" in parts:
         found["processes"] = []
         for coordinators, workers in SHAPES[:2] if quick else SHAPES:
             tell(f"{coordinators} coordinators, {workers} workers")
             row = processes.measure(coordinators, workers, rounds=10 if quick else 30)
-            found["processes"].append(uvloop.run(row))
+            try:
+                found["processes"].append(uvloop.run(row))
+            except (OSError, RuntimeError, TimeoutError) as error:
+                missed(f"{coordinators} coordinators, {workers} workers", error)
     found["seconds"] = round(time.monotonic() - began)
     return found
 

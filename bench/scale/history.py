@@ -1,6 +1,6 @@
 """One run with a long history: what its next step costs, and what looking at it does.
 
-A repetition of four steps, by one core; every 256 KiB of its history go to an archive, as the owner
+A repetition of 24 steps, by one core; every 256 KiB of its history go to an archive, as the owner
 does it. CPU time of this thread only.
 """
 
@@ -23,14 +23,19 @@ SEGMENT_BYTES = 256 * 1024
 WINDOW = 200
 """Steps of one figure."""
 KEY = "default/long"
+STEPS = 24
+"""Of one repetition: there are at most 10,000."""
 
 
 def _plan(times: int) -> Plan:
     nodes = (
-        Group(name="root", size=7),
-        Loop(name="again", parent=0, size=6, kind="repeat", times=times),
-        Group(name="body", parent=1, size=5, kind="pipeline"),
-        *(Task(name=f"t{n}", parent=2, uses="noop", needs=(n + 2,) if n else ()) for n in range(4)),
+        Group(name="root", size=STEPS + 3),
+        Loop(name="again", parent=0, size=STEPS + 2, kind="repeat", times=times),
+        Group(name="body", parent=1, size=STEPS + 1, kind="pipeline"),
+        *(
+            Task(name=f"t{n}", parent=2, uses="noop", needs=(n + 2,) if n else ())
+            for n in range(STEPS)
+        ),
     )
     return Plan(name="long", dialect="tasks", nodes=nodes)
 
@@ -41,7 +46,7 @@ class Long:
     def __init__(self, events: int) -> None:
         self.shard = Shard()
         self.archived: list[bytes] = []
-        digest = self.shard.store(_plan(events // 8))
+        digest = self.shard.store(_plan(events // (2 * STEPS) + 1))
         request = {"request_id": "r", "not_after_ms": self.shard.now_ms + 60_000}
         self.shard.tick(SubmitRun(run="long", plan=digest, **request))
 
@@ -69,6 +74,7 @@ class Long:
         """Go on until the history has *events*."""
         while self.run.events < events:
             self.step()
+            assert self.run is not None, f"the run ended before {events} events"
 
     def window(self) -> float:
         """Return the median CPU of the next steps, in us."""

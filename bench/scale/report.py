@@ -22,13 +22,15 @@ def render(document: Mapping[str, Any]) -> str:
     ]
     if machine["load"] > BUSY_LOAD:
         parts.append(
-            f"**The machine was busy** (a load of {machine['load']} before it began): CPU times are "
-            "too high, and rates too low."
+            f"**The machine was busy** (a load of {machine['load']} before it began): CPU times "
+            "are too high, and rates too low."
         )
     if rows := document.get("live"):
         parts += [_live(rows), _pieces(rows)]
     if rows := document.get("history"):
         parts.append(_history(rows))
+    if rows := document.get("heartbeats"):
+        parts.append(_heartbeats(rows))
     if rows := document.get("processes"):
         parts.append(_processes(rows))
     parts += [f"**Missed:** {missed}." for missed in document.get("missed", ())]
@@ -104,6 +106,26 @@ def _history(rows: Sequence[Mapping[str, Any]]) -> str:
                 f"{row['step_us']:.1f} us",
                 *(f"{row[name]:.1f} ms" for name in names),
                 f"{row['state_bytes']:,}",
+            )
+            for row in rows
+        ],
+    )
+
+
+def _heartbeats(rows: Sequence[Mapping[str, Any]]) -> str:
+    return (
+        "**Heartbeats of simulated workers**, one a second each, to one coordinator. No more than "
+        "5,000 are registered; all are heard, and may work.\n\n"
+    ) + _table(
+        ("workers", "registered", "within", "of a core", "a heartbeat, with all else", "memory"),
+        [
+            (
+                f"{row['workers']:,}",
+                f"{row['registered']:,}",
+                f"{row['registered_s']:.1f} s",
+                f"{row['cpu_share'] * 100:.1f} %",
+                f"{row['us_a_heartbeat']:.0f} us",
+                f"{row['rss_mb']:.0f} MB",
             )
             for row in rows
         ],

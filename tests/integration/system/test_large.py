@@ -1,14 +1,19 @@
-"""A result of 64 MB: from the worker to the object store and back, past the coordinator."""
+"""A result of 64 MB goes past the coordinator; a thousand workers are known by their heartbeats."""
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from bench.scale.fleet import Fleet
 
+from headrace.bus import connect
 from headrace.client import Client
 from headrace.plan import Group, Plan, Task
+from support.broker import in_thread
 from support.cluster import Cluster, logs_shown
 from support.processes import Program
 
@@ -48,6 +53,10 @@ async def measure(ctx: Context, inputs: Text) -> dict[str, object]:
 
 app = SimpleNamespace(handlers={{"large/make": make, "large/measure": measure}})
 """
+WORKERS = 1_000
+MAKE_ONE = Plan(
+    name="one", nodes=(Group(name="one", size=2), Task(name="a", uses="noop", parent=0))
+)
 TEXT = "${{ tasks.make.outputs.text }}"
 PLAN = Plan(
     name="large",
@@ -67,20 +76,27 @@ def peak_mb(program: Program) -> float:
     return int(line.split()[1]) / 1_000
 
 
-async def test_it_goes_around_the_coordinator_and_comes_back_whole(tmp_path: Path) -> None:
-    (tmp_path / "large_handlers.py").write_text(HANDLERS)
-    env = {"PYTHONPATH": str(tmp_path)}
-    made = Cluster(tmp_path, slots=2, apps=["large_handlers:app"], env=env)
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A cluster that nobody else has filled."""
+    folder = tmp_path_factory.mktemp("large")
+    (folder / "large_handlers.py").write_text(HANDLERS)
+    env = {"PYTHONPATH": str(folder)}
+    made = Cluster(folder, slots=2, apps=["large_handlers:app"], env=env)
     with logs_shown(made):
-        async with made as cluster:
-            client = await cluster.client()
-            try:
-                before = peak_mb(cluster.coordinators[0])
-                await made_and_read(client)
-                grown = peak_mb(cluster.coordinators[0]) - before
-                assert grown < SIZE / 1e6 / 2, "the coordinator has only the reference"
-            finally:
-                await client.close()
+        try:
+            in_thread(made.start())
+            yield made
+        finally:
+            in_thread(made.close())
+
+
+async def test_it_goes_around_the_coordinator_and_comes_back_whole(alone: Cluster) -> None:
+    async with await alone.client() as client:
+        before = peak_mb(alone.coordinators[0])
+        await made_and_read(client)
+        grown = peak_mb(alone.coordinators[0]) - before
+        assert grown < SIZE / 1e6 / 2, "the coordinator has only the reference"
 
 
 async def made_and_read(client: Client) -> None:
@@ -96,3 +112,32 @@ async def made_and_read(client: Client) -> None:
     view = await client.whole(await client.get("large"))
     whole = {step.name: step.outputs for step in view.steps}
     assert whole["make"]["text"] == text
+
+
+async def test_a_thousand_workers_are_known_and_those_that_fall_silent_go_offline(
+    alone: Cluster,
+) -> None:
+    async with await alone.client() as client:
+        bus = await connect([alone.servers], name="fleet")
+        beating = asyncio.create_task(Fleet(bus, WORKERS).beat())
+        try:
+            await all_are(client, "Online")
+            run = await client.submit(MAKE_ONE)
+            assert (await client.wait(run.id, timeout_s=20)).state == "COMPLETED"
+            beating.cancel()
+            await all_are(client, "Offline")
+        finally:
+            beating.cancel()
+            await asyncio.gather(beating, return_exceptions=True)
+            await bus.close()
+
+
+async def all_are(client: Client, state: str) -> None:
+    """Return once every simulated worker is known to be in *state*."""
+    async with asyncio.timeout(20):
+        while True:
+            workers = (await client.info(workers=True)).workers
+            states = [worker.state for worker in workers if worker.id.startswith("simulated-")]
+            if states == [state] * WORKERS:
+                return
+            await asyncio.sleep(0.1)
