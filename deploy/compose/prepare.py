@@ -3,110 +3,103 @@
 Runs once, in the container `prepare`, before all others; what exists is left alone. Each role has a
 folder (a volume of its own), so that a worker never sees a coordinator's key::
 
-    nats/         ca.crt, server.crt, server.key, auth.conf (public keys only)
+    nats/         ca.crt, server.crt, server.key, accounts.conf (public keys only)
     coordinator/  ca.crt, user.nk
-    worker/       ca.crt, user.nk
-    client/       ca.crt, user.nk
+    worker-NAME/  ca.crt, user.nk
+    client/       ca.crt, user.nk; operator.nk
+    logins/       what `flowctl cluster credentials` keeps, to make more of them
 
-Usage: prepare.py FOLDER [HOSTNAME…]
+Usage: prepare.py FOLDER --host NAME… --pool NAME=LABEL,LABEL…
 """
 
 from __future__ import annotations
 
+import argparse
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-import nkeys
-
-ROLES = ("coordinator", "worker", "client")
 OWNER = 10001
 """User and group of all images."""
 DAYS = "3650"
+LOGINS = "logins"
 
 
-def main(folder: Path, hosts: list[str]) -> None:
+def main(arguments: list[str]) -> None:
     """Make what is missing."""
-    nats = folder / "nats"
-    done = nats / "auth.conf"
-    if not done.exists():
-        certificates(folder, hosts)
-        public = {role: login(folder / role / "user.nk") for role in ROLES}
-        public["system"] = login(nats / "system.nk")
-        # Last: it says that the rest is whole.
-        scratch = done.with_suffix(".new")
-        scratch.write_text(accounts(public))
-        scratch.replace(done)
-        print("made keys, certificates and logins")
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--host", action="append", required=True)
+    parser.add_argument("--pool", action="append", required=True)
+    given = parser.parse_args(arguments)
+    folder: Path = given.folder
+    pools = dict(pool.split("=", 1) for pool in given.pool)
+    roles = {"coordinator": "coordinator-all.nk", "client": "client-all.nk"}
+    roles |= {f"worker-{name}": f"pool-{name}.nk" for name in pools}
+    for name in ("nats", LOGINS, *roles):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    if not (folder / "nats" / "server.crt").exists():
+        certificates(folder / "nats", given.host)
+        print("made certificates")
+    logins(folder / LOGINS, pools)
+    shutil.copyfile(folder / LOGINS / "accounts.conf", folder / "nats" / "accounts.conf")
+    for role, file in roles.items():
+        shutil.copyfile(folder / LOGINS / file, folder / role / "user.nk")
+        shutil.copyfile(folder / "nats" / "ca.crt", folder / role / "ca.crt")
+    shutil.copyfile(folder / LOGINS / "operator-all.nk", folder / "client" / "operator.nk")
     for volume in folder.iterdir():
         os.chown(volume, OWNER, OWNER)
         volume.chmod(0o700)
-        if volume.name in (*ROLES, "nats"):
+        # Others hold the broker's data: only the volume itself is given away.
+        if volume.name in ("nats", LOGINS, *roles):
             for path in volume.iterdir():
                 os.chown(path, OWNER, OWNER)
-                path.chmod(0o400)
+                path.chmod(0o600)
 
 
 def certificates(folder: Path, hosts: list[str]) -> None:
-    """Make an authority and the servers' certificate, and give everybody the authority's."""
-    nats = folder / "nats"
-    authority, key, server = nats / "ca.crt", nats / "ca.key", nats / "server.csr"
-    nats.mkdir(parents=True, exist_ok=True)
+    """Make an authority, and with it one certificate for all servers."""
+    authority, key, request = folder / "ca.crt", folder / "ca.key", folder / "server.csr"
     curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
-    openssl(
-        *("req", "-x509", *curve, "-days", DAYS, "-subj", "/CN=Headrace"),
-        *("-addext", "basicConstraints=critical,CA:TRUE", "-keyout", key, "-out", authority),
+    run(
+        *("openssl", "req", "-x509", *curve, "-days", DAYS, "-subj", "/CN=Headrace"),
+        *("-addext", "keyUsage=critical,keyCertSign", "-keyout", key, "-out", authority),
     )
     names = ",".join(f"DNS:{host}" for host in (*hosts, "localhost")) + ",IP:127.0.0.1"
-    openssl(
-        *("req", *curve, "-subj", "/CN=nats", "-addext", f"subjectAltName={names}"),
-        *("-keyout", nats / "server.key", "-out", server),
+    run(
+        *("openssl", "req", *curve, "-subj", "/CN=nats", "-addext", f"subjectAltName={names}"),
+        *("-keyout", folder / "server.key", "-out", request),
     )
-    openssl(
-        *("x509", "-req", "-days", DAYS, "-in", server, "-CA", authority, "-CAkey", key),
-        *("-CAcreateserial", "-copy_extensions", "copy", "-out", nats / "server.crt"),
+    run(
+        *("openssl", "x509", "-req", "-days", DAYS, "-in", request, "-CA", authority),
+        *("-CAkey", key, "-CAcreateserial", "-copy_extensions", "copy"),
+        *("-out", folder / "server.crt.new"),
     )
-    for role in ROLES:
-        (folder / role).mkdir(exist_ok=True)
-        (folder / role / "ca.crt").write_bytes(authority.read_bytes())
-    # Nobody signs a second certificate with it: to renew, remove the volumes' files and start anew.
-    for path in (key, server, nats / "ca.srl"):
+    # Nobody signs a second certificate with it.
+    for path in (key, request, folder / "ca.srl"):
         path.unlink(missing_ok=True)
+    # Last: it says that the rest is whole.
+    (folder / "server.crt.new").replace(folder / "server.crt")
 
 
-def openssl(*arguments: str | Path) -> None:
-    """Run openssl. Raises `SystemExit` with what it said."""
-    ran = subprocess.run(["openssl", *map(str, arguments)], capture_output=True, timeout=60)
+def logins(folder: Path, pools: dict[str, str]) -> None:
+    """Make a login for each role; those that are there stay."""
+    command = ("flowctl", "cluster", "credentials", "--dir", folder)
+    run(*command, *("--coordinator", "all", "--operator", "all", "--client", "all"))
+    for name, labels in pools.items():
+        offered = [part for label in labels.split(",") for part in ("-c", label)]
+        run(*command, "--pool", name, *offered)
+
+
+def run(*command: str | Path) -> None:
+    """Run a program. Raises `SystemExit` with what it said."""
+    ran = subprocess.run([str(word) for word in command], capture_output=True, timeout=60)
     if ran.returncode:
-        sys.exit(f"error: openssl {arguments[0]}: {ran.stderr.decode(errors='replace').strip()}")
-
-
-def login(path: Path) -> str:
-    """Write the seed of a new user key; return its public key."""
-    seed = nkeys.encode_seed(os.urandom(32), nkeys.PREFIX_BYTE_USER)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(bytes(seed) + b"\n")
-    return nkeys.from_seed(bytearray(seed)).public_key.decode()
-
-
-def accounts(public: dict[str, str]) -> str:
-    """Return the accounts for nats-server: who may log in."""
-    users = "\n".join(f'      {{ nkey: "{public[role]}" }}  # {role}' for role in ROLES)
-    return f"""accounts {{
-  HEADRACE {{
-    jetstream: enabled
-    users: [
-{users}
-    ]
-  }}
-  SYS {{
-    users: [ {{ nkey: "{public["system"]}" }} ]
-  }}
-}}
-system_account: SYS
-"""
+        said = ran.stderr.decode(errors="replace").strip()
+        sys.exit(f"error: {' '.join(map(str, command[:2]))}: {said}")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2:])
+    main(sys.argv[1:])

@@ -97,7 +97,8 @@ def test_processes_accept_their_settings_and_see_their_own_keys_only(path):
             assert config.broker.tls_ca_file, name
         if role and name != "prepare":
             secrets = [v for v in names(service["volumes"]) if v.endswith("-secrets")]
-            assert secrets == [f"{'client' if role == 'flowctl' else role}-secrets"], name
+            own = {"flowctl": "client", "coordinator": "coordinator"}.get(role, name)
+            assert secrets == [f"{own}-secrets"], name
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -132,27 +133,56 @@ def prepare(monkeypatch):
     return module
 
 
-def test_logins_are_made_once_and_differ(prepare, tmp_path, capsys):
-    prepare.main(tmp_path, ["nats"])
-    files = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
-    seeds = [data for path, data in files.items() if path.suffix == ".nk"]
-    assert len(set(seeds)) == len(seeds) == 4
-    auth = (tmp_path / "nats" / "auth.conf").read_text()
-    assert len(set(re.findall(r'"(U[A-Z2-7]{55})"', auth))) == 4
-    assert not any(seed.strip().decode() in auth for seed in seeds)
-    assert {(p.stat().st_mode & 0o777) for p in files} == {0o400}
+ARGUMENTS = ["--host=nats-1", "--pool=linux=default,linux", "--pool=batch=batch"]
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_logins_are_made_once_and_each_role_has_its_own(prepare, tmp_path):
+    prepare.main([str(tmp_path), *ARGUMENTS])
+    files = contents(tmp_path)
+    roles = {"coordinator", "worker-linux", "worker-batch", "client"}
+    seeds = {role: files[tmp_path / role / "user.nk"] for role in roles}
+    assert len(set(seeds.values())) == 4
+    for role in roles:
+        assert {path.name for path in (tmp_path / role).iterdir()} - {"operator.nk"} == {
+            "ca.crt",
+            "user.nk",
+        }
+    broker = b"".join(data for path, data in files.items() if path.parent.name == "nats")
+    assert b'"nkey": "U' in broker
+    assert not any(seed.strip() in broker for seed in seeds.values())
+    assert {(path.stat().st_mode & 0o777) for path in files} == {0o600}
     assert not [path for path in files if path.name == "ca.key"]
-    prepare.main(tmp_path, ["nats"])
-    assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == files
+    prepare.main([str(tmp_path), *ARGUMENTS])
+    assert contents(tmp_path) == files
 
 
 def test_what_is_stored_is_left_alone(prepare, tmp_path):
-    store = tmp_path / "jetstream" / "deep"
+    store = tmp_path / "jetstream-1" / "deep"
     store.mkdir(parents=True)
     (store / "block").write_text("data")
     (store / "block").chmod(0o640)
-    prepare.main(tmp_path, ["nats"])
+    prepare.main([str(tmp_path), *ARGUMENTS])
     assert (store / "block").stat().st_mode & 0o777 == 0o640
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_a_pool_has_a_login_for_its_labels(path):
+    services = project(path)["services"]
+    words = services["prepare"]["entrypoint"]
+    logins = dict(word.removeprefix("--pool=").split("=") for word in words if "--pool" in word)
+    mounts = services["prepare"]["volumes"]
+    offered = {}
+    for name, service in services.items():
+        if name.startswith("worker"):
+            (volume,) = (v for v in names(service["volumes"]) if v.endswith("-secrets"))
+            (place,) = (m.split(":")[1] for m in mounts if m.startswith(f"{volume}:"))
+            pool = place.removeprefix("/secrets/worker-")
+            offered[pool] = service["environment"]["HEADRACE_CFG_WORKER__CAPABILITIES"]
+    assert offered == logins
 
 
 # -- the recipe -----------------------------------------------------------------------------------

@@ -1,0 +1,83 @@
+"""What the chart's ScaledObject asks for, computed by a real Prometheus from a real cluster."""
+
+import asyncio
+import math
+import time
+
+import pytest
+
+from headrace.client import Submission
+from headrace.language import compile_workflow
+from support.cluster import Cluster, until
+from support.deploykit import chart, only
+from support.prometheus_server import prometheus
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
+
+STEPS = 10_000
+LONG = """\
+name: long
+jobs:
+  main:
+    runs-on: linux
+    steps: [{run: sleep 300}]
+"""
+OTHER = LONG.replace("linux", "gpu")
+POOL = (
+    *("--set", "workers[0].slots=1", "--set", "workers[0].autoscaling.type=keda"),
+    *("--set", "workers[0].autoscaling.minReplicas=0"),
+    *("--set", "autoscaling.prometheus=http://prometheus:9090"),
+)
+
+
+def wanted(scaled, value):
+    """Return how many workers KEDA and its autoscaler ask for, from the value of the query."""
+    spec, trigger = scaled["spec"], scaled["spec"]["triggers"][0]["metadata"]
+    if value <= float(trigger["activationThreshold"]):
+        return spec["minReplicaCount"]
+    least = max(1, spec["minReplicaCount"])
+    return min(max(math.ceil(value / float(trigger["threshold"])), least), spec["maxReplicaCount"])
+
+
+async def test_ready_steps_ask_for_workers_and_idle_ones_go(tmp_path):
+    scaled = only(chart(options=POOL), "ScaledObject", "hr-headrace-worker-default")
+    query = scaled["spec"]["triggers"][0]["metadata"]["query"]
+    assert scaled["spec"]["triggers"][0]["metadata"]["threshold"] == "1"
+    async with Cluster(tmp_path, workers=1, slots=1, shards=1) as cluster:
+        targets = {cluster.ports["c0"]: {}, cluster.ports["w0"]: {"pool": "hr-default"}}
+        with prometheus(tmp_path / "prometheus", targets) as server:
+            async with await cluster.client() as client:
+
+                async def settles(low, high):
+                    """Return the value once it is in between."""
+                    seen = []
+                    deadline = time.monotonic() + 60
+                    while time.monotonic() < deadline:
+                        try:
+                            seen.append(await asyncio.to_thread(server.value, query))
+                        except OSError:
+                            seen.append(None)
+                        if seen[-1] is not None and low <= seen[-1] <= high:
+                            return seen[-1]
+                        await asyncio.sleep(0.2)
+                    raise AssertionError(f"never from {low} to {high}: {seen[-5:]}")
+
+                # Idle: none, and what others have to do is not ours.
+                plan = compile_workflow(OTHER).plan
+                await client.submit_many([Submission(plan=plan, input={})] * 3)
+                assert wanted(scaled, await settles(0, 0)) == 0
+
+                # 10,000 steps on one slot: as many as are allowed.
+                plan = compile_workflow(LONG).plan
+                for _ in range(0, STEPS, 1_000):
+                    views = await client.submit_many([Submission(plan=plan, input={})] * 1_000)
+                    assert all(view.id for view in views)
+                # A few are on their way to the worker, and count as neither.
+                value = await settles(STEPS - 10, STEPS)
+                assert wanted(scaled, value) == scaled["spec"]["maxReplicaCount"] == 10
+                assert math.ceil(value) >= STEPS - 10
+
+                # No worker at all: they still ask, so the pool comes back from zero.
+                cluster.workers[0].kill()
+                await until(lambda: not cluster.workers[0].running)
+                assert wanted(scaled, await settles(STEPS - 10, STEPS)) == 10

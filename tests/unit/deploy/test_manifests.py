@@ -1,0 +1,70 @@
+"""The plain manifests: what the chart renders, and valid with every overlay."""
+
+import importlib.util
+
+import pytest
+import yaml
+
+from support.deploykit import DEPLOY, VERSIONS, faults, kustomized, of_kind, only, pod_of, run, tool
+
+K8S = DEPLOY / "k8s"
+FOLDERS = sorted(
+    path.parent.relative_to(K8S).as_posix() for path in K8S.rglob("kustomization.yaml")
+)
+
+
+@pytest.fixture(scope="module")
+def generator():
+    spec = importlib.util.spec_from_file_location("k8s_generate", K8S / "generate.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_base_is_what_the_chart_renders(generator):
+    # Mend with: python deploy/k8s/generate.py
+    rendered = run(
+        *(tool("helm"), "template", "headrace", K8S / "chart", "--namespace", "headrace"),
+        *("--kube-version", generator.KUBE, "-f", K8S / "base" / "values.yaml"),
+    )
+    for name, text in generator.files(rendered).items():
+        assert (K8S / "base" / name).read_text() == text, name
+
+
+def test_there_are_no_secrets_in_the_base():
+    docs = [
+        doc
+        for path in (K8S / "base").rglob("*.yaml")
+        if path.name not in ("kustomization.yaml", "values.yaml")
+        for doc in yaml.safe_load_all(path.read_text())
+    ]
+    assert docs
+    assert of_kind(docs, "Secret") == []
+    named = {
+        volume["secret"]["secretName"]
+        for doc in of_kind(docs, "StatefulSet", "Deployment")
+        for volume in pod_of(doc)["volumes"]
+        if "secret" in volume
+    }
+    assert named == {"headrace-accounts", "headrace-logins", "headrace-nats-tls"}
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_every_folder_builds_and_is_valid(folder):
+    docs = kustomized(K8S / folder)
+    assert docs
+    for version in VERSIONS:
+        assert [fault for doc in docs for fault in faults(doc, version)] == []
+
+
+def test_overlays_change_what_they_say():
+    docs = kustomized(K8S / "overlays" / "production")
+    assert only(docs, "Deployment", "headrace-worker-default")["spec"]["replicas"] == 6
+    (claim,) = only(docs, "StatefulSet", "headrace-nats")["spec"]["volumeClaimTemplates"]
+    assert claim["spec"]["storageClassName"] == "fast"
+    external = kustomized(K8S / "overlays" / "external-nats")
+    for doc in of_kind(external, "StatefulSet", "Deployment"):
+        servers = pod_of(doc)["containers"][0]["env"][0]
+        assert servers["name"] == "HEADRACE_CFG_BROKER__SERVERS"
+        assert servers["value"].startswith("tls://nats-a.example.org:4222")
+    assert not [doc for doc in external if doc["metadata"]["name"].startswith("headrace-nats")]
