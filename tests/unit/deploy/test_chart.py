@@ -6,8 +6,10 @@ import pytest
 import yaml
 
 from headrace.config import load
+from headrace.telemetry import lane_label
 from support.deploykit import (
     CHART,
+    DEPLOY,
     VERSIONS,
     Refused,
     chart,
@@ -283,3 +285,50 @@ def test_every_value_is_documented_and_in_the_schema(path):
             undocumented.append(line)
     # Within a block that a comment describes as a whole.
     assert [line for line in undocumented if not line.startswith("  ")] == []
+
+
+# -- monitoring -----------------------------------------------------------------------------------
+
+
+def test_dashboards_and_alerts_are_those_of_the_sources():
+    docs = chart("full")
+    boards = {
+        name: text
+        for doc in of_kind(docs, "ConfigMap")
+        if doc["metadata"]["labels"].get("grafana_dashboard")
+        for name, text in doc["data"].items()
+    }
+    assert boards == {p.name: p.read_text() for p in (DEPLOY / "dashboards").glob("*.json")}
+    rules = DEPLOY / "alerts" / "headrace.rules.yaml"
+    specs = [doc["spec"] for doc in of_kind(docs, "PrometheusRule")]
+    assert specs == ([yaml.safe_load(rules.read_text())] if rules.exists() else [])
+
+
+def test_series_of_a_pool_bear_its_name_and_tenants_stay():
+    docs = chart("full")
+    (endpoint,) = only(docs, "PodMonitor", "hr-headrace-worker")["spec"]["podMetricsEndpoints"]
+    (scrape,) = only(docs, "ServiceMonitor", "hr-headrace-coordinator")["spec"]["endpoints"]
+    assert endpoint["honorLabels"] is True
+    assert scrape["honorLabels"] is True
+    (pool,) = (rule for rule in endpoint["relabelings"] if rule.get("targetLabel") == "pool")
+    labels = only(docs, "Deployment", "hr-headrace-worker-linux")["spec"]["template"]["metadata"][
+        "labels"
+    ]
+    found = {
+        "__meta_kubernetes_pod_label_" + re.sub(r"[^a-zA-Z0-9_]", "_", name): value
+        for name, value in labels.items()
+    }
+    made = pool["separator"].join(found[name] for name in pool["sourceLabels"])
+    query = only(docs, "ScaledObject", "hr-headrace-worker-linux")["spec"]["triggers"][0]
+    assert f'pool="{made}"' in query["metadata"]["query"]
+
+
+def test_a_pool_is_asked_for_by_the_lanes_that_it_can_serve():
+    query = only(chart("full"), "ScaledObject", "hr-headrace-worker-linux")["spec"]["triggers"][0]
+    pattern = re.search(r'lane=~"((?:[^"\\]|\\.)*)"', query["metadata"]["query"])[1]
+    lanes = re.compile(pattern.replace("\\\\", "\\"))
+    for served in (["linux"], ["c++17"], ["c++17", "linux"], []):
+        assert lanes.fullmatch(lane_label(served)), served
+    for other in (["gpu"], ["gpu", "linux"], ["linux2"], ["c++17", "gpu", "linux"], ["ccc17"]):
+        assert not lanes.fullmatch(lane_label(other)), other
+    assert not lanes.fullmatch(lane_label([], pinned=True))
