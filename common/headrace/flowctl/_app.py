@@ -66,6 +66,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "workers": ("_cmd_cluster:workers", "List the workers."),
         "variable": ("_cmd_variable:variable", "Keep variables of a namespace (also: var)."),
         "namespace": ("_cmd_namespace:namespace", "Show and change settings of a namespace."),
+        "doctor": ("_cmd_doctor:doctor", "Check a cluster, and say what to do."),
         "drain": ("_cmd_cluster:drain", "Let a worker finish and stop."),
         "cluster": ("_cmd_cluster:cluster", "Status, check, logins, backup and restore."),
     },

@@ -356,6 +356,8 @@ class ShardInfo(msgspec.Struct, kw_only=True, omit_defaults=True):
     log_bytes: int = 0
     standby_position: int = 0
     standby_hash: str = ""
+    missing: list[str] = []
+    """Labels that steps of its owner wait for, and no worker offers."""
 
 
 class WorkerView(msgspec.Struct, kw_only=True, omit_defaults=True):

@@ -76,6 +76,8 @@ class Census:
 
     def _local(self, *, hashes: bool) -> list[ShardInfo]:
         found = []
+        dispatcher = self._server.dispatcher
+        missing = sorted(dispatcher.missing_since) if dispatcher is not None else []
         for number, shard in self._server.shards.items():
             owner = shard.owner
             machine = owner.machine if owner is not None else None
@@ -93,6 +95,7 @@ class Census:
                     ready=sum(lane.length for lane in machine.ready.lanes.values()),
                     position=state.batch_position,
                     state_hash=state_hash(state) if hashes and few and owner.settled else "",
+                    missing=missing,
                 )
             )
         return found
