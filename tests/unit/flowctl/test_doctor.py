@@ -5,6 +5,7 @@ import pytest
 from headrace.flowctl._doctor import Facts, findings
 from headrace.messages import ServerInfo, ShardInfo, WorkerView
 
+PEER = {"name": "n2", "offline": True}
 LOG = {"storage": "file", "retention": "limits", "discard": "new", "num_replicas": 3}
 
 
@@ -69,13 +70,13 @@ def test_nothing_is_wrong():
         ({"streams": stream(max_age=1)}, "streams", "fail", "drops entries"),
         ({"streams": stream(num_replicas=1)}, "streams", "warn", "1 replica"),
         ({"streams": stream(cluster={"replicas": []})}, "streams", "fail", "no leader"),
-        ({"streams": stream(cluster={"leader": "a", "replicas": [{"name": "n2", "offline": True}]})},
+        ({"streams": stream(cluster={"leader": "a", "replicas": [PEER]})},
          "streams", "warn", "n2 is offline"),
         ({"streams": stream(max_bytes=100, state={"bytes": 96})}, "streams", "fail", "96% full"),
         ({"streams": stream(state={"messages": 20_000})}, "snapshots", "warn", "there is none"),
         ({"streams": stream(state={"messages": 20_000}), "newest_snapshot_ms": 1_000},
          "snapshots", "warn", "2.8 h old"),
-        ({"account": {"storage": 90, "limits": {"max_storage": 100}}}, "space", "warn", "90% of 100"),
+        ({"account": {"storage": 90, "limits": {"max_storage": 100}}}, "space", "warn", "90%"),
     ],
 )  # fmt: skip
 def test_a_fault_is_found_and_says_what_to_do(changes, check, state, said):
