@@ -1,4 +1,4 @@
-from support.broker import broker, shared_broker
+from support.broker import broker
 from support.postgres import postgres, shared_postgres
 
-__all__ = ["broker", "postgres", "shared_broker", "shared_postgres"]
+__all__ = ["broker", "postgres", "shared_postgres"]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import asynccontextmanager
 
 import pytest
 
-from headrace.bus import connect
+from headrace.bus import BrokerProcess, connect
 from headrace.coordinator.archive.postgres import NotAllowed
 from headrace.coordinator.backup import backup, restore
 from headrace.coordinator.core.status import is_final
@@ -153,23 +154,62 @@ async def test_all_coordinators_have_one_kind_of_archive(broker, shared_postgres
             task.result()
 
 
-async def test_a_backup_has_the_database_in_it(
-    broker, shared_broker, shared_postgres, tmp_path, monkeypatch
-):
+def configured(path, database):
+    """Write the coordinators' configuration file."""
+    path.write_text(
+        f'[postgres]\nurl = "{database.url}"\npassword = "{database.password}"\n'
+        f'schema = "{database.schema}"\n'
+    )
+    return path
+
+
+@asynccontextmanager
+async def another_broker(folder):
+    """An empty one, to restore into."""
+    server = BrokerProcess(folder / "another", name="another")
+    await server.start()
+    try:
+        yield server
+    finally:
+        await server.stop()
+
+
+def quiet(_text):
+    """Tell nobody."""
+
+
+async def test_closed_runs_move_to_the_database_by_a_backup(broker, shared_postgres, tmp_path):
+    database, file = own_schema(shared_postgres), tmp_path / "backup"
+    async with in_cluster(broker, tmp_path) as cluster:  # with SQLite
+        await cluster.coordinator()
+        await cluster.worker()
+        client = await cluster.client()
+        await client.submit(TWO, run_id="moved", labels={"a": "b"})
+        await archived(client, "moved")
+        history = await client.history("moved")
+        async with await connect(broker.url, name="backup") as bus:
+            await backup(bus, file, release="1", archive_file=None, tell=quiet)
+    async with (
+        another_broker(tmp_path) as empty,
+        in_cluster(empty, tmp_path, **with_postgres(database)) as cluster,
+    ):
+        await cluster.coordinator()
+        async with await connect(empty.url, name="restore") as bus:
+            config = configured(tmp_path / "headrace.toml", database)
+            await restore(bus, file, archive_file=None, config_file=config, tell=quiet)
+        client = await cluster.client()
+        assert (await archived(client, "moved")).labels == {"a": "b"}
+        assert await client.history("moved") == history
+    assert kept(shared_postgres, database) == ["moved"]
+
+
+async def test_a_backup_has_the_database_in_it(broker, shared_postgres, tmp_path):
     first, second = own_schema(shared_postgres), own_schema(shared_postgres)
     file = tmp_path / "backup"
     config = tmp_path / "headrace.toml"
 
     def written(database):
-        config.write_text(
-            "[postgres]\n"
-            f'url = "{database.url}"\npassword = "{database.password}"\n'
-            f'schema = "{database.schema}"\n'
-        )
-        return config
-
-    def quiet(_text):
-        pass
+        return configured(config, database)
 
     async with in_cluster(broker, tmp_path, **with_postgres(first)) as cluster:
         await cluster.coordinator()
@@ -195,20 +235,21 @@ async def test_a_backup_has_the_database_in_it(
             )
         assert manifest.archive == "postgres"
         assert manifest.counts["runs"] == 1
-    async with in_cluster(shared_broker, tmp_path, **with_postgres(first)) as cluster:
-        # The database has survived: nobody may write a restored cluster's runs among its own.
-        await cluster.coordinator()
-        async with await connect(shared_broker.url, name="restore") as bus:
-            with pytest.raises(Conflict, match=r"another postgres\.schema"):
-                await restore(bus, file, archive_file=None, config_file=config, tell=quiet)
-    async with in_cluster(shared_broker, tmp_path, **with_postgres(second)) as cluster:
-        await cluster.coordinator()
-        async with await connect(shared_broker.url, name="restore") as bus:
-            found = await restore(
-                bus, file, archive_file=None, config_file=written(second), tell=quiet
-            )
-        assert found.closed == 1
-        client = await cluster.client()
-        assert (await archived(client, "closed")).state == "COMPLETED"
-        assert await client.history("closed") == history
+    async with another_broker(tmp_path) as empty:
+        async with in_cluster(empty, tmp_path, **with_postgres(first)) as cluster:
+            # The database has survived: nobody may write a restored cluster's runs among its own.
+            await cluster.coordinator()
+            async with await connect(empty.url, name="restore") as bus:
+                with pytest.raises(Conflict, match=r"another postgres\.schema"):
+                    await restore(bus, file, archive_file=None, config_file=config, tell=quiet)
+        async with in_cluster(empty, tmp_path, **with_postgres(second)) as cluster:
+            await cluster.coordinator()
+            async with await connect(empty.url, name="restore") as bus:
+                found = await restore(
+                    bus, file, archive_file=None, config_file=written(second), tell=quiet
+                )
+            assert found.closed == 1
+            client = await cluster.client()
+            assert (await archived(client, "closed")).state == "COMPLETED"
+            assert await client.history("closed") == history
     assert kept(shared_postgres, second) == ["closed"]
