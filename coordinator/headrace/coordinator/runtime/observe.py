@@ -66,6 +66,7 @@ _COMMANDS: Final[dict[type, str]] = {
     OutMessage: "peer",
 }
 """All others are queries."""
+_ENDED: Final = ("completed", "failed", "cancelled")
 _OUTCOMES: Final[dict[type, str]] = {
     StepCompleted: "completed",
     StepSkipped: "skipped",
@@ -244,6 +245,9 @@ class ShardObserver(Watch):
             by_workflow.setdefault((namespace, workflow), Counter())[took_s] += count
             by_state.setdefault(state, Counter())[took_s] += count
         for labels, seconds in by_workflow.items():
+            for state in _ENDED:
+                # A rate of failures is zero, and not unknown, before the first one.
+                metrics.workflow_runs_ended.inc(*labels, state, by=0)
             metrics.workflow_run_seconds.observe_many(seconds, *labels)
         for state, seconds in by_state.items():
             metrics.run_seconds.observe_many(seconds, state)
