@@ -294,6 +294,14 @@ async def test_a_commit_waits_for_the_disk_even_where_others_do_not(shared_postg
         await access.close()
 
 
+async def test_a_server_that_does_not_fsync_is_told_of_once(shared_postgres, caplog):
+    settings = own_schema(shared_postgres, connections_max=3)
+    async with opened(settings) as (archive,):
+        await asyncio.gather(*(archive.get(NS, "a") for _ in range(10)))
+    told = [one.message for one in caplog.records if "fsync" in one.message]
+    assert told == ["the database does not fsync"]
+
+
 async def test_a_database_that_is_not_utf8_is_refused(shared_postgres):
     shared_postgres.psql(
         "CREATE DATABASE ascii ENCODING SQL_ASCII TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'"

@@ -87,7 +87,7 @@ class Access:
         self._name = name
         self._pool: asyncpg.Pool | None = None
         self._opening = asyncio.Lock()
-        self._closed = False
+        self._closed = self._warned = False
 
     @asynccontextmanager
     async def session(self) -> AsyncGenerator[Connection]:
@@ -174,7 +174,8 @@ class Access:
         )
         if encoding != "UTF8":
             raise NotAllowed(f"{self.shown}: its encoding is {encoding}, and UTF8 is needed")
-        if fsync != "on":
+        if fsync != "on" and not self._warned:
+            self._warned = True
             log.warning("the database does not fsync", extra={"archive": self.shown})
         await connection.execute(
             "SELECT set_config('synchronous_commit', 'on', false)"
