@@ -24,6 +24,7 @@ import platform
 import resource
 import sqlite3
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
@@ -32,8 +33,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 import uvloop
-from page import BENCHMARKS, splice
+from bench.facts import processor
+from bench.page import BENCHMARKS, splice
 
 from headrace.local import LocalEngine
 from headrace.plan import Group, Loop, Plan, Task
@@ -165,13 +169,8 @@ def fsync_us(folder: Path) -> float:
 
 def machine(folder: Path) -> dict[str, Any]:
     """Return what the figures depend on."""
-    cpu = platform.processor()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        names = [line for line in info.read_text().splitlines() if line.startswith("model name")]
-        cpu = names[0].partition(":")[2].strip() if names else cpu
     return {
-        "cpu": cpu,
+        "cpu": processor(),
         "cpus": os.cpu_count(),
         "load": os.getloadavg()[0],
         "python": platform.python_version(),

@@ -22,6 +22,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from bench.facts import processor
 from msgspec.structs import replace
 
 from headrace.coordinator.core import Machine, ShardState
@@ -136,16 +139,6 @@ def index_costs(shard: Shard) -> dict[str, float]:
         "swept_us_a_run": (swept - ordered) / len(runs) * 1e6,
         "entries_mb": index.size * (sys.getsizeof((0, "")) + 8) / 1e6,
     }
-
-
-def processor() -> str:
-    """Return the model of the processor, as far as the system tells."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return models[0] if models else platform.processor()
 
 
 def measure(runs: int) -> dict[str, Any]:

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
-BENCHMARKS = Path(__file__).parents[1] / "docs" / "benchmarks.md"
+BENCHMARKS = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
 
 
-def splice(page: Path, name: str, part: str) -> None:
-    """Put *part* between ``<!-- name: … -->`` and ``<!-- /name -->`` of *page*.
+def spliced(text: str, name: str, part: str) -> str:
+    """Return *text* with *part* between ``<!-- name: … -->`` and ``<!-- /name -->``.
 
     Raises `ValueError` when the marks are not there.
     """
-    text = page.read_text()
-    begin = text.index("-->", text.index(f"<!-- {name}:")) + len("-->")
-    end = text.index(f"<!-- /{name} -->", begin)
-    page.write_text(f"{text[:begin]}\n{part.strip()}\n{text[end:]}")
+    before, begin, rest = text.partition(f"<!-- {name}:")
+    says, closes, rest = rest.partition("-->")
+    _, end, after = rest.partition(f"<!-- /{name} -->")
+    if not (begin and closes and end):
+        raise ValueError(f"no marks <!-- {name}: … --> and <!-- /{name} --> in the page")
+    return f"{before}{begin}{says}{closes}\n{part.strip()}\n{end}{after}"
+
+
+def splice(page: Path, name: str, part: str) -> None:
+    """Write *part* into *page*; see `spliced`."""
+    page.write_text(spliced(page.read_text("utf-8"), name, part), "utf-8")

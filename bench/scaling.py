@@ -19,9 +19,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "load"))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import uvloop
-from facts import machine
+from bench.facts import machine
+from bench.page import BENCHMARKS, splice
 from scale import heartbeats, history, processes, report
 
 HERE = Path(__file__).resolve().parent
@@ -109,7 +111,7 @@ def main() -> int:
     text = report.render(document)
     print(text)
     if not options.no_report:
-        report.write(text)
+        splice(BENCHMARKS, "scaling", text)
     return 0
 
 

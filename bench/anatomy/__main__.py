@@ -20,15 +20,17 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 sys.path.insert(0, str(Path(__file__).parents[1] / "load"))
 sys.path.insert(0, str(Path(__file__).parent))
 
 import uvloop
+from bench.facts import machine
+from bench.page import BENCHMARKS, splice
 from cluster import Cluster, cpu_seconds, own_signal
-from facts import machine
 from kernel import broker_messages, proportional_mb, use_of
 from openloop import open_loop
-from page import rows, write_page
+from page import rows
 from stages import COORDINATOR, WORKER, shares
 from workloads import BATCH, Driver, chain
 
@@ -200,7 +202,7 @@ def main() -> None:
     options.json.write_text(json.dumps(document, indent=2) + "\n")
     print("\n".join(rows(document)))
     if options.write:
-        write_page(ROOT / "docs/benchmarks.md", rows(document))
+        splice(BENCHMARKS, "anatomy", "\n".join(rows(document)))
 
 
 if __name__ == "__main__":

@@ -1,13 +1,9 @@
-"""The tables, and their place in `docs/benchmarks.md`."""
+"""The tables of docs/benchmarks.md."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-HEADING = "## Where each microsecond goes"
-BEGIN = "<!-- anatomy: written by python bench/anatomy --write; do not edit -->"
-END = "<!-- /anatomy -->"
 _NAMES = {"nats-0": "broker", "coordinator-0": "coordinator", "worker-0": "worker"}
 _TARGET_CORES, _TARGET_P50_MS, _TARGET_P99_MS = 1.5, 5.0, 15.0
 
@@ -118,15 +114,3 @@ def _idle(idle: dict[str, Any]) -> list[str]:
 
 def _row(name: str, cells: list[str]) -> str:
     return f"| {name} | {' | '.join(cells)} |"
-
-
-def write_page(page: Path, lines: list[str]) -> None:
-    """Put *lines* into their place in *page*, or behind everything else."""
-    text = page.read_text()
-    block = "\n".join([BEGIN, *lines, END])
-    if BEGIN in text:
-        before, _, rest = text.partition(BEGIN)
-        text = before + block + rest.partition(END)[2]
-    else:
-        text = text.rstrip() + f"\n\n{HEADING}\n\n{block}\n"
-    page.write_text(text)

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import uvloop
+from bench.facts import machine
 from cluster import Cluster, cpu_seconds, own_signal, rss_mb
-from facts import machine
 from loss import w5
 from moments import first_result, takeover
 from workloads import Driver, w1, w2, w3, w4

@@ -30,23 +30,22 @@ AGAIN_S = 0.1
 """After that what was answered `busy` is offered again."""
 
 
-def chain(steps: int) -> Plan:
-    """A `tasks:` workflow of *steps* no-op tasks, each after the one before."""
+def chain(steps: int, uses: str = "noop") -> Plan:
+    """A `tasks:` workflow of *steps* tasks, each after the one before."""
     nodes: list[Any] = [Group(name="root", size=steps + 1)]
     for number in range(steps):
-        nodes.append(
-            Task(name=f"t{number}", parent=0, uses="noop", needs=(number,) if number else ())
-        )
+        needs = (number,) if number else ()
+        nodes.append(Task(name=f"t{number}", parent=0, uses=uses, needs=needs))
     return Plan(name=f"chain-{steps}", dialect="tasks", nodes=tuple(nodes))
 
 
-def fan_out(width: int) -> Plan:
-    """A loop over *width* items with a no-op body, then one task that joins them."""
+def fan_out(width: int, uses: str = "noop") -> Plan:
+    """A loop over *width* items with a body of one task, then one task that joins them."""
     nodes = (
         Group(name="root", size=4),
         Loop(name="each", parent=0, size=2, items=list(range(width)), join=Join()),
-        Task(name="work", parent=1, uses="noop"),
-        Task(name="join", parent=0, uses="noop", needs=(1,)),
+        Task(name="work", parent=1, uses=uses),
+        Task(name="join", parent=0, uses=uses, needs=(1,)),
     )
     return Plan(name=f"fan-out-{width}", dialect="tasks", nodes=nodes)
 

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import shutil
 import signal
 import subprocess
@@ -19,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.facts import machine
 from bench.peers import install, report
 from bench.peers.own import measure_own
 from bench.peers.rounds import measure_round
@@ -30,25 +29,6 @@ MINUTES, QUICK_MINUTES = 20.0, 5.0
 ROUNDS, QUICK_ROUNDS = 3, 1
 OWN_S, QUICK_OWN_S = 110.0, 60.0
 """What is kept for the figures of ours alone, of the minutes of a run."""
-
-
-def machine() -> dict[str, Any]:
-    """Return facts of this machine that a figure means nothing without."""
-    model = platform.machine()
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            model = line.partition(":")[2].strip()
-            break
-    memory = Path("/proc/meminfo").read_text().split()[1]
-    return {
-        "cpu": model,
-        "cores": len(os.sched_getaffinity(0)),
-        "memory_gb": round(int(memory) / 1e6, 1),
-        "system": f"{platform.system()} {platform.release()}",
-        "python": platform.python_version(),
-        "load": round(os.getloadavg()[0], 2),
-        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-    }
 
 
 def prepare(kinds: Sequence[type[System]]) -> dict[str, dict[str, Any]]:

@@ -11,10 +11,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.page import BENCHMARKS, spliced
 from bench.peers.targets import OURS, Figures, verdicts
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGE = ROOT / "docs" / "benchmarks.md"
+PAGE = BENCHMARKS
 PICTURES = ROOT / "docs" / "benchmarks"
 RESULTS = ROOT / "bench" / "results" / "peers.json"
 BEGIN = "<!-- peers: written by python -m bench.peers; do not edit -->"
@@ -64,19 +65,10 @@ def render(document: Mapping[str, Any]) -> str:
     return "\n".join(part for part in parts if part)
 
 
-def splice(page: str, part: str) -> str:
-    """Return *page* with what is between the marks replaced. Raises ValueError without marks."""
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"no marks {BEGIN} … {END} in the page")
-    return f"{before}{BEGIN}\n{part.strip()}\n{END}{after}"
-
-
 def write(document: Mapping[str, Any], *, page: Path = PAGE) -> None:
     """Write the page's part."""
     text = page.read_text(encoding="utf-8") if page.exists() else EMPTY_PAGE
-    page.write_text(splice(text, render(document)), encoding="utf-8")
+    page.write_text(spliced(text, "peers", render(document)), encoding="utf-8")
 
 
 def _heading(document: Mapping[str, Any]) -> str:

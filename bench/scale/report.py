@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "benchmarks.md"
-BEGIN = "<!-- scaling: written by python bench/scaling.py; do not edit -->"
-END = "<!-- /scaling -->"
 BUSY_LOAD = 0.7
 
 
@@ -149,13 +145,3 @@ def _processes(rows: Sequence[Mapping[str, Any]]) -> str:
             for row in rows
         ],
     )
-
-
-def write(text: str) -> None:
-    """Put *text* between the marks of the page."""
-    page = PAGE.read_text()
-    head, mark, rest = page.partition(BEGIN)
-    assert mark, f"{PAGE} has no {BEGIN}"
-    _, mark, tail = rest.partition(END)
-    assert mark, f"{PAGE} has no {END}"
-    PAGE.write_text(f"{head}{BEGIN}\n{text}\n{END}{tail}")

@@ -8,7 +8,7 @@ import sys
 import time
 from typing import Any
 
-from bench.load.workloads import WAIT_MS, Driver
+from bench.load.workloads import WAIT_MS, Driver, chain, fan_out
 from harness import STEPS, System, serve
 
 from headrace.bus import connect
@@ -25,34 +25,14 @@ from headrace.messages import (
     encode,
     subjects,
 )
-from headrace.plan import Group, Join, Loop, Plan, Task
 
+STEP = "bench/step"
 READY_S = 30.0
 ARRAY = 200
 IN_FLIGHT = 8
 TICK_S = 0.01
 PROBE_S = 0.05
 DRAIN_S = 5.0
-
-
-def chain(steps: int, uses: str = "bench/step") -> Plan:
-    """A graph of *steps* tasks, each after the one before."""
-    nodes: list[Any] = [Group(name="root", size=steps + 1)]
-    for number in range(steps):
-        needs = (number,) if number else ()
-        nodes.append(Task(name=f"t{number}", parent=0, uses=uses, needs=needs))
-    return Plan(name=f"chain-{steps}", dialect="tasks", nodes=tuple(nodes))
-
-
-def fan_out(width: int) -> Plan:
-    """A loop over *width* items, then one task that joins them."""
-    nodes = (
-        Group(name="root", size=4),
-        Loop(name="each", parent=0, size=2, items=list(range(width)), join=Join()),
-        Task(name="work", parent=1, uses="bench/step"),
-        Task(name="join", parent=0, uses="bench/step", needs=(1,)),
-    )
-    return Plan(name=f"fan-out-{width}", dialect="tasks", nodes=nodes)
 
 
 class Headrace(System):
@@ -62,8 +42,8 @@ class Headrace(System):
         self._bus = await connect([os.environ["BENCH_SERVER"]], name="bench")
         info = await self._ready()
         self._driver = Driver(self._bus, info.slots)
-        self._single = await self._driver.store(chain(1))
-        self._chain = await self._driver.store(chain(STEPS))
+        self._single = await self._driver.store(chain(1, STEP))
+        self._chain = await self._driver.store(chain(STEPS, STEP))
         self._noted = await self._driver.store(chain(STEPS, "bench/noted"))
         self._wide: dict[int, str] = {}
         self._tag = f"{time.time_ns():x}"
@@ -97,7 +77,7 @@ class Headrace(System):
 
     async def fan_out(self, width: int) -> None:
         if width not in self._wide:
-            self._wide[width] = await self._driver.store(fan_out(width))
+            self._wide[width] = await self._driver.store(fan_out(width, STEP))
         await self._driver.run_all(self._wide[width], 1)
 
     async def singles(self, count: int) -> None:

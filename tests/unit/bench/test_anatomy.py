@@ -52,17 +52,8 @@ def _document() -> dict:
     return {"machine": facts, "results": results}
 
 
-def test_the_page_is_written_over_in_its_place(tmp_path):
+def test_the_tables():
     lines = page.rows(_document())
     assert "| coordinator: decide | 2.00 | 2.00 |" in lines
     assert "| **all** | **40.0** | **40.0** |" in lines
     assert "| all |  | 90 MB |" in lines
-    path = tmp_path / "benchmarks.md"
-    path.write_text(f"# Benchmarks\n\n{page.BEGIN}\nstale\n{page.END}\n\n## After\n")
-    page.write_page(path, lines)
-    text = path.read_text()
-    assert "stale" not in text
-    assert text.startswith("# Benchmarks\n")
-    assert text.endswith(f"{page.END}\n\n## After\n")
-    page.write_page(path, lines)
-    assert path.read_text() == text

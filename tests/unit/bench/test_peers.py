@@ -6,6 +6,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from bench.page import spliced
 from bench.peers import report, targets
 from bench.peers.loss import read_steps
 
@@ -105,23 +106,16 @@ def test_open_loops_are_shown_with_their_picture(document):
     assert "![open-loop](benchmarks/open-loop.png)" in report.render(document)
 
 
-def test_only_what_is_between_the_marks_is_written():
-    page = f"# A\n{report.BEGIN}\nold\n{report.END}\n## Scaling\n"
-    assert report.splice(page, "new\n") == f"# A\n{report.BEGIN}\nnew\n{report.END}\n## Scaling\n"
-    with pytest.raises(ValueError, match="no marks"):
-        report.splice("# A\n", "new")
-
-
 def test_the_page_is_what_the_results_say():
     # Mend with: python -m bench.peers --report
     page = report.PAGE.read_text()
     if report.RESULTS.exists():
         document = json.loads(report.RESULTS.read_text())
-        assert report.splice(page, report.render(document)) == page
+        assert spliced(page, "peers", report.render(document)) == page
         for name in report.pictures(document):
             assert (report.PICTURES / f"{name}.png").stat().st_size < 500_000
     else:
-        assert report.splice(page, "") != page
+        assert spliced(page, "peers", "") != page
 
 
 def test_the_step_log_tells_pause_repeats_and_losses(tmp_path):

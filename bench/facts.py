@@ -10,17 +10,22 @@ from pathlib import Path
 from typing import Any
 
 
+def processor() -> str:
+    """Return the model of the processor, as far as the system tells."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.machine()
+
+
 def machine() -> dict[str, Any]:
     """Return facts of this machine that a figure means nothing without."""
-    model = ""
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            model = line.partition(":")[2].strip()
-            break
     memory = Path("/proc/meminfo").read_text().split()[1]
     return {
-        "cpu": model,
-        "cores": os.cpu_count(),
+        "cpu": processor(),
+        "cores": len(os.sched_getaffinity(0)),
         "memory_gb": round(int(memory) / 1e6, 1),
         "system": f"{platform.system()} {platform.release()}",
         "load": round(os.getloadavg()[0], 2),
