@@ -1,0 +1,281 @@
+"""The worker's side of turns: its cache, its reports, and how it lets go."""
+
+import asyncio
+
+import msgspec
+import pytest
+
+from headrace.errors import Unreachable
+from headrace.messages import Task, TurnOutcome, TurnReply, TurnWake
+from headrace.sdk import App, Context
+from headrace.worker.core import Assignment, Origin, Stop
+from headrace.worker.handlers import Registry
+from headrace.worker.outcomes import HandBack, TurnOver
+from headrace.worker.payloads import Payloads
+from headrace.worker.turns import Turns
+from support.journal_owner import JournalOwner
+
+app = App("turns")
+started: list[str] = []
+WITHIN_S = 10
+
+
+@app.step
+async def echo(n: int) -> int:
+    return n
+
+
+@app.workflow
+async def waits(ctx: Context, n: int) -> int:
+    started.append(ctx.run_id)
+    ctx.query("n", lambda: n)
+    n += await ctx.step(echo, 1)
+    n += await ctx.signal("go", int)
+    return n + await ctx.step(echo, 100)
+
+
+class Desk:
+    """A `TurnDesk` on owners in memory, by run; loses answers as told."""
+
+    def __init__(self):
+        self.owners: dict[str, JournalOwner] = {}
+        self.lost = 0
+        self.page = 0
+
+    async def turn(self, origin, report):
+        await asyncio.sleep(0)
+        owner = self.owners[report.run]
+        reply = owner.report(
+            report.token,
+            report.sequence,
+            report.seen,
+            report.changes,
+            report.end,
+            report.answers,
+        )
+        if self.lost:
+            self.lost -= 1
+            raise Unreachable("lost on the way")
+        if self.page:
+            return TurnReply(reply.refused, reply.entries[: self.page], reply.number)
+        return reply
+
+
+class HandlerContext:
+    def __init__(self, run):
+        self.run = run
+        self.lines = []
+
+    def log(self, line, *, stream="stdout"):
+        self.lines.append(line)
+
+    def heartbeat(self, details=None):
+        pass
+
+
+class Bench:
+    """A `Turns` with runs to give it."""
+
+    def __init__(self, **options):
+        self.desk = Desk()
+        self.turns = Turns(self.desk, Payloads(), worker="w", incarnation="i", **options)
+
+    def owner(self, run="ns/a"):
+        return self.desk.owners.setdefault(run, JournalOwner({"n": 1}))
+
+    def assignment(self, run, token, inputs):
+        task = Task(run, 1, "waits", 1, token, waits.uses, inputs)
+        return Assignment(task, Origin(0, "ns"), 0, token)
+
+    async def turn(self, run="ns/a", *, since=0, workflow=waits, withheld=False):
+        owner = self.owner(run)
+        token, turn = owner.turn(since=since)
+        if withheld:
+            turn = msgspec.structs.replace(turn, entries=[], since=owner.number)
+        raw = msgspec.Raw(msgspec.msgpack.encode(turn))
+        self.current = self.assignment(run, token, raw)
+        async with asyncio.timeout(WITHIN_S):
+            await self.turns.run(workflow, HandlerContext(run), self.current, raw)
+
+
+@pytest.fixture(autouse=True)
+def _clean():
+    started.clear()
+
+
+async def over(bench, run="ns/a", **how):
+    with pytest.raises(TurnOver):
+        await bench.turn(run, **how)
+
+
+async def test_a_function_that_waits_is_kept_and_not_replayed():
+    bench = Bench()
+    await over(bench)
+    owner = bench.owner()
+    assert bench.turns.cached == 1
+    known = owner.number
+    owner.signal("go", 5)
+    await over(bench, since=known)
+    assert msgspec.msgpack.decode(owner.end.value) == 107
+    assert started == ["a"]
+    assert bench.turns.cached == 0
+
+
+async def test_the_cache_is_bounded_and_what_left_it_is_replayed():
+    bench = Bench(cached_max=3)
+    runs = [f"ns/r{n}" for n in range(10)]
+    for run in runs:
+        await over(bench, run)
+    assert bench.turns.cached == 3
+    for run in runs:
+        owner = bench.owner(run)
+        owner.signal("go", 5)
+        # The owner believes that it is all here still.
+        await over(bench, run, since=owner.number - 1)
+        assert msgspec.msgpack.decode(owner.end.value) == 107
+    assert len(started) == 10 + 7
+
+
+async def test_what_the_turn_leaves_out_is_asked_for_in_pages():
+    bench = Bench()
+    await over(bench)
+    bench.turns.forget()
+    owner = bench.owner()
+    owner.signal("go", 5)
+    bench.desk.page = 1
+    await over(bench, withheld=True)
+    assert msgspec.msgpack.decode(owner.end.value) == 107
+
+
+async def test_a_report_is_sent_until_it_is_answered_and_recorded_once():
+    bench = Bench()
+    bench.desk.lost = 3
+    await over(bench)
+    owner = bench.owner()
+    assert len(owner.reports) == 2
+    assert list(owner.journal) == ["echo#1", "signal:go#1"]
+
+
+async def test_a_refused_turn_ends_and_its_function_is_forgotten():
+    bench = Bench()
+    gate, inside = asyncio.Event(), asyncio.Event()
+    other = App("turns2")
+
+    @other.step
+    async def slow() -> int:
+        inside.set()
+        await gate.wait()
+        return 1
+
+    @other.workflow
+    async def held(ctx: Context, n: int) -> int:
+        return await ctx.step(slow)
+
+    task = asyncio.create_task(bench.turn(workflow=held))
+    await inside.wait()
+    bench.owner().lose()
+    gate.set()
+    with pytest.raises(TurnOver):
+        await task
+    assert bench.turns.cached == 0
+    assert bench.owner().journal == {}
+
+
+async def test_a_draining_worker_records_what_runs_and_hands_the_turn_back():
+    bench = Bench()
+    gate, inside = asyncio.Event(), asyncio.Event()
+    other = App("turns3")
+
+    @other.step
+    async def slow() -> int:
+        inside.set()
+        await gate.wait()
+        return 1
+
+    @other.workflow
+    async def two(ctx: Context, n: int) -> int:
+        return await ctx.step(slow) + await ctx.step(slow)
+
+    task = asyncio.create_task(bench.turn(workflow=two))
+    await inside.wait()
+    bench.turns.drain()
+    gate.set()
+    with pytest.raises(HandBack):
+        await task
+    assert list(bench.owner().journal) == ["slow#1"]
+    bench.owner().lose()
+    with pytest.raises(HandBack):
+        await bench.turn(workflow=two)
+
+
+async def test_a_worker_that_stops_hands_back_what_it_cannot_finish():
+    bench = Bench()
+    inside = asyncio.Event()
+    other = App("turns4")
+
+    @other.step
+    async def endless() -> int:
+        inside.set()
+        await asyncio.sleep(100)
+        return 1
+
+    @other.workflow
+    async def held(ctx: Context, n: int) -> int:
+        return await ctx.step(endless)
+
+    task = asyncio.create_task(bench.turn(workflow=held))
+    await inside.wait()
+    bench.current.stop = Stop("shutdown", "the worker stops")
+    task.cancel()
+    with pytest.raises(HandBack):
+        await task
+
+
+async def test_a_wake_makes_a_running_turn_ask():
+    bench = Bench()
+    inside, gate = asyncio.Event(), asyncio.Event()
+    other = App("turns5")
+
+    @other.step
+    async def slow() -> int:
+        inside.set()
+        await gate.wait()
+        return 1
+
+    @other.workflow
+    async def asked(ctx: Context, n: int) -> int:
+        ctx.query("n", lambda: 42)
+        return await ctx.step(slow)
+
+    task = asyncio.create_task(bench.turn(workflow=asked))
+    await inside.wait()
+    owner = bench.owner()
+    owner.query("q", "n")
+    bench.turns.wake(TurnWake("ns/a", 1, owner.token))
+    async with asyncio.timeout(WITHIN_S):
+        while "q" not in owner.answers:
+            await asyncio.sleep(0)
+    gate.set()
+    with pytest.raises(TurnOver):
+        await task
+    assert msgspec.msgpack.decode(owner.answers["q"].value) == 42
+    assert owner.end.outcome == TurnOutcome.COMPLETED
+
+
+def test_apps_and_versions_are_served_side_by_side():
+    registry = Registry()
+    apps = [App("shop", "1"), App("shop", "2"), App("other")]
+    for one in apps:
+        one.step(echo.function)
+        one.workflow(waits.function)
+        registry.serve(one)
+    assert sorted(registry.apps) == ["app:other@1", "app:shop@1", "app:shop@2"]
+    assert {"shop@1/waits", "shop@2/waits", "shop@2/echo"} <= set(registry.describe())
+    described = registry.describe()["shop@2/waits"]
+    assert described["version"] == "2"
+    assert described["inputs"]["properties"] == {"n": {"type": "integer"}}
+    # A reloaded module has another object in its place.
+    again = App("shop", "2")
+    again.workflow(waits.function)
+    registry.serve(again)
+    assert "shop@2/echo" not in registry
