@@ -43,6 +43,9 @@ class Operation(Generic[T_co]):
             self.waiters.append(strand)
             try:
                 yield self
+            except GeneratorExit:
+                # The function is forgotten, here and now.
+                raise
             except BaseException:
                 if strand in self.waiters:
                     self.waiters.remove(strand)

@@ -8,6 +8,7 @@ import pytest
 from headrace.messages import ChildBegun, StepRan, TurnOutcome
 from headrace.sdk import App, Context, Retry, StepFailed, minutes
 from support.journal_owner import JournalOwner
+from support.machine_owner import MachineOwner
 from support.turns import Worker, run_to_end
 
 app = App("kills")
@@ -76,11 +77,15 @@ async def long(ctx: Context, start: int) -> list[str]:
     return told
 
 
-async def story(kill_turn=0, kill_at=0, answered=False, *, sticky=False):
+OWNERS = {"contract": JournalOwner, "machine": MachineOwner}
+
+
+async def story(kill_turn=0, kill_at=0, answered=False, *, sticky=False, kind="contract"):
     """Run it with a kill in one turn; tell the owner, and whether the kill took place."""
     ran.clear()
     failures.clear()
-    owner = JournalOwner({"start": 1})
+    owner = OWNERS[kind]({"start": 1})
+    sent = set()
     worker = Worker(long, owner, sticky=sticky)
     killed = False
     for turn in range(1, 60):
@@ -89,10 +94,11 @@ async def story(kill_turn=0, kill_at=0, answered=False, *, sticky=False):
         if owner.blocked is not None:
             raise AssertionError(owner.blocked.error.message)
         if not owner.due:
-            if "signal:go#1" in owner.journal and not owner.signals.get("sent"):
-                owner.signals["sent"] = [True]
+            if "signal:go#1" in owner.journal and "go" not in sent:
+                sent.add("go")
                 owner.signal("go", 4)
-            elif "wait_until#1" in owner.journal and "update:1" not in owner.journal:
+            elif "wait_until#1" in owner.journal and "add" not in sent:
+                sent.add("add")
                 owner.update("update:1", "add", 5)
             else:
                 owner.advance(owner.next_due() - owner.now_ms)
@@ -116,9 +122,12 @@ def recorded(owner):
     return found
 
 
-@pytest.mark.parametrize("sticky", [False, True])
-async def test_killed_at_every_report_the_outcome_is_the_same(sticky):
-    whole, _, _ = await story(sticky=sticky)
+@pytest.mark.parametrize(
+    ("kind", "sticky"),
+    [("contract", False), ("contract", True), ("machine", False), ("machine", True)],
+)
+async def test_killed_at_every_report_the_outcome_is_the_same(kind, sticky):
+    whole, _, _ = await story(sticky=sticky, kind=kind)
     expected = outcome(whole)
     assert expected[0] == "10"
     assert expected[-1] == "total 5"
@@ -129,7 +138,7 @@ async def test_killed_at_every_report_the_outcome_is_the_same(sticky):
         for at in range(1, 20):
             hit = False
             for answered in (False, True):
-                owner, _, killed = await story(turn, at, answered, sticky=sticky)
+                owner, _, killed = await story(turn, at, answered, sticky=sticky, kind=kind)
                 # Times differ where attempts are made again, chance and all else does not.
                 assert [t[:54] for t in outcome(owner)] == [t[:54] for t in expected]
                 keys = recorded(owner)
