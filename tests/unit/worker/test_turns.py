@@ -147,6 +147,16 @@ async def test_what_the_turn_leaves_out_is_asked_for_in_pages():
     assert msgspec.msgpack.decode(owner.end.value) == 107
 
 
+async def test_a_kept_function_asks_for_what_it_was_not_sent():
+    bench = Bench()
+    await over(bench)
+    owner = bench.owner()
+    owner.signal("go", 5)
+    await over(bench, withheld=True)
+    assert msgspec.msgpack.decode(owner.end.value) == 107
+    assert started == ["a"]
+
+
 async def test_a_report_is_sent_until_it_is_answered_and_recorded_once():
     bench = Bench()
     bench.desk.lost = 3
