@@ -14,6 +14,9 @@ import json
 import subprocess
 import sys
 import time
+import traceback
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,51 +48,54 @@ def live(runs: int) -> dict[str, Any]:
     return row
 
 
-def measure(parts: list[str], *, quick: bool) -> dict[str, Any]:
-    """Return all figures; tells on stderr how far it is."""
-    found: dict[str, Any] = {}
-    began = time.monotonic()
+class Figures:
+    """What was measured; a part that fails is named, and the others go on."""
 
-    def tell(what: str) -> None:
-        print(f"{time.monotonic() - began:5.0f} s  {what}", file=sys.stderr)
+    def __init__(self, *, quick: bool) -> None:
+        self.quick = quick
+        self.found: dict[str, Any] = {}
+        self._began = time.monotonic()
 
-    def missed(what: str, error: Exception) -> None:
-        tell(f"{what}: {error}")
-        found.setdefault("missed", []).append(f"{what}: {type(error).__name__}")
+    def measure(self, parts: list[str]) -> dict[str, Any]:
+        """Return all figures; tells on stderr how far it is."""
+        if "live" in parts:
+            for runs in RUNS[:-1] if self.quick else RUNS:
+                self._row("live", f"{runs:,} waiting runs", partial(live, runs))
+        if "history" in parts:
+            lengths = list(LENGTHS[:-1] if self.quick else LENGTHS)
+            self._row("history", "a long history", partial(history.measure, lengths))
+            self.found["history"] = [row for rows in self.found["history"] for row in rows]
+        if "heartbeats" in parts:
+            for workers in FLEETS[:-1] if self.quick else FLEETS:
+                row = partial(heartbeats.measure, workers, seconds=BEATS_S)
+                what = f"heartbeats of {workers:,} workers"
+                self._row("heartbeats", what, lambda row=row: uvloop.run(row()))
+        if "processes" in parts:
+            for shape in SHAPES[:2] if self.quick else SHAPES:
+                row = partial(processes.measure, *shape, rounds=10 if self.quick else 30)
+                what = f"{shape[0]} coordinators, {shape[1]} workers"
+                self._row("processes", what, lambda row=row: uvloop.run(row()))
+        self.found["seconds"] = round(time.monotonic() - self._began)
+        return self.found
 
-    if "live" in parts:
-        found["live"] = []
-        for runs in RUNS[:-1] if quick else RUNS:
-            tell(f"{runs:,} waiting runs")
-            try:
-                found["live"].append(live(runs))
-            except subprocess.SubprocessError as error:
-                missed(f"{runs:,} waiting runs", error)
-    if "history" in parts:
-        tell("a long history")
+    def _row(self, part: str, what: str, action: Callable[[], Any]) -> None:
+        print(f"{time.monotonic() - self._began:5.0f} s  {what}", file=sys.stderr, flush=True)
+        rows = self.found.setdefault(part, [])
         try:
-            found["history"] = history.measure(list(LENGTHS[:-1] if quick else LENGTHS))
-        except AssertionError as error:
-            missed("a long history", error)
-    if "heartbeats" in parts:
-        found["heartbeats"] = []
-        for workers in FLEETS[:-1] if quick else FLEETS:
-            tell(f"heartbeats of {workers:,} workers")
-            try:
-                row = uvloop.run(heartbeats.measure(workers, seconds=BEATS_S))
-                found["heartbeats"].append(row)
-            except (OSError, RuntimeError, TimeoutError) as error:
-                missed(f"{workers:,} workers", error)
-    if "processes" in parts:
-        found["processes"] = []
-        for coordinators, workers in SHAPES[:2] if quick else SHAPES:
-            tell(f"{coordinators} coordinators, {workers} workers")
-            row = processes.measure(coordinators, workers, rounds=10 if quick else 30)
-            try:
-                found["processes"].append(uvloop.run(row))
-            except (OSError, RuntimeError, TimeoutError) as error:
-                missed(f"{coordinators} coordinators, {workers} workers", error)
-    found["seconds"] = round(time.monotonic() - began)
+            rows.append(action())
+        except Exception as error:
+            traceback.print_exc()
+            self.found.setdefault("missed", []).append(f"{what}: {type(error).__name__}")
+
+
+def kept(parts: list[str]) -> dict[str, Any]:
+    """Return what earlier runs have found of the other *parts*, and on which machine, and when."""
+    if not RESULTS.exists():
+        return {}
+    old = json.loads(RESULTS.read_text())
+    found: dict[str, Any] = {part: old[part] for part in PARTS if part in old and part not in parts}
+    whole = {"machine": old["machine"], "quick": old["quick"]}
+    found["earlier"] = {part: old.get("earlier", {}).get(part, whole) for part in found}
     return found
 
 
@@ -104,7 +110,8 @@ def main() -> int:
     options = parser.parse_args()
     if not options.report:
         document = {"machine": machine(), "quick": options.quick}
-        document.update(measure(options.only, quick=options.quick))
+        document |= kept(options.only)
+        document |= Figures(quick=options.quick).measure(options.only)
         RESULTS.parent.mkdir(parents=True, exist_ok=True)
         RESULTS.write_text(json.dumps(document, indent=2) + "\n")
     document = json.loads(RESULTS.read_text())
@@ -112,7 +119,7 @@ def main() -> int:
     print(text)
     if not options.no_report:
         splice(BENCHMARKS, "scaling", text)
-    return 0
+    return 1 if document.get("missed") else 0
 
 
 if __name__ == "__main__":

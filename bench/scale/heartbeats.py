@@ -11,6 +11,7 @@ from typing import Any
 from cluster import Cluster, cpu_seconds, rss_mb
 
 from headrace.bus import Bus, connect
+from headrace.client import Client
 from scale.fleet import PERIOD_S, Fleet
 
 SETTLE_S = 4.0
@@ -22,20 +23,23 @@ async def measure(workers: int, *, seconds: float) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="headrace-heartbeats-") as folder:
         cluster = Cluster(Path(folder))
         bus: Bus | None = None
+        client: Client | None = None
         beating: asyncio.Task[None] | None = None
         try:
             async with asyncio.timeout(60):
                 await cluster.start()
-                bus = await connect([broker.url for broker in cluster.brokers], name="fleet")
+                servers = [broker.url for broker in cluster.brokers]
+                bus = await connect(servers, name="fleet")
+                client = await Client.connect(",".join(servers))
             pid = cluster.coordinators[0].pid
             before_mb = rss_mb(pid)
             beating = asyncio.create_task(Fleet(bus, workers).beat(), name="fleet")
-            registered_s = await _registered(cluster, workers)
+            registered_s = await _registered(client, workers)
             await asyncio.sleep(SETTLE_S)
             began, used = time.monotonic(), cpu_seconds(pid)
             await asyncio.sleep(seconds)
             share = (cpu_seconds(pid) - used) / (time.monotonic() - began)
-            info = await cluster.info()
+            info = await client.info(workers=True)
             return {
                 "workers": workers,
                 "registered": len(info.workers) - 1,
@@ -49,17 +53,19 @@ async def measure(workers: int, *, seconds: float) -> dict[str, Any]:
             if beating is not None:
                 beating.cancel()
                 await asyncio.gather(beating, return_exceptions=True)
+            if client is not None:
+                await client.close()
             if bus is not None:
                 await bus.close()
             await cluster.stop()
 
 
-async def _registered(cluster: Cluster, workers: int) -> float:
+async def _registered(client: Client, workers: int) -> float:
     """Wait until the registry grows no more; return how long it took."""
     began = time.monotonic()
     known, since = -1, began
     while time.monotonic() - began < REGISTERED_S:
-        count = len((await cluster.info()).workers) - 1
+        count = len((await client.info(workers=True)).workers) - 1
         if count != known:
             known, since = count, time.monotonic()
         if known >= workers or (known > 0 and time.monotonic() - since > SETTLE_S):

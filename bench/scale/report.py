@@ -16,19 +16,17 @@ def render(document: Mapping[str, Any]) -> str:
         f"Python {machine['python']}, {machine['time']}, {document['seconds']} s"
         f"{' (`--quick`)' if document['quick'] else ''}."
     ]
-    if machine["load"] > BUSY_LOAD:
+    if machine.get("load", 0.0) > BUSY_LOAD:
         parts.append(
             f"**The machine was busy** (a load of {machine['load']} before it began): CPU times "
             "are too high, and rates too low."
         )
-    if rows := document.get("live"):
-        parts += [_live(rows), _pieces(rows)]
-    if rows := document.get("history"):
-        parts.append(_history(rows))
-    if rows := document.get("heartbeats"):
-        parts.append(_heartbeats(rows))
-    if rows := document.get("processes"):
-        parts.append(_processes(rows))
+    for part, tables in _TABLES.items():
+        if rows := document.get(part):
+            parts += [table(rows) for table in tables]
+            if earlier := document.get("earlier", {}).get(part):
+                quick = ", `--quick`" if earlier["quick"] else ""
+                parts.append(f"(An earlier run: {earlier['machine']['time']}{quick}.)")
     parts += [f"**Missed:** {missed}." for missed in document.get("missed", ())]
     return "\n\n".join(parts)
 
@@ -145,3 +143,11 @@ def _processes(rows: Sequence[Mapping[str, Any]]) -> str:
             for row in rows
         ],
     )
+
+
+_TABLES = {
+    "live": (_live, _pieces),
+    "history": (_history,),
+    "heartbeats": (_heartbeats,),
+    "processes": (_processes,),
+}

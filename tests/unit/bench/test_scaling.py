@@ -1,0 +1,38 @@
+"""The page's part about scaling, from figures of one run or of several."""
+
+from __future__ import annotations
+
+from bench.scale import report
+
+MACHINE = {
+    "cpu": "X", "cores": 2, "memory_gb": 8.0, "python": "3", "time": "now", "load": 0.1,
+}  # fmt: skip
+BEATS = {
+    "workers": 1_000,
+    "registered": 1_000,
+    "registered_s": 1.25,
+    "cpu_share": 0.05,
+    "us_a_heartbeat": 50.0,
+    "rss_mb": 4.0,
+}
+
+
+def test_a_busy_machine_is_told():
+    document = {"machine": MACHINE, "quick": False, "seconds": 3, "heartbeats": [BEATS]}
+    text = report.render(document)
+    assert "| 1,000 | 1,000 | 1.2 s | 5.0 % | 50 us | 4 MB |" in text
+    assert "busy" not in text
+    document["machine"] = MACHINE | {"load": 2.5}
+    assert "**The machine was busy** (a load of 2.5 before it began)" in report.render(document)
+
+
+def test_what_an_earlier_run_found_is_named_as_such():
+    earlier = {"machine": MACHINE | {"time": "yesterday"}, "quick": True}
+    document = {"machine": MACHINE, "quick": False, "seconds": 3, "heartbeats": [BEATS]}
+    document["earlier"] = {"heartbeats": earlier}
+    assert "(An earlier run: yesterday, `--quick`.)" in report.render(document)
+
+
+def test_what_failed_is_named():
+    document = {"machine": MACHINE, "quick": False, "seconds": 3, "missed": ["a long history: X"]}
+    assert "**Missed:** a long history: X." in report.render(document)
