@@ -97,6 +97,7 @@ def tell(key: str, programs: Iterable[Program], chunks: Sequence[bytes], *, shar
         for step in view.steps
         if step.kind == "task"
     ]
+    steps += _journal(entries)
     return Told(view, plans, entries, run.history, steps)
 
 
@@ -163,6 +164,51 @@ def _record(
         "output": hashlib.sha256(output).hexdigest() if output else "",
         "output_references": _references(output) if output else [],
     }
+
+
+def _journal(entries: Sequence[HistoryEntry]) -> list[dict[str, Any]]:
+    """Return the evidence of what a workflow function did: a record for each entry of its journal.
+
+    `inputs` is the digest that the journal has: 16 hex digits of BLAKE2b, made by the worker.
+    """
+    records: dict[str, dict[str, Any]] = {}
+    reported: list[dict[str, Any]] = []
+    for entry in entries:
+        data = entry.data
+        if entry.type == "TurnReported":
+            for attempt in reported:
+                attempt["worker"] = data["worker"]
+            reported = []
+        if entry.type not in ("EntryBegun", "EntryEnded", "EntryTried", "ChildRunBegun"):
+            continue
+        name, kind = data["name"], data.get("kind", "child" if "child" in data else "step")
+        record = records.setdefault(
+            data["key"],
+            {
+                "path": data["key"],
+                "uses": f"{kind}:{name}",
+                "state": "PENDING",
+                "attempts": [],
+                "output": "",
+                "output_references": [],
+            },
+        )
+        attempt = {"attempt": len(record["attempts"]) + 1, "events": [entry.number]}
+        attempt |= {key: data[key] for key in ("started_ms", "ended_ms", "child") if key in data}
+        attempt["inputs"] = data.get("digest", "")
+        if "error" in data:
+            attempt["error"] = _named(data["error"])
+        if entry.type == "EntryEnded":
+            state = data["state"]
+            record["state"], attempt["outcome"] = state, state.lower()
+            value = _encode(data.get("value"))
+            record["output"] = hashlib.sha256(value).hexdigest()
+            record["output_references"] = _references(value)
+        else:
+            attempt["outcome"] = "failed" if entry.type == "EntryTried" else "begun"
+        record["attempts"].append(attempt)
+        reported.append(attempt)
+    return list(records.values())
 
 
 def _named(error: Any) -> Any:

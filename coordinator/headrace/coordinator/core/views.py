@@ -20,11 +20,21 @@ from headrace.coordinator.core.since import Times, times_of
 from headrace.coordinator.core.state import EMPTY_MAP, Run, ShardState
 from headrace.errors import HeadraceError, InvalidRequest
 from headrace.events import (
+    EntryBegun,
+    EntryEnded,
     decode_chunk,
     event_name,
 )
 from headrace.expressions import resolve, to_string
-from headrace.messages import HistoryEntry, ListRuns, RunPage, RunView, StepView, subjects
+from headrace.messages import (
+    EntryState,
+    HistoryEntry,
+    ListRuns,
+    RunPage,
+    RunView,
+    StepView,
+    subjects,
+)
 from headrace.plan import Node, Task, is_expression
 
 _decode = msgspec.msgpack.Decoder().decode
@@ -35,6 +45,10 @@ SCANNED_MAX = 2_000
 """Entries that the making of a page looks at: some 2 ms of the owner's loop."""
 RECORD_COST = 20
 """As many entries the record of a parked run costs, to be shown: some 40 µs."""
+ENTRY_STATES = {
+    number: name for name, number in vars(EntryState).items() if isinstance(number, int)
+}
+"""Of a journal's entries."""
 ENDED = frozenset(("COMPLETED", "FAILED", "CANCELLED"))
 
 
@@ -364,7 +378,8 @@ def _entry(run: Run, number: int, time_ms: int, event: Any) -> HistoryEntry:
         elif isinstance(value, msgspec.Struct):
             value = msgspec.to_builtins(value)
         elif name in ("state", "status") and isinstance(value, int):
-            value = status.NAMES[value]
+            names = ENTRY_STATES if isinstance(event, EntryBegun | EntryEnded) else status.NAMES
+            value = names[value]
         elif name == "carried":
             value = sorted(value)
         data[name] = value

@@ -1,0 +1,82 @@
+"""One POST to a provider, with its errors sorted into those that another attempt may mend."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+
+from headrace.ai.chat import ProviderError
+
+TIMEOUT_S: Final = 120.0
+SHOWN_CHARS_MAX: Final = 500
+RETRY_AFTER_S_MAX: Final = 3_600.0
+_RATE_LIMITED: Final = 429
+_TIMED_OUT: Final = 408
+_CONFLICT: Final = 409
+_OVERLOADED: Final = 529
+"""Anthropic's own: all of its customers together ask for too much."""
+
+
+async def post(
+    url: str, body: Mapping[str, Any], *, headers: Mapping[str, str], timeout_s: float = TIMEOUT_S
+) -> dict[str, Any]:
+    """Return the JSON object in the answer. Raises `ProviderError`; never shows *headers*."""
+    import httpx
+
+    try:
+        async with httpx.AsyncClient(timeout=timeout_s) as client:
+            answer = await client.post(
+                url,
+                content=msgspec.json.encode(body),
+                headers={"content-type": "application/json", **headers},
+            )
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        # An unusable URL stays so; anything else is the network's.
+        lasting = isinstance(error, httpx.InvalidURL | httpx.UnsupportedProtocol)
+        text = f"{url}: {str(error) or type(error).__name__}"
+        raise ProviderError("unreachable", text, retryable=not lasting) from error
+    if answer.status_code != httpx.codes.OK:
+        raise _refusal(url, answer.status_code, answer.content, answer.headers)
+    try:
+        found = msgspec.json.decode(answer.content)
+    except (msgspec.DecodeError, UnicodeError) as error:
+        raise invalid(url, f"is no JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise invalid(url, "is no JSON object")
+    return found
+
+
+def invalid(url: str, text: str) -> ProviderError:
+    """Return the error for an answer that is not in the provider's form; asked again it may be."""
+    return ProviderError("invalid-answer", f"the answer of {url} {text}", retryable=True)
+
+
+def _refusal(url: str, status: int, content: bytes, headers: Mapping[str, str]) -> ProviderError:
+    message = f"{url}: {status} {_said(content)}".strip()
+    after_s = _retry_after_s(headers)
+    if status == _RATE_LIMITED:
+        if b"insufficient_quota" in content:
+            return ProviderError("quota-exceeded", message, retryable=False)
+        return ProviderError("rate-limited", message, retryable=True, retry_after_s=after_s)
+    if status in (_TIMED_OUT, _CONFLICT, _OVERLOADED) or status >= 500:
+        return ProviderError("overloaded", message, retryable=True, retry_after_s=after_s)
+    return ProviderError("refused", message, retryable=False)
+
+
+def _said(content: bytes) -> str:
+    """Return the message in an error's body: both providers have it at ``error.message``."""
+    try:
+        found = msgspec.json.decode(content)
+        text = found["error"]["message"]
+    except (msgspec.DecodeError, UnicodeError, LookupError, TypeError):
+        text = content.decode("utf-8", "replace")
+    return str(text)[:SHOWN_CHARS_MAX]
+
+
+def _retry_after_s(headers: Mapping[str, str]) -> float:
+    try:
+        return min(max(float(headers.get("retry-after", "0")), 0.0), RETRY_AFTER_S_MAX)
+    except ValueError:
+        return 0.0  # a date: rare, and the policy's pause will do
