@@ -8,7 +8,7 @@ import subprocess
 import time
 import urllib.parse
 import urllib.request
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +26,18 @@ START_S = 20.0
 
 
 class Prometheus:
-    """Scrapes *targets* (role -> ports) each second, and evaluates the project's rules."""
+    """Scrapes *targets* (role -> ports) each second, and evaluates the project's rules.
 
-    def __init__(self, folder: Path, targets: dict[str, Iterable[int]]) -> None:
+    *labels*: more labels of a role's targets.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        targets: dict[str, Iterable[int]],
+        *,
+        labels: Mapping[str, Mapping[str, str]] | None = None,
+    ) -> None:
         self._folder, self._port = folder, free_port()
         self._process: subprocess.Popen[bytes] | None = None
         folder.mkdir(parents=True, exist_ok=True)
@@ -39,7 +48,7 @@ class Prometheus:
                 "static_configs": [
                     {
                         "targets": [f"127.0.0.1:{port}" for port in ports],
-                        "labels": {"cluster": "test"},
+                        "labels": {"cluster": "test", **(labels or {}).get(role, {})},
                     }
                 ],
             }

@@ -1,6 +1,7 @@
 """What the chart's ScaledObject asks for, computed by a real Prometheus from a real cluster."""
 
 import asyncio
+import contextlib
 import math
 import time
 
@@ -10,9 +11,9 @@ from headrace.client import Submission
 from headrace.language import compile_workflow
 from support.cluster import Cluster
 from support.deploykit import chart, only
-from support.prometheus_server import prometheus
+from support.prometheus import Prometheus, needs_prometheus
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(180), needs_prometheus]
 
 STEPS = 10_000
 LONG = """\
@@ -45,8 +46,11 @@ async def test_ready_steps_ask_for_workers_and_idle_ones_go(tmp_path):
     query = scaled["spec"]["triggers"][0]["metadata"]["query"]
     assert scaled["spec"]["triggers"][0]["metadata"]["threshold"] == "1"
     async with Cluster(tmp_path, workers=1, slots=1, shards=1) as cluster:
-        targets = {cluster.ports["c0"]: {}, cluster.ports["w0"]: {"pool": "hr-default"}}
-        with prometheus(tmp_path / "prometheus", targets) as server:
+        targets = {"coordinator": [cluster.ports["c0"]], "worker": [cluster.ports["w0"]]}
+        labels = {"worker": {"pool": "hr-default"}}
+        server = Prometheus(tmp_path / "prometheus", targets, labels=labels)
+        with contextlib.closing(server):
+            await asyncio.to_thread(server.start)
             async with await cluster.client() as client:
 
                 async def settles(low, high):
@@ -54,11 +58,9 @@ async def test_ready_steps_ask_for_workers_and_idle_ones_go(tmp_path):
                     seen = []
                     deadline = time.monotonic() + 60
                     while time.monotonic() < deadline:
-                        try:
-                            seen.append(await asyncio.to_thread(server.value, query))
-                        except OSError:
-                            seen.append(None)
-                        if seen[-1] is not None and low <= seen[-1] <= high:
+                        (found,) = await asyncio.to_thread(server.query, query)
+                        seen.append(float(found["value"][1]))
+                        if low <= seen[-1] <= high:
                             return seen[-1]
                         await asyncio.sleep(0.2)
                     raise AssertionError(f"never from {low} to {high}: {seen[-5:]}")
