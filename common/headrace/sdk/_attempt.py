@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from headrace.errors import InvalidRequest
@@ -101,7 +101,7 @@ def current_step() -> StepInfo | None:
 
 
 @contextlib.contextmanager
-def running_as(info: StepInfo) -> Iterator[None]:
+def running_as(info: StepInfo) -> Generator[None]:
     """Let `step_info` return *info* inside."""
     token = _current.set(info)
     try:
@@ -134,8 +134,9 @@ async def run_step(
     loop = asyncio.get_running_loop()
     info.beat_s = loop.time()
     watch: asyncio.Task[None] | None = None
+    limit = asyncio.timeout(options.timeout_ms / 1_000 or None)
     try:
-        async with asyncio.timeout(options.timeout_ms / 1_000 or None) as limit:
+        async with limit:
             if options.heartbeat_timeout_ms:
                 silence_s = options.heartbeat_timeout_ms / 1_000
                 watch = loop.create_task(_watch(info, limit, silence_s), name="heartbeat-watch")

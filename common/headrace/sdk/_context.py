@@ -7,7 +7,7 @@ import random
 import uuid
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Final, NoReturn, ParamSpec, TypeAlias, TypeVar, overload
+from typing import Any, Final, NoReturn, ParamSpec, TypeAlias, TypeVar, cast, overload
 
 from headrace.errors import InvalidRequest
 from headrace.messages import LabelsSet, subjects
@@ -389,7 +389,7 @@ def _run(
     *,
     prefix: str = "",
 ) -> Operation[Any]:
-    if not isinstance(step, Step):
+    if not isinstance(cast("object", step), Step):
         raise InvalidRequest(f"{step!r} is not a step: mark the function with @app.step")
     key: Any = step.options_.key
     if key is not None and not isinstance(key, str):

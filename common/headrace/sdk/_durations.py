@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from datetime import timedelta
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 from headrace.errors import InvalidRequest
 
@@ -51,6 +51,6 @@ def to_ms(duration: Duration) -> int:
     What is negative, no number, or longer than a century is refused.
     """
     value = duration.total_seconds() if isinstance(duration, timedelta) else duration
-    if not isinstance(value, int | float) or not 0 <= value <= DAYS_MAX * 86_400:
+    if not isinstance(cast("object", value), int | float) or not 0 <= value <= DAYS_MAX * 86_400:
         raise InvalidRequest(f"not a duration: {duration!r} (seconds, or a timedelta)")
     return math.ceil(value * 1_000 - 1e-6)

@@ -99,7 +99,8 @@ class Workflow(Generic[P, R]):
 
         ``await order_processing.options(id="order-7").start("7")``. *key* is for children only.
         """
-        self.plan, self.encoded_plan  # noqa: B018 - made once, and shared by the copies
+        # Made once, and shared by the copies.
+        _ = self.plan, self.encoded_plan
         other = copy.copy(self)
         other.options_ = WorkflowOptions(
             id=id, key=key, labels=dict(labels or {}), priority=priority

@@ -18,7 +18,7 @@ import asyncio
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any, Final, Self
 
 import msgspec
@@ -137,7 +137,7 @@ class TestEngine(LocalEngine):
             return await super().run(*args, **kwargs)
 
     @contextlib.contextmanager
-    def _jumping(self) -> Iterator[None]:
+    def _jumping(self) -> Generator[None]:
         self._waiting += 1
         try:
             yield

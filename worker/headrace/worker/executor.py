@@ -22,7 +22,6 @@ import msgspec
 
 from headrace.errors import HeadraceError
 from headrace.messages import ResultExtra, ResultStatus, StepError, StepResult, Task
-from headrace.sdk import Workflow
 from headrace.telemetry import Clock, SystemClock
 from headrace.worker.core import Admission, Assignment, Assignments, Origin, Stop
 from headrace.worker.deferred import NotWanted
@@ -217,18 +216,6 @@ class Executor:
         """Note a sign of life of an attempt; two plain writes, so any thread may do it."""
         assignment.details = self._hidden.masker().value(details)
         assignment.beat_ms = self._now_ms()
-
-    async def run_turn(
-        self,
-        workflow: Workflow[Any, Any],
-        context: Context,
-        assignment: Assignment,
-        inputs: msgspec.Raw,
-    ) -> None:
-        """Run a turn of a workflow function; raises how it ends (see `Turns.run`)."""
-        if self.turns is None:
-            raise HandlerError("not-supported", "workflow functions cannot be run here", False)
-        await self.turns.run(workflow, context, assignment, inputs)
 
     # -- runners -------------------------------------------------------------------------------
 

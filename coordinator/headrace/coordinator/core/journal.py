@@ -43,7 +43,7 @@ class Journal:
         """What it was continued with; None: the run's own input."""
         self.number = 0
         """Of the newest change."""
-        self.reported = (0, 0)
+        self.reported: tuple[int, int] = (0, 0)
         """(attempt, sequence) of the last report that is in the log."""
         self.worker = ""
         """``<id>.<incarnation>`` of who had the last turn and may have the function still."""

@@ -16,6 +16,16 @@ from headrace.worker.steplog import StepLog
 _NO_ENV: dict[str, str] = {}
 
 
+class TurnRunner(Protocol):
+    """Runs turns of workflow functions."""
+
+    async def run(
+        self, workflow: Any, context: Context, assignment: Assignment, inputs: msgspec.Raw
+    ) -> None:
+        """Run one turn; raises how it ends."""
+        ...
+
+
 class Services(Protocol):
     """What the executor does for a context."""
 
@@ -36,10 +46,9 @@ class Services(Protocol):
         """Note a sign of life; from any thread."""
         ...
 
-    async def run_turn(
-        self, workflow: Any, context: Context, assignment: Assignment, inputs: msgspec.Raw
-    ) -> None:
-        """Run a turn of a workflow function; raises how it ends."""
+    @property
+    def turns(self) -> TurnRunner | None:
+        """What runs turns of workflow functions, if anything does."""
         ...
 
 
@@ -187,7 +196,10 @@ class Context:
 
     async def run_turn(self, workflow: Any, inputs: msgspec.Raw) -> None:
         """Run a turn of a workflow function of `headrace.sdk`; raises how it ends."""
-        await self._services.run_turn(workflow, self, self._assignment, inputs)
+        turns = self._services.turns
+        if turns is None:
+            raise HandlerError("not-supported", "workflow functions cannot be run here", False)
+        await turns.run(workflow, self, self._assignment, inputs)
 
     # -- for the executor ----------------------------------------------------------------------
 
