@@ -23,6 +23,7 @@ from headrace.client._large import LargeValues
 from headrace.errors import Busy, HeadraceError, InvalidRequest, Unavailable, Unreachable
 from headrace.messages import ClientReply, GetRun, RunView, StorePlan, SubmitRun, encode, subjects
 from headrace.plan import Plan, decode_plan, encode_plan, plan_digest
+from headrace.telemetry import current_traceparent
 
 MUTATION_S = 15.0
 """How long a mutation is sent again; its `not_after_ms` is as far away."""
@@ -257,7 +258,7 @@ class Submitter:
             actor=self._actor,
             plan=digest,
             input=submission.input,
-            labels=submission.labels,
+            labels=_traced(submission.labels),
             priority=submission.priority,
             explicit=explicit,
             rerun_of=submission.rerun_of,
@@ -333,3 +334,9 @@ def _chunks(items: list[_Item]) -> list[list[_Item]]:
 
 def _now() -> float:
     return asyncio.get_running_loop().time()
+
+
+def _traced(labels: dict[str, str]) -> dict[str, str]:
+    """Return *labels* with the caller's trace context, if it has one."""
+    found = current_traceparent()
+    return {**labels, subjects.TRACE_LABEL: found} if found else labels

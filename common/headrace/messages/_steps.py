@@ -31,6 +31,8 @@ class TaskOptions(msgspec.Struct, frozen=True, omit_defaults=True):
     workflow: str = ""
     round: int = 0
     """How often what is around the step was undone and begun anew: part of the idempotency key."""
+    traceparent: str = ""
+    """The run's trace context, as W3C Trace Context writes it; empty: it has none."""
 
 
 class Task(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -18,6 +18,9 @@ SUBJECT_LENGTH_MAX = 256
 NAME = re.compile(r"[A-Za-z0-9_-]{1,128}")
 """What may stand in a subject."""
 
+TRACE_LABEL = "headrace/traceparent"
+"""Label of a run whose submitter is in a trace: its context."""
+
 SYSTEM_SHARD = 0
 
 SCHEDULE_LABEL, TIME_LABEL = "headrace/schedule", "headrace/scheduled-for"

@@ -18,6 +18,13 @@ from headrace.telemetry._metrics import (
     render,
 )
 from headrace.telemetry._reference import describe, families
+from headrace.telemetry._trace import (
+    Tracer,
+    child_of,
+    current_traceparent,
+    trace_id,
+    valid_traceparent,
+)
 
 __all__ = [
     "OTHER",
@@ -33,7 +40,10 @@ __all__ = [
     "StatusServer",
     "SystemClock",
     "TextFormatter",
+    "Tracer",
     "WorkerMetrics",
+    "child_of",
+    "current_traceparent",
     "describe",
     "families",
     "lane_label",
@@ -41,4 +51,6 @@ __all__ = [
     "render",
     "setup_logging",
     "status_server",
+    "trace_id",
+    "valid_traceparent",
 ]

@@ -15,7 +15,7 @@ from typing import Any, Final
 from headrace.bus import Bus, Pull
 from headrace.config import Config
 from headrace.messages import ResultStatus, StepResult, subjects
-from headrace.telemetry import Clock, SystemClock, WorkerMetrics, new_registry
+from headrace.telemetry import Clock, SystemClock, Tracer, WorkerMetrics, new_registry
 from headrace.worker.artifacts import BusArtifacts
 from headrace.worker.broker import BusBlobs, BusLogs, BusRequests
 from headrace.worker.builtin import builtin_registry
@@ -31,6 +31,7 @@ from headrace.worker.ports import ValueSource
 from headrace.worker.reporter import Reporter
 from headrace.worker.sources import secrets_at, variables_at
 from headrace.worker.steplog import LogLimits
+from headrace.worker.traces import Attempts
 from headrace.worker.turns import Turns
 from headrace.worker.workspaces import WorkspaceLimits, Workspaces
 
@@ -64,9 +65,11 @@ class Worker:
         secrets: ValueSource | None = None,
         variables: ValueSource | None = None,
         clock: Clock | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         settings = config.worker
         self._bus, self._config = bus, config
+        self._tracer = tracer
         self._clock: Clock = clock or SystemClock()
         self._metrics = metrics or WorkerMetrics(new_registry())
         self._ends: dict[tuple[int, int], int] = {}
@@ -136,6 +139,7 @@ class Worker:
                 artifacts=BusArtifacts(self._bus, bytes_max=limits.payload_bytes_max),
                 clock=self._clock,
                 observe=self._ended,
+                traces=Attempts(identity.id, self._tracer),
             )
 
         self.life = Life(

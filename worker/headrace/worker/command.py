@@ -19,6 +19,7 @@ from headrace.config import Config, listed_addresses, load
 from headrace.errors import HeadraceError
 from headrace.telemetry import (
     BusMetrics,
+    Tracer,
     WorkerMetrics,
     new_registry,
     setup_logging,
@@ -96,6 +97,7 @@ async def serve(config: Config) -> None:
     if plugins is not None:
         await plugins.scan()
     registry = new_registry(release=release(), role="worker")
+    tracer = Tracer.from_environment("worker")
     life: Worker | None = None
     connecting = asyncio.create_task(dial(config.broker, name="headrace-worker"), name="connect")
     signals = 0
@@ -125,7 +127,12 @@ async def serve(config: Config) -> None:
             bus.count_in(BusMetrics(registry))
             # Takes the lock of the data folder.
             life = Worker(
-                bus, config, registry=handlers, plugins=plugins, metrics=WorkerMetrics(registry)
+                bus,
+                config,
+                registry=handlers,
+                plugins=plugins,
+                metrics=WorkerMetrics(registry),
+                tracer=tracer,
             )
             incarnation = life.identity.incarnation
             await asyncio.to_thread(kill_orphans, life.data_dir, incarnation)
@@ -133,7 +140,11 @@ async def serve(config: Config) -> None:
             # What exists now stays: a full collection need not look at it again.
             gc.freeze()
             gc.set_threshold(50_000, 20, 100)
-            await life.run()
+            try:
+                await life.run()
+            finally:
+                if tracer is not None:
+                    await asyncio.to_thread(tracer.close)
 
 
 def _run(main: Coroutine[Any, Any, None]) -> None:

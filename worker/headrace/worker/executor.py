@@ -51,6 +51,7 @@ from headrace.worker.ports import (
 )
 from headrace.worker.starting import Starter
 from headrace.worker.steplog import LogLimits, Spool, StepLog
+from headrace.worker.traces import Attempts
 from headrace.worker.turns import Turns
 from headrace.worker.workspaces import Workspaces
 
@@ -84,10 +85,12 @@ class Executor:
         clock: Clock | None = None,
         observe: Callable[[StepResult], None] | None = None,
         turns: Turns | None = None,
+        traces: Attempts | None = None,
     ) -> None:
         self.assignments = assignments
         self.artifacts = artifacts
         self.turns = turns
+        self._traces = traces or Attempts("")
         self._registry = registry
         self._deliver_to = results.deliver
         self._workspaces = workspaces
@@ -110,6 +113,10 @@ class Executor:
         self._idle = asyncio.Event()
         self._idle.set()
         self._abandoned = False
+
+    def traceparent(self, task: Task) -> str:
+        """See `Services`."""
+        return self._traces.traceparent(task)
 
     # -- from outside --------------------------------------------------------------------------
 
@@ -458,6 +465,8 @@ class Executor:
         )
         self.assignments.release(assignment)
         self._deliver_to(assignment.origin, result)
+        if assignment.task.options is not None:
+            self._traces.ended(assignment.task, result)
         if self._observe is not None:
             self._observe(result)
 

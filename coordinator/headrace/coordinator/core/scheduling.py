@@ -29,7 +29,7 @@ from headrace.errors import HeadraceError
 from headrace.events import StepScheduled
 from headrace.expressions import ExpressionError, Opaque, resolve, to_string
 from headrace.messages import Task as WireTask
-from headrace.messages import TaskOptions
+from headrace.messages import TaskOptions, subjects
 from headrace.plan import Task, is_expression
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -65,7 +65,7 @@ def schedule(tick: Tick, lane_name: str, credit: int, wire_lane: str) -> list[Wi
         if content is None:
             continue
         options = content.options
-        if run.rounds or run.gates:
+        if run.rounds or run.gates or run.labels:
             options = _of_this_attempt(run, step, options, now_ms)
         attempt, token = run.attempt[step] + 1, tick.state.token_last + 1
         tick.emit(run, StepScheduled(step, attempt, token, wire_lane))
@@ -188,6 +188,8 @@ def _of_this_attempt(
     if run.rounds and (again := run.round(step)):
         # What was undone is done again: not the same effect, so not the same key.
         options = msgspec.structs.replace(options or TaskOptions(), round=again)
+    if run.labels and (trace := run.labels.get(subjects.TRACE_LABEL)):
+        options = msgspec.structs.replace(options or TaskOptions(), traceparent=trace)
     gate = lock_around(run, step) if run.gates else None
     if gate is None:
         return options

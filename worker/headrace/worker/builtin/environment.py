@@ -147,6 +147,8 @@ def step_environment(
         env["GITHUB_WORKFLOW"] = env["HEADRACE_WORKFLOW"] = task.options.workflow
     if task.options is not None and task.options.workspace:
         env["GITHUB_JOB"] = env["HEADRACE_JOB"] = _job_of(task.options.workspace)
+    if trace := ctx.traceparent:
+        env["TRACEPARENT"] = trace
     env |= ctx.env
     added = env.pop(PATH_VARIABLE, "")
     if added:

@@ -156,6 +156,8 @@ def _outgoing(ctx: Context, inputs: RequestInputs) -> Outgoing:
     content, kind = _content(inputs)
     if kind and not any(name.lower() == "content-type" for name in headers):
         headers["Content-Type"] = kind
+    if (trace := ctx.traceparent) and not any(n.lower() == "traceparent" for n in headers):
+        headers["traceparent"] = trace
     return Outgoing(
         method=method,
         url=inputs.url,

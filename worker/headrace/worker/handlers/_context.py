@@ -37,6 +37,10 @@ class Services(Protocol):
         """Return the folder to work in, and whether it is to be deleted after the step."""
         ...
 
+    def traceparent(self, task: Task) -> str:
+        """Return the attempt's trace context; empty: none."""
+        ...
+
     @property
     def artifacts(self) -> ArtifactStore | None:
         """Where artifacts are kept, if anywhere."""
@@ -134,6 +138,11 @@ class Context:
     def token(self) -> int:
         """Fencing token: give it to storage that can refuse lower ones."""
         return self._assignment.token
+
+    @property
+    def traceparent(self) -> str:
+        """The attempt's trace context (W3C), for what the step's code calls; empty: none."""
+        return self._services.traceparent(self.task)
 
     @property
     def idempotency_key(self) -> str:

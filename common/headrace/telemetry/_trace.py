@@ -1,0 +1,127 @@
+"""Trace contexts (W3C Trace Context, level 1), and spans for OpenTelemetry where it is wanted.
+
+A context is the text of a ``traceparent``. Ids of spans are made from what they are of, so nobody
+has to carry one from a beginning to its end, through takeovers and restarts. opentelemetry is an
+extra and is imported only by who makes a `Tracer`; without one nothing here costs anything.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from headrace.errors import InvalidConfig
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import SpanProcessor
+
+_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
+_NOTHING = re.compile(r"0+")
+SWITCHES = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+
+
+def valid_traceparent(text: str) -> bool:
+    """Tell whether *text* is a trace context that may be carried on."""
+    found = _TRACEPARENT.fullmatch(text)
+    return found is not None and not any(_NOTHING.fullmatch(part) for part in found.groups()[:2])
+
+
+def trace_id(traceparent: str) -> str:
+    """Return the trace's id, 32 hexadecimal digits; empty: it is no context."""
+    return traceparent.split("-")[1] if valid_traceparent(traceparent) else ""
+
+
+def current_traceparent(environ: Mapping[str, str] | None = None) -> str:
+    """Return the context of the caller: of its active span, else `TRACEPARENT`; empty: none."""
+    if "opentelemetry.trace" in sys.modules:
+        from opentelemetry.trace import get_current_span
+
+        context = get_current_span().get_span_context()
+        if context.is_valid:
+            return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
+    found = (os.environ if environ is None else environ).get("TRACEPARENT", "")
+    return found if found and valid_traceparent(found) else ""
+
+
+def child_of(traceparent: str, of: str) -> str:
+    """Return the context of the span of *of* (a key that is unique in the trace) below another."""
+    version, trace, _, flags = traceparent.split("-")
+    span = hashlib.blake2b(f"{trace}/{of}".encode(), digest_size=8).hexdigest()
+    return f"{version}-{trace}-{span}-{flags}"
+
+
+class Tracer:
+    """Hands finished spans to an exporter. `close` sends what waits."""
+
+    def __init__(self, processor: SpanProcessor, role: str) -> None:
+        from opentelemetry.sdk.resources import Resource
+
+        self._processor = processor
+        self._resource = Resource.create(
+            {"service.name": f"headrace-{role}", "service.namespace": "headrace"}
+        )
+
+    @classmethod
+    def from_environment(cls, role: str, environ: Mapping[str, str] | None = None) -> Tracer | None:
+        """Return a tracer that sends by OTLP/HTTP; None: `OTEL_EXPORTER_OTLP_…` asks for none.
+
+        Raises `InvalidConfig` when the extra is missing.
+        """
+        environ = os.environ if environ is None else environ
+        asked = next((name for name in SWITCHES if environ.get(name)), "")
+        if not asked or environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
+            return None
+        try:
+            from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+            from opentelemetry.sdk.trace.export import BatchSpanProcessor
+        except ImportError as error:
+            reason = "needs more packages: pip install 'headrace[otel]'"
+            raise InvalidConfig(asked, reason) from error
+        return cls(BatchSpanProcessor(OTLPSpanExporter()), role)
+
+    def record(
+        self,
+        name: str,
+        context: str,
+        parent: str,
+        *,
+        started_ms: int,
+        ended_ms: int,
+        attributes: Mapping[str, str | int],
+        error: str = "",
+    ) -> None:
+        """Record a span that has ended; *context* and *parent* are ``traceparent`` texts."""
+        from opentelemetry.sdk.trace import ReadableSpan
+        from opentelemetry.trace import SpanKind, Status, StatusCode
+
+        own = _context(context, remote=False)
+        if not own.trace_flags.sampled:
+            return
+        status = Status(StatusCode.ERROR, error) if error else Status(StatusCode.OK)
+        span = ReadableSpan(
+            name=name,
+            context=own,
+            parent=_context(parent, remote=True),
+            resource=self._resource,
+            attributes=dict(attributes),
+            kind=SpanKind.CONSUMER,
+            status=status,
+            start_time=started_ms * 1_000_000,
+            end_time=max(ended_ms, started_ms) * 1_000_000,
+        )
+        self._processor.on_end(span)
+
+    def close(self) -> None:
+        """Send what waits, and stop; blocks for at most some seconds."""
+        self._processor.shutdown()
+
+
+def _context(traceparent: str, *, remote: bool) -> Any:
+    from opentelemetry.trace import SpanContext, TraceFlags
+
+    _, trace, span, flags = traceparent.split("-")
+    return SpanContext(int(trace, 16), int(span, 16), remote, TraceFlags(int(flags, 16)))

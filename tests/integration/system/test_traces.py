@@ -1,0 +1,102 @@
+"""A trace goes from who submits to the steps' processes, their requests, and a collector."""
+
+from __future__ import annotations
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from support.cluster import Cluster, logs_shown
+
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.timeout(90),
+    pytest.mark.xdist_group("system"),
+]
+
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+PARENT = f"00-{TRACE}-00f067aa0ba902b7-01"
+
+
+class Collector:
+    """What an OTLP collector and a web server are told."""
+
+    def __init__(self):
+        self.spans, self.headers = [], []
+        collector = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self):
+                request = ExportTraceServiceRequest.FromString(
+                    self.rfile.read(int(self.headers["Content-Length"]))
+                )
+                for resource in request.resource_spans:
+                    for scope in resource.scope_spans:
+                        collector.spans += scope.spans
+                self.answer()
+
+            def do_GET(self):
+                collector.headers.append(self.headers.get("traceparent", ""))
+                self.answer()
+
+            def answer(self):
+                self.send_response(200)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, *_):
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        self.thread = threading.Thread(target=self.server.serve_forever)
+        self.thread.start()
+
+    def close(self):
+        self.server.shutdown()
+        self.thread.join()
+        self.server.server_close()
+
+
+@pytest.fixture
+def collector():
+    made = Collector()
+    yield made
+    made.close()
+
+
+async def test_from_submit_to_step_request_and_collector(tmp_path, collector):
+    file = tmp_path / "traced.yaml"
+    file.write_text(
+        f"""
+jobs:
+  one:
+    runs-on: linux
+    outputs: {{trace: "${{{{ steps.say.outputs.trace }}}}"}}
+    steps:
+      - id: say
+        run: echo "trace=$TRACEPARENT" >> "$GITHUB_OUTPUT"
+      - uses: http/request
+        with: {{url: "{collector.url}/"}}
+"""
+    )
+    env = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_BSP_SCHEDULE_DELAY": "50"}
+    cluster = Cluster(tmp_path / "cluster", env=env)
+    with logs_shown(cluster):
+        async with cluster:
+            submit = ("submit", str(file), "--wait", "-o", "json")
+            ran = await cluster.flowctl(*submit, env={"TRACEPARENT": PARENT})
+            assert ran.code == 0, ran
+            untraced = await cluster.flowctl(*submit)
+            assert untraced.code == 0, untraced
+    # The worker has ended: it has sent what waited.
+    (step, request) = sorted(collector.spans, key=lambda span: span.start_time_unix_nano)
+    assert {span.trace_id.hex() for span in (step, request)} == {TRACE}
+    assert {span.parent_span_id.hex() for span in (step, request)} == {"00f067aa0ba902b7"}
+    told = json.loads(ran.out)["output"]["one"]["trace"]
+    assert told == f"00-{TRACE}-{step.span_id.hex()}-01"
+    assert collector.headers == [f"00-{TRACE}-{request.span_id.hex()}-01", ""]
+    assert json.loads(untraced.out)["output"]["one"]["trace"] == ""

@@ -1,0 +1,112 @@
+"""Trace contexts, and spans in an exporter in memory."""
+
+import pytest
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from headrace.messages import ResultStatus, StepError, StepResult, Task, TaskOptions
+from headrace.telemetry import Tracer, child_of, current_traceparent, trace_id, valid_traceparent
+from headrace.worker.traces import Attempts
+
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+PARENT = f"00-{TRACE}-b7ad6b7169203331-01"
+
+
+@pytest.mark.parametrize(
+    ("text", "fits"),
+    [
+        (PARENT, True),
+        (PARENT.upper(), False),
+        (PARENT + "\n", False),
+        ("ff" + PARENT[2:], False),
+        (f"00-{'0' * 32}-b7ad6b7169203331-01", False),
+        (f"00-{TRACE}-{'0' * 16}-01", False),
+        ("", False),
+    ],
+)
+def test_what_is_a_context(text, fits):
+    assert valid_traceparent(text) is fits
+    assert trace_id(text) == (TRACE if fits else "")
+    assert current_traceparent({"TRACEPARENT": text}) == (text if fits else "")
+
+
+def test_a_child_is_the_same_whoever_asks_and_in_the_same_trace():
+    child = child_of(PARENT, "default/r/one#1")
+    assert child == child_of(PARENT, "default/r/one#1")
+    assert child != child_of(PARENT, "default/r/one#2")
+    assert (trace_id(child), valid_traceparent(child)) == (TRACE, True)
+
+
+@pytest.fixture
+def exporter():
+    return InMemorySpanExporter()
+
+
+@pytest.fixture
+def attempts(exporter):
+    return Attempts("w1", Tracer(SimpleSpanProcessor(exporter), "worker"))
+
+
+def task(traceparent=PARENT):
+    options = TaskOptions(workflow="build", traceparent=traceparent)
+    return Task("default/r1", 0, "one/two", 2, 7, "shell", b"\x80", options)
+
+
+def result(status=ResultStatus.COMPLETED, error=None):
+    return StepResult("default/r1", 0, 2, 7, status, b"\x80", 1_000, 3_500, error)
+
+
+def test_an_attempt_is_a_span_and_its_code_is_told_its_context(attempts, exporter):
+    attempts.ended(task(), result())
+    (span,) = exporter.get_finished_spans()
+    assert span.name == "step one/two"
+    assert f"{span.context.trace_id:032x}" == TRACE
+    assert f"{span.parent.span_id:016x}" == "b7ad6b7169203331"
+    assert (span.start_time, span.end_time) == (1_000_000_000, 3_500_000_000)
+    told = attempts.traceparent(task())
+    assert told == f"00-{TRACE}-{span.context.span_id:016x}-01"
+    wanted = {
+        "cicd.pipeline.name": "build",
+        "cicd.pipeline.run.id": "r1",
+        "cicd.pipeline.task.name": "one/two",
+        "cicd.pipeline.task.run.result": "success",
+        "cicd.worker.id": "w1",
+        "messaging.system": "nats",
+        "headrace.attempt": 2,
+    }
+    assert wanted.items() <= dict(span.attributes).items()
+    assert span.status.is_ok
+
+
+def test_a_failure_is_an_error(attempts, exporter):
+    attempts.ended(task(), result(ResultStatus.FAILED, StepError("timeout", "too long")))
+    (span,) = exporter.get_finished_spans()
+    assert span.attributes["cicd.pipeline.task.run.result"] == "failure"
+    assert (span.status.is_ok, span.status.description) == (False, "timeout")
+
+
+@pytest.mark.parametrize(
+    ("given", "status"),
+    [
+        ("", ResultStatus.COMPLETED),
+        ("nonsense", ResultStatus.COMPLETED),
+        (PARENT[:-1] + "0", ResultStatus.COMPLETED),
+        (PARENT, ResultStatus.RETURNED),
+    ],
+    ids=["no trace", "no context", "not sampled", "not run"],
+)
+def test_what_is_no_span(attempts, exporter, given, status):
+    attempts.ended(task(given), result(status))
+    assert exporter.get_finished_spans() == ()
+
+
+def test_without_a_tracer_the_context_goes_through():
+    plain = Attempts("w1")
+    assert plain.traceparent(task()) == PARENT
+    plain.ended(task(), result())
+
+
+def test_no_tracer_unless_asked_for():
+    assert Tracer.from_environment("worker", {}) is None
+    asked = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1", "OTEL_SDK_DISABLED": "true"}
+    assert Tracer.from_environment("worker", asked) is None
