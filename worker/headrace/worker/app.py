@@ -219,6 +219,8 @@ class Worker:
             await life.stop(flush_logs=self._logs.flush)
             self._tell_ends()
             self._lock.release()
+            if self._tracer is not None:
+                await asyncio.to_thread(self._tracer.close)
             log.info("worker stopped", extra={"worker": identity.id})
 
     # -- inside --------------------------------------------------------------------------------

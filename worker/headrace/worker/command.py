@@ -97,7 +97,6 @@ async def serve(config: Config) -> None:
     if plugins is not None:
         await plugins.scan()
     registry = new_registry(release=release(), role="worker")
-    tracer = Tracer.from_environment("worker")
     life: Worker | None = None
     connecting = asyncio.create_task(dial(config.broker, name="headrace-worker"), name="connect")
     signals = 0
@@ -132,7 +131,7 @@ async def serve(config: Config) -> None:
                 registry=handlers,
                 plugins=plugins,
                 metrics=WorkerMetrics(registry),
-                tracer=tracer,
+                tracer=Tracer.from_environment("worker"),
             )
             incarnation = life.identity.incarnation
             await asyncio.to_thread(kill_orphans, life.data_dir, incarnation)
@@ -140,11 +139,7 @@ async def serve(config: Config) -> None:
             # What exists now stays: a full collection need not look at it again.
             gc.freeze()
             gc.set_threshold(50_000, 20, 100)
-            try:
-                await life.run()
-            finally:
-                if tracer is not None:
-                    await asyncio.to_thread(tracer.close)
+            await life.run()
 
 
 def _run(main: Coroutine[Any, Any, None]) -> None:

@@ -38,6 +38,7 @@ from headrace.worker.outcomes import (
     is_surprise,
     stopped,
     traceback_lines,
+    unstarted,
 )
 from headrace.worker.payloads import Payloads
 from headrace.worker.ports import (
@@ -91,6 +92,7 @@ class Executor:
         self.artifacts = artifacts
         self.turns = turns
         self._traces = traces or Attempts("")
+        self.traceparent = self._traces.traceparent
         self._registry = registry
         self._deliver_to = results.deliver
         self._workspaces = workspaces
@@ -113,10 +115,6 @@ class Executor:
         self._idle = asyncio.Event()
         self._idle.set()
         self._abandoned = False
-
-    def traceparent(self, task: Task) -> str:
-        """See `Services`."""
-        return self._traces.traceparent(task)
 
     # -- from outside --------------------------------------------------------------------------
 
@@ -465,8 +463,7 @@ class Executor:
         )
         self.assignments.release(assignment)
         self._deliver_to(assignment.origin, result)
-        if assignment.task.options is not None:
-            self._traces.ended(assignment.task, result)
+        self._traces.ended(assignment.task, result)
         if self._observe is not None:
             self._observe(result)
 
@@ -476,20 +473,7 @@ class Executor:
         self.assignments.release(assignment)
 
     def _deliver_unstarted(self, assignment: Assignment, status: int, reason: str = "") -> None:
-        now_ms = self._now_ms()
-        task = assignment.task
-        error = StepError("cancelled", reason) if status == ResultStatus.CANCELLED else None
-        result = StepResult(
-            task.run,
-            task.step,
-            task.attempt,
-            assignment.token,
-            status,
-            _EMPTY,
-            now_ms,
-            now_ms,
-            error,
-        )
+        result = unstarted(assignment, status, reason, self._now_ms())
         if status == ResultStatus.RETURNED:
             self.assignments.forget((assignment,))
         self._deliver_to(assignment.origin, result)

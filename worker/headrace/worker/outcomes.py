@@ -6,10 +6,12 @@ import traceback
 from collections.abc import Iterator
 from typing import Final
 
+import msgspec
+
 from headrace.errors import HeadraceError
-from headrace.messages import ResultStatus, StepError
+from headrace.messages import ResultStatus, StepError, StepResult
 from headrace.sdk import StepFailure
-from headrace.worker.core import Stop
+from headrace.worker.core import Assignment, Stop
 from headrace.worker.handlers import HandlerError
 from headrace.worker.masks import Masker
 
@@ -67,3 +69,20 @@ def stopped(stop: Stop) -> tuple[int, StepError]:
     if stop.kind == "shutdown":
         return ResultStatus.FAILED, StepError(WORKER_STOPPED, stop.message)
     return ResultStatus.FAILED, StepError(stop.kind, stop.message)
+
+
+def unstarted(assignment: Assignment, status: int, reason: str, now_ms: int) -> StepResult:
+    """Return the result of an attempt that never began."""
+    task = assignment.task
+    error = StepError("cancelled", reason) if status == ResultStatus.CANCELLED else None
+    return StepResult(
+        task.run,
+        task.step,
+        task.attempt,
+        assignment.token,
+        status,
+        msgspec.Raw(b"\x80"),
+        now_ms,
+        now_ms,
+        error,
+    )
