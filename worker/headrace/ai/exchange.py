@@ -12,6 +12,7 @@ from headrace.ai.chat import ProviderError
 TIMEOUT_S: Final = 120.0
 SHOWN_CHARS_MAX: Final = 500
 RETRY_AFTER_S_MAX: Final = 3_600.0
+_OK: Final = 200
 _RATE_LIMITED: Final = 429
 _TIMED_OUT: Final = 408
 _CONFLICT: Final = 409
@@ -37,7 +38,7 @@ async def post(
         lasting = isinstance(error, httpx.InvalidURL | httpx.UnsupportedProtocol)
         text = f"{url}: {str(error) or type(error).__name__}"
         raise ProviderError("unreachable", text, retryable=not lasting) from error
-    if answer.status_code != httpx.codes.OK:
+    if answer.status_code != _OK:
         raise _refusal(url, answer.status_code, answer.content, answer.headers)
     try:
         found = msgspec.json.decode(answer.content)

@@ -7,7 +7,7 @@ a step: recorded, retried by its policy, with what it read and which model decid
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -187,7 +187,7 @@ def embedding_provider(embedding: Embedding) -> EmbeddingProvider:
 
 
 @contextmanager
-def _as_step_errors() -> Iterator[None]:
+def _as_step_errors() -> Generator[None]:
     try:
         yield
     except ProviderError as error:

@@ -7,7 +7,7 @@ refused. Writing the same chunk again changes nothing, so a step that is run aga
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -53,7 +53,7 @@ class VectorIndex:
         self._path = path
 
     @contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
+    def _open(self) -> Generator[sqlite3.Connection]:
         try:
             db = sqlite3.connect(self._path, timeout=BUSY_S)
         except sqlite3.Error as error:

@@ -176,8 +176,8 @@ def _journal(entries: Sequence[HistoryEntry]) -> list[dict[str, Any]]:
     for entry in entries:
         data = entry.data
         if entry.type == "TurnReported":
-            for attempt in reported:
-                attempt["worker"] = data["worker"]
+            for told in reported:
+                told["worker"] = data["worker"]
             reported = []
         if entry.type not in ("EntryBegun", "EntryEnded", "EntryTried", "ChildRunBegun"):
             continue
@@ -193,7 +193,10 @@ def _journal(entries: Sequence[HistoryEntry]) -> list[dict[str, Any]]:
                 "output_references": [],
             },
         )
-        attempt = {"attempt": len(record["attempts"]) + 1, "events": [entry.number]}
+        attempt: dict[str, Any] = {
+            "attempt": len(record["attempts"]) + 1,
+            "events": [entry.number],
+        }
         attempt |= {key: data[key] for key in ("started_ms", "ended_ms", "child") if key in data}
         attempt["inputs"] = data.get("digest", "")
         if "error" in data:
