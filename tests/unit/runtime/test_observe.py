@@ -115,6 +115,7 @@ def test_what_happens_seldom_is_counted_at_once(observer, metrics):
     observer.log_full()
     observer.fenced()
     observer.rebuilt()
+    observer.taken(0.1, 5)
     observer.resolved("absent")
     observer.result_refused("stale_token")
     observer.not_archived()
@@ -122,6 +123,7 @@ def test_what_happens_seldom_is_counted_at_once(observer, metrics):
     assert metrics.appends_full.value("3") == 1
     assert metrics.appends_fenced.value("3") == 1
     assert metrics.shard_rebuilds.value("3") == 1
+    assert metrics.takeover_entries.value("3") == 5
     assert metrics.appends_unknown.value("absent") == 1
     assert metrics.results_refused.value("stale_token") == 1
     assert metrics.archive_writes.value("failed") == 1

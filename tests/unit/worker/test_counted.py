@@ -36,6 +36,12 @@ def test_results_count_once_when_sent_and_once_more_each_time(metrics):
     assert metrics.results_refused.value() == 1
 
 
+def test_a_drain_is_shown(metrics):
+    assert metrics.draining.value() == 0
+    _Metered(None, metrics).drains()  # type: ignore[arg-type]
+    assert metrics.draining.value() == 1
+
+
 class Away:
     """A bus without a connection."""
 
