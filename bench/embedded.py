@@ -4,6 +4,7 @@
 [--json FILE] [--report]``
 
 - W1: one run of one no-op step at a time, from the call to the ended run.
+- S1: the same as a workflow function of `headrace.sdk` with one step.
 - W2: 200 concurrent runs of 10 chained no-op steps, each recorded before the next begins.
 - W3: one run that fans out to 1,000 no-op steps and joins them.
 - W4: 10,000 one-step runs started together.
@@ -41,6 +42,7 @@ from bench.page import BENCHMARKS, splice
 
 from headrace.local import LocalEngine
 from headrace.plan import Group, Loop, Plan, Task
+from headrace.sdk import App, Context
 
 CHAINS, STEPS = 200, 10
 FAN_OUT = 1_000
@@ -48,6 +50,7 @@ MANY = 10_000
 FSYNCS = 200
 BUDGETS = {
     ("memory", "W1 p50 us"): 30,
+    ("memory", "S1 p50 us"): 50,
     ("memory", "W2 steps/s"): 150_000,
     ("journal", "W1 p50 us"): 500,
     ("journal", "W2 steps/s"): 80_000,
@@ -82,6 +85,29 @@ async def w1(engine: LocalEngine, runs: int) -> dict[str, float]:
         took_us.append((time.perf_counter_ns() - began) / 1e3)
     took_us.sort()
     return {"W1 p50 us": statistics.median(took_us), "W1 p99 us": took_us[len(took_us) * 99 // 100]}
+
+
+_app = App("bench")
+
+
+@_app.step
+async def _step(n: int) -> int:
+    return n
+
+
+@_app.workflow
+async def _function(ctx: Context, n: int) -> int:
+    return await ctx.step(_step, n)
+
+
+async def s1(engine: LocalEngine, runs: int) -> dict[str, float]:
+    """W1 as a workflow function with one step: its result is recorded, then the run's."""
+    took_us = []
+    for number in range(runs):
+        began = time.perf_counter_ns()
+        assert await engine.start_and_wait(_function, number) == number
+        took_us.append((time.perf_counter_ns() - began) / 1e3)
+    return {"S1 p50 us": statistics.median(took_us)}
 
 
 async def w2(engine: LocalEngine, repeats: int) -> dict[str, float]:
@@ -124,6 +150,7 @@ async def w4(engine: LocalEngine, _: int) -> dict[str, float]:
 Load = Callable[[LocalEngine, int], Awaitable[dict[str, float]]]
 LOADS: list[tuple[Load, dict[str, int]]] = [
     (w1, {"memory": 5_000, "snapshot": 5_000, "journal": 1_000}),
+    (s1, {"memory": 5_000, "snapshot": 5_000, "journal": 1_000}),
     (w2, {"memory": 20, "snapshot": 20, "journal": 15}),
     (w3, {}),
     (w4, {}),

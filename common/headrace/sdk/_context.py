@@ -383,7 +383,7 @@ class Context:
 
 def _run(
     execution: Execution,
-    step: Step[Any, Any],
+    step: Any,
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
     *,
