@@ -16,6 +16,7 @@ from headrace.events._batch import (
     event_name,
 )
 from headrace.events._code import (
+    OF_ENTRIES,
     ChildRunBegun,
     EntryAccepted,
     EntryBegun,
@@ -112,6 +113,7 @@ from headrace.events._shard import (
 
 __all__ = [
     "BATCH_VERSION",
+    "OF_ENTRIES",
     "Batch",
     "BegunByEvent",
     "CacheAsked",

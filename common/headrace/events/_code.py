@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import msgspec
 
@@ -124,6 +124,9 @@ class EntryAccepted(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=
     key: str
     digest: str
 
+
+OF_ENTRIES: Final = (EntryBegun, EntryEnded, EntryTried, EntryAccepted, ChildRunBegun, TurnDue)
+"""Those that name an entry by its key."""
 
 CodeEvent: TypeAlias = (
     TurnReported

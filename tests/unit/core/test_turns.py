@@ -297,3 +297,23 @@ def test_a_turn_is_plain_data() -> None:
     kit.start(code_plan())
 
     assert isinstance(kit.turn(), Turn)
+
+
+def test_the_history_names_entries_and_the_view_shows_them(kit: CodeKit) -> None:
+    kit.tell([ran("a#1", 7)])
+    kit.tell([SleepBegun("s#1", kit.now_ms + 5_000)], end=WAITING)
+
+    assert [(e.type, e.path) for e in kit.history()[2:]] == [
+        ("EntryEnded", "a#1"),
+        ("TurnReported", "f"),
+        ("EntryBegun", "s#1"),
+        ("TurnReported", "f"),
+        ("TurnEnded", "f"),
+    ]
+    steps = [(s.path, s.kind, s.state, s.outputs) for s in kit.view().steps]
+    assert steps == [
+        ("f", "task", "WAITING", None),
+        ("a#1", "step", "COMPLETED", 7),
+        ("s#1", "sleep", "WAITING", None),
+    ]
+    assert "sleeps for another 5.0 s" in kit.explain().summary

@@ -86,7 +86,7 @@ def entry_begun(state: ShardState, run: Run, event: EntryBegun) -> None:
     if old is not None:
         entry.attempts, entry.details = old.attempts, old.details
     journal.put(entry)
-    if event.due_ms:
+    if event.due_ms or (old is not None and old.due_ms):
         _time(run)
     _changed(state, run)
 
@@ -159,7 +159,10 @@ def entry_accepted(state: ShardState, run: Run, event: EntryAccepted) -> None:
 
 def turn_due(state: ShardState, run: Run, event: TurnDue) -> None:
     """Fold `TurnDue`."""
-    _journal(run).due.pop(event.key, None)
+    journal = _journal(run)
+    journal.due.pop(event.key, None)
+    # It is due from now on: a journal read from its bytes must not wait for it once more.
+    journal.entries[event.key].due_ms = 0
     _time(run)
     _changed(state, run)
 

@@ -22,6 +22,7 @@ from headrace.errors import HeadraceError, InvalidRequest
 from headrace.events import (
     EntryBegun,
     EntryEnded,
+    OF_ENTRIES,
     decode_chunk,
     event_name,
 )
@@ -368,6 +369,9 @@ def _entry(run: Run, number: int, time_ms: int, event: Any) -> HistoryEntry:
         name, value = field.name, getattr(event, field.name)
         if name in ("step", "node"):
             path = _path_then(run, number, value)
+            continue
+        if name == "key" and isinstance(event, OF_ENTRIES):
+            path = value
             continue
         if value is None or value == "" or value == field.default:
             continue
