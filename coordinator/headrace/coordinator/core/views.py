@@ -20,9 +20,9 @@ from headrace.coordinator.core.since import Times, times_of
 from headrace.coordinator.core.state import EMPTY_MAP, Run, ShardState
 from headrace.errors import HeadraceError, InvalidRequest
 from headrace.events import (
+    OF_ENTRIES,
     EntryBegun,
     EntryEnded,
-    OF_ENTRIES,
     decode_chunk,
     event_name,
 )
