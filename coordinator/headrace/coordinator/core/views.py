@@ -372,7 +372,6 @@ def _entry(run: Run, number: int, time_ms: int, event: Any) -> HistoryEntry:
             continue
         if name == "key" and isinstance(event, OF_ENTRIES):
             path = value
-            continue
         if value is None or value == "" or value == field.default:
             continue
         if isinstance(value, msgspec.Raw):
