@@ -26,10 +26,13 @@ IDLE_MAX: Final = 4
 JOIN_S: Final = 2.0
 _context: Final = multiprocessing.get_context("spawn")
 _idle: Final[list[_Process]] = []
+_generation: Final = [0]
+"""Processes of an earlier one have imported code that has changed since."""
 
 
 class _Process:
     def __init__(self) -> None:
+        self.generation = _generation[0]
         self.connection, theirs = _context.Pipe()
         self.process: SpawnProcess = _context.Process(
             target=_serve, args=(theirs,), name="headrace-step", daemon=True
@@ -82,13 +85,20 @@ async def in_process(
         # Cancelled, or out of time: the thread that reads ends with the process.
         process.kill()
         raise
-    if len(_idle) < IDLE_MAX:
+    if len(_idle) < IDLE_MAX and process.generation == _generation[0]:
         _idle.append(process)
     else:
         await in_thread(process.close)
     if done:
         return value
     raise value
+
+
+def renew_processes() -> None:
+    """Use no process again that is there now, since code has changed; idle ones are ended."""
+    _generation[0] += 1
+    while _idle:
+        _idle.pop().close()
 
 
 def _facts(info: StepInfo) -> dict[str, Any]:

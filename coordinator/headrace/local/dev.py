@@ -70,6 +70,7 @@ class _Ports(msgspec.Struct):
 )
 @click.option("--capability", "-c", "capabilities", multiple=True, help="Further labels offered.")
 @click.option("--app", "apps", multiple=True, help="Handlers to serve, package.module:name.")
+@click.option("--reload", is_flag=True, help="Import the apps anew when their files change.")
 @click.option(
     "--metrics-port",
     type=click.IntRange(1, 65_535 - WORKERS_MAX),
@@ -91,6 +92,7 @@ def dev(
     slots: int,
     capabilities: tuple[str, ...],
     apps: tuple[str, ...],
+    reload: bool,
     metrics_port: int | None,
     file: Path | None,
     inputs: tuple[str, ...],
@@ -101,6 +103,8 @@ def dev(
     """
     if inputs and file is None:
         raise click.UsageError("--input needs --run")
+    if reload and not apps:
+        raise click.UsageError("--reload needs --app")
     labels = tuple(dict.fromkeys((*HOST_LABELS, *capabilities)))
     cluster = _Dev(
         directory.absolute(),
@@ -109,6 +113,7 @@ def dev(
         slots=slots,
         labels=labels,
         apps=apps,
+        reload=reload,
         metrics_port=metrics_port,
     )
     try:
@@ -154,11 +159,13 @@ class _Dev:
         slots: int,
         labels: Sequence[str],
         apps: Sequence[str],
+        reload: bool,
         metrics_port: int | None,
     ) -> None:
         self._dir = directory
         self._wanted_port, self._wanted_metrics = port, metrics_port
         self._workers, self._slots, self._labels, self._apps = workers, slots, labels, apps
+        self._reload = reload
         self._ports = self._choose_ports()
         self._broker = BrokerProcess(
             directory / "nats", port=self._ports.nats, monitor_port=self._ports.monitor
@@ -319,6 +326,8 @@ class _Dev:
                 arguments += ["-c", label]
             for app in self._apps:
                 arguments += ["--app", app]
+            if self._reload:
+                arguments.append("--reload")
             commands.append((f"worker dev-{number}", arguments))
         return commands
 

@@ -121,6 +121,24 @@ async def test_a_function_that_waits_is_kept_and_not_replayed():
     assert bench.turns.cached == 0
 
 
+async def test_a_function_of_old_code_is_replayed_with_the_new():
+    bench = Bench()
+    await over(bench)
+    fresh = App("turns")
+
+    @fresh.workflow(name="waits")
+    async def changed(ctx: Context, n: int) -> int:
+        n += await ctx.step(echo, 1)
+        return n + 1_000 * await ctx.signal("go", int)
+
+    owner = bench.owner()
+    known = owner.number
+    owner.signal("go", 5)
+    await over(bench, since=known, workflow=changed)
+    assert msgspec.msgpack.decode(owner.end.value) == 5_002
+    assert list(owner.journal) == ["echo#1", "signal:go#1"]
+
+
 async def test_the_cache_is_bounded_and_what_left_it_is_replayed():
     bench = Bench(cached_max=3)
     runs = [f"ns/r{n}" for n in range(10)]

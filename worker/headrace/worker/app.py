@@ -28,6 +28,7 @@ from headrace.worker.life import Life, Terms, Watch
 from headrace.worker.payloads import Payloads
 from headrace.worker.plugins import Plugins
 from headrace.worker.ports import ValueSource
+from headrace.worker.reloading import Reloading
 from headrace.worker.reporter import Reporter
 from headrace.worker.sources import secrets_at, variables_at
 from headrace.worker.steplog import LogLimits
@@ -61,6 +62,7 @@ class Worker:
         *,
         registry: Registry | None = None,
         plugins: Plugins | None = None,
+        reloading: Reloading | None = None,
         metrics: WorkerMetrics | None = None,
         secrets: ValueSource | None = None,
         variables: ValueSource | None = None,
@@ -75,7 +77,8 @@ class Worker:
         self._ends: dict[tuple[int, int], int] = {}
         """(status, time in ms) of attempts that ended since the last heartbeat -> how many."""
         self._registry = registry or builtin_registry()
-        self._plugins = plugins
+        self._watchers = [watcher for watcher in (plugins, reloading) if watcher is not None]
+        """Of code that may change while we live."""
         self.data_dir = Path(settings.data_dir).absolute() / "worker"
         self.data_dir.mkdir(parents=True, exist_ok=True)
         self._lock = DataDirLock(self.data_dir)
@@ -161,8 +164,8 @@ class Worker:
             watch=_Metered(self, self._metrics),
         )
         self.reporter = self.life.reporter
-        if self._plugins is not None:
-            self._plugins.on_change = self._offer_handlers
+        for watcher in self._watchers:
+            watcher.on_change = self._offer_handlers
 
     # -- from outside --------------------------------------------------------------------------
 
@@ -191,7 +194,7 @@ class Worker:
         """Work until drained. Raises `Unreachable` when the broker cannot be subscribed to."""
         identity, life = self.identity, self.life
         life.listen()
-        if self._plugins is not None:
+        if self._watchers:
             self._offer_handlers()
         log.info(
             "worker started",
@@ -210,8 +213,8 @@ class Worker:
                     group.create_task(life.heartbeats.run(), name="worker-heartbeats"),
                     group.create_task(self._sweep(), name="worker-sweep"),
                 ]
-                if self._plugins is not None:
-                    tasks.append(group.create_task(self._plugins.run(), name="worker-plugins"))
+                for watcher in self._watchers:
+                    tasks.append(group.create_task(watcher.run(), name="worker-watch"))
                 await life.drained()
                 for task in tasks:
                     task.cancel()
@@ -226,8 +229,11 @@ class Worker:
     # -- inside --------------------------------------------------------------------------------
 
     def _offer_handlers(self) -> None:
-        assert self._plugins is not None
-        self.life.offer_handlers(self._registry.describe(), self._plugins.problems)
+        self.life.offer_handlers(self._registry.describe(), self._problems)
+
+    @property
+    def _problems(self) -> list[str]:
+        return [problem for watcher in self._watchers for problem in watcher.problems]
 
     def _ended(self, result: StepResult) -> None:
         """Add up; the families hear of it with the next heartbeat: they cost more than a step."""
@@ -266,7 +272,7 @@ class Worker:
         metrics.credit.set(0 if full else max(assignments.slots - used, 0))
         metrics.task_messages.raise_to(life.consumer.messages)
         metrics.handlers.set(life.handlers)
-        metrics.plugin_problems.set(len(self._plugins.problems) if self._plugins else 0)
+        metrics.plugin_problems.set(len(self._problems))
         metrics.heartbeats.raise_to(life.heartbeats.sent)
         metrics.stalls.raise_to(life.stalls)
         for kind, count in life.orders.items():

@@ -16,7 +16,7 @@ import uvloop
 
 from headrace.bus import dial
 from headrace.config import Config, listed_addresses, load
-from headrace.errors import HeadraceError
+from headrace.errors import HeadraceError, InvalidConfig
 from headrace.telemetry import (
     BusMetrics,
     Tracer,
@@ -27,9 +27,11 @@ from headrace.telemetry import (
 )
 from headrace.worker.app import Worker
 from headrace.worker.builtin import builtin_registry
+from headrace.worker.handlers import Registry
 from headrace.worker.identity import release
 from headrace.worker.orphans import kill_orphans, mark
 from headrace.worker.plugins import Plugins
+from headrace.worker.reloading import Reloading
 
 
 @click.command()
@@ -40,6 +42,7 @@ from headrace.worker.plugins import Plugins
 @click.option("--namespace", "-n", help="Namespace whose steps it runs.")
 @click.option("--data-dir", help="Folder of workspaces and of the worker's id.")
 @click.option("--app", "apps", multiple=True, help="Handlers to serve, package.module:name.")
+@click.option("--reload", is_flag=True, help="Import the apps anew when their files change.")
 @click.option("--plugins", help="Folder of Python files with handlers; it is watched.")
 @click.option("--secrets", "secrets_path", help="Folder or file with secrets.")
 @click.option("--vars", "vars_path", help="Folder or file with variables.")
@@ -53,6 +56,7 @@ def worker(
     namespace: str | None,
     data_dir: str | None,
     apps: tuple[str, ...],
+    reload: bool,
     plugins: str | None,
     secrets_path: str | None,
     vars_path: str | None,
@@ -76,26 +80,19 @@ def worker(
     try:
         config = load(path, os.environ, overrides)
         setup_logging(level=config.log.level, format=config.log.format)
-        _run(serve(config))
+        _run(serve(config, reload=reload))
     except HeadraceError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
 
 
-async def serve(config: Config) -> None:
+async def serve(config: Config, *, reload: bool = False) -> None:
     """Run a worker to its end: SIGTERM and SIGINT drain, a second one kills.
 
-    Raises `HeadraceError` when it cannot start.
+    *reload*: import its apps anew when their files change, for development. Raises
+    `HeadraceError` when it cannot start.
     """
-    # Modules of applications lie where the worker was started.
-    sys.path.insert(0, os.getcwd())
-    handlers = builtin_registry()
-    handlers.add_entry_points()
-    for app in config.worker.apps:
-        handlers.add_app(app)
-    plugins = Plugins(Path(config.worker.plugins), handlers) if config.worker.plugins else None
-    if plugins is not None:
-        await plugins.scan()
+    handlers, plugins, reloading = await _code(config, reload=reload)
     registry = new_registry(release=release(), role="worker")
     life: Worker | None = None
     connecting = asyncio.create_task(dial(config.broker, name="headrace-worker"), name="connect")
@@ -130,6 +127,7 @@ async def serve(config: Config) -> None:
                 config,
                 registry=handlers,
                 plugins=plugins,
+                reloading=reloading,
                 metrics=WorkerMetrics(registry),
                 tracer=Tracer.from_environment("worker"),
             )
@@ -140,6 +138,26 @@ async def serve(config: Config) -> None:
             gc.freeze()
             gc.set_threshold(50_000, 20, 100)
             await life.run()
+
+
+async def _code(
+    config: Config, *, reload: bool
+) -> tuple[Registry, Plugins | None, Reloading | None]:
+    """Return the handlers, and who watches files of them. Raises `InvalidConfig`."""
+    # Modules of applications lie where the worker was started.
+    sys.path.insert(0, os.getcwd())
+    handlers = builtin_registry()
+    handlers.add_entry_points()
+    settings = config.worker
+    for app in settings.apps:
+        handlers.add_app(app)
+    if reload and not settings.apps:
+        raise InvalidConfig("worker.apps", "--reload needs an --app")
+    reloading = Reloading(settings.apps, handlers) if reload else None
+    plugins = Plugins(Path(settings.plugins), handlers) if settings.plugins else None
+    if plugins is not None:
+        await plugins.scan()
+    return handlers, plugins, reloading
 
 
 def _run(main: Coroutine[Any, Any, None]) -> None:

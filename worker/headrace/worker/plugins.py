@@ -21,25 +21,30 @@ import msgspec
 
 from headrace.errors import InvalidConfig
 from headrace.worker.handlers import Handler, Registry, handler_of
+from headrace.worker.loading import (
+    LOAD_S,
+    POLL_S,
+    PROBLEM_CHARS_MAX,
+    Broken,
+    Stamp,
+    loaded,
+    place_of,
+    said,
+    stamp_of,
+)
 from headrace.worker.threads import Threads
 
 log = logging.getLogger(__name__)
 
-POLL_S: Final = 1.0
-LOAD_S: Final = 10.0
-"""A file that takes longer to load is given up; its thread cannot be stopped."""
 FILE_BYTES_MAX: Final = 1024 * 1024
 FILES_MAX: Final = 200
-PROBLEM_CHARS_MAX: Final = 300
-
-_Stamp = tuple[int, int, int]
 
 
 class _Plugin(msgspec.Struct):
     """What is known of one file."""
 
-    stamp: _Stamp
-    """Time of change, size and inode when it was last looked at."""
+    stamp: Stamp
+    """When it was last looked at."""
     digest: str = ""
     """Of the version that is loaded; empty: none."""
     module: str = ""
@@ -119,7 +124,7 @@ class Plugins:
         log.info("plug-in removed", extra={"file": path.name, "handlers": _names(plugin.handlers)})
         return True
 
-    async def _load(self, path: Path, stamp: _Stamp) -> bool:
+    async def _load(self, path: Path, stamp: Stamp) -> bool:
         """Load a file that is new or has changed; True when handlers have changed."""
         plugin = self._plugins.setdefault(path, _Plugin(stamp))
         plugin.stamp = stamp
@@ -135,7 +140,7 @@ class Plugins:
         except InvalidConfig as error:
             plugin.problem = error.reason[:PROBLEM_CHARS_MAX]
             return False
-        except (OSError, _Broken) as error:
+        except (OSError, Broken) as error:
             plugin.problem = str(error)[:PROBLEM_CHARS_MAX]
             return False
         if plugin.module:
@@ -154,40 +159,22 @@ class Plugins:
         module.__file__ = str(path)
         # Dataclasses and annotations look their module up.
         sys.modules[module.__name__] = module
-        work = self._threads.start(lambda: _execute(module, path, data))
-        done, _ = await asyncio.wait((work,), timeout=self._load_s)
-        problem = work.result() if done else f"still loading after {self._load_s:g} s"
-        if problem:
+        try:
+            await loaded(self._threads, lambda: _execute(module, path, data), self._load_s)
+        except Broken:
             sys.modules.pop(module.__name__, None)
-            raise _Broken(problem)
+            raise
         return module
 
 
-class _Broken(Exception):
-    """A file that is no plug-in, and why."""
-
-
-def _execute(module: types.ModuleType, path: Path, data: bytes) -> str:
-    """Run the file; return what is wrong with it."""
+def _execute(module: types.ModuleType, path: Path, data: bytes) -> None:
+    """Run the file. Raises `Broken`."""
     try:
         exec(compile(data, str(path), "exec"), module.__dict__)
-    except SyntaxError as error:
-        return f"line {error.lineno}: {error.msg}"
     except BaseException as error:
         # SystemExit too: a file cannot end the worker.
-        line = _line_in(path, error)
-        return f"{f'line {line}: ' if line else ''}{type(error).__name__}: {error}"
-    return ""
-
-
-def _line_in(path: Path, error: BaseException) -> int:
-    """Return the last line of the file that *error* came through; 0: none."""
-    line, trace = 0, error.__traceback__
-    while trace is not None:
-        if trace.tb_frame.f_code.co_filename == str(path):
-            line = trace.tb_lineno
-        trace = trace.tb_next
-    return line
+        _, line = place_of(error, (str(path),))
+        raise Broken(f"line {line}: {said(error)}" if line else said(error)) from error
 
 
 def _handlers_of(module: types.ModuleType, digest: str) -> list[Handler]:
@@ -201,23 +188,22 @@ def _handlers_of(module: types.ModuleType, digest: str) -> list[Handler]:
             raise InvalidConfig("worker.plugins", f"two handlers are called {handler.name!r}")
         found[handler.name] = handler
     if not found:
-        raise _Broken("no function is marked with @handler")
+        raise Broken("no function is marked with @handler")
     for handler in found.values():
         handler.version = handler.version or f"sha256:{digest[:12]}"
     return list(found.values())
 
 
-def _stamps(folder: Path) -> dict[Path, _Stamp]:
+def _stamps(folder: Path) -> dict[Path, Stamp]:
     """Return the files of the folder that are plug-ins, as they are now."""
-    found: dict[Path, _Stamp] = {}
+    found: dict[Path, Stamp] = {}
     for path in sorted(folder.iterdir()):
         if path.suffix != ".py" or path.name.startswith(("_", ".")):
             continue
-        try:
-            status = path.stat()
-        except FileNotFoundError:
+        stamp = stamp_of(path)
+        if stamp is None:
             continue  # it went in this moment
-        found[path] = (status.st_mtime_ns, status.st_size, status.st_ino)
+        found[path] = stamp
         if len(found) >= FILES_MAX:
             break
     return found
@@ -227,7 +213,7 @@ def _read(path: Path) -> bytes:
     with path.open("rb") as file:
         data = file.read(FILE_BYTES_MAX + 1)
     if len(data) > FILE_BYTES_MAX:
-        raise _Broken(f"over {FILE_BYTES_MAX} bytes")
+        raise Broken(f"over {FILE_BYTES_MAX} bytes")
     return data
 
 

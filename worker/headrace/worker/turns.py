@@ -53,6 +53,7 @@ _DECODER: Final = msgspec.msgpack.Decoder(Turn)
 class _Parked(NamedTuple):
     """A function that waits."""
 
+    workflow: Workflow[Any, Any]
     execution: Execution
     backlog: list[Entry]
     """What it was not fed yet."""
@@ -151,7 +152,7 @@ class Turns:
             end = await running.run(turn)
             parked = end is not None and end.outcome == TurnOutcome.WAITING
             if parked:
-                self._park(task.run, running)
+                self._park(workflow, task.run, running)
         except Left:
             raise HandBack from None
         except asyncio.CancelledError:
@@ -177,7 +178,9 @@ class Turns:
         def write(stream: str, text: str) -> None:
             context.log(text, stream=stream)
 
-        if parked is not None and parked.execution.generation == turn.generation:
+        # Of code that was loaded anew it has the old one: it is replayed with the new.
+        same = parked is not None and parked.workflow is workflow
+        if parked is not None and same and parked.execution.generation == turn.generation:
             entries = turn.entries
             if parked.known < turn.since or _incomplete(entries, parked.known, turn.number):
                 fetched = await reports.fetch(parked.known, turn)
@@ -200,10 +203,10 @@ class Turns:
             turn = msgspec.structs.replace(turn, entries=fetched, since=0)
         return new_execution(workflow, run, turn, on_log=write)
 
-    def _park(self, run: str, running: TurnRun) -> None:
+    def _park(self, workflow: Workflow[Any, Any], run: str, running: TurnRun) -> None:
         backlog = running.backlog
         known = backlog[-1].number if backlog else running.execution.seen
-        self._cache[run] = _Parked(running.execution, backlog, known)
+        self._cache[run] = _Parked(workflow, running.execution, backlog, known)
         while len(self._cache) > self._cached_max:
             _, oldest = self._cache.popitem(last=False)
             oldest.execution.close()

@@ -12,6 +12,7 @@ from headrace.worker.handlers._handler import (
     encode_output,
     handler,
     handler_of,
+    load_attribute,
 )
 from headrace.worker.handlers._registry import Registry
 
@@ -26,4 +27,5 @@ __all__ = [
     "encode_output",
     "handler",
     "handler_of",
+    "load_attribute",
 ]

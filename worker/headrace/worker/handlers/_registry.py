@@ -89,19 +89,26 @@ class Registry:
         if isinstance(app, App):
             self.serve(app)
             return
-        handlers = getattr(app, "handlers", None)
-        if not isinstance(handlers, Mapping):
-            raise InvalidConfig("worker.apps", f"{reference!r} has no mapping `handlers`")
-        for name, thing in handlers.items():
-            if not isinstance(name, str):
-                raise InvalidConfig("worker.apps", f"{reference!r}: {name!r} is no name")
-            found = handler_of(thing)
-            if found is None or found.name != name:
-                function = found.function if found is not None else thing
-                if not callable(function):
-                    raise InvalidConfig("worker.apps", f"{reference!r}: {name} is no function")
-                found = Handler(name, function, version=found.version if found else "")
+        for found in _mapped(reference, app):
             self.add(found, source=reference)
+
+    def renew(self, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+        """Put apps in the place of what they were, by ``package.module:app``: all, or none.
+
+        What they were must be here. Raises `InvalidConfig` as `add` does, and for an app of
+        another version: what a worker offers was said when it started.
+        """
+        for reference, app in new.items():
+            before, now = (getattr(x, "capability", "") for x in (old[reference], app))
+            if before != now:
+                text = f"{reference!r} is {now or 'no app'} now, and was {before or 'no app'}: "
+                raise InvalidConfig("worker.apps", f"{text}start the worker again")
+        names = [h.name for reference, app in old.items() for h in _all_of(reference, app)]
+        found = [h for reference, app in new.items() for h in _all_of(reference, app)]
+        self.replace(names, found)
+        for app in new.values():
+            if isinstance(app, App):
+                self.apps[app.capability] = app
 
     def serve(self, app: App) -> None:
         """Add an application of `headrace.sdk`; again, it takes the place of what it was.
@@ -122,3 +129,26 @@ class Registry:
             for name, handler in sorted(self._handlers.items())
             if not handler.builtin
         }
+
+
+def _all_of(reference: str, app: Any) -> list[Handler]:
+    return handlers_of(app) if isinstance(app, App) else _mapped(reference, app)
+
+
+def _mapped(reference: str, app: Any) -> list[Handler]:
+    """Return what `.handlers` of *app* maps names to. Raises `InvalidConfig`."""
+    handlers = getattr(app, "handlers", None)
+    if not isinstance(handlers, Mapping):
+        raise InvalidConfig("worker.apps", f"{reference!r} has no mapping `handlers`")
+    mapped: list[Handler] = []
+    for name, thing in handlers.items():
+        if not isinstance(name, str):
+            raise InvalidConfig("worker.apps", f"{reference!r}: {name!r} is no name")
+        found = handler_of(thing)
+        if found is None or found.name != name:
+            function = found.function if found is not None else thing
+            if not callable(function):
+                raise InvalidConfig("worker.apps", f"{reference!r}: {name} is no function")
+            found = Handler(name, function, version=found.version if found else "")
+        mapped.append(found)
+    return mapped
