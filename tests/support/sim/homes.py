@@ -56,7 +56,7 @@ class Homes:
         self.kept: dict[str, tuple[Any, str, str, int, int]] = {}
         self.stored: set[tuple[str, str]] = set()
         """(run, path) of all that was ever kept."""
-        self.answers: dict[tuple[str, str], tuple[Any, str, str, int] | None] = {}
+        self.answers: dict[tuple[str, str], list[tuple[Any, str, str, int] | None]] = {}
         """(key, who asked) -> what was kept then."""
         self._tokens: dict[str, int] = {}
 
@@ -147,7 +147,8 @@ class Homes:
         kept = self.kept.get(key)
         over = kept is None or 0 < kept[4] <= time_ms
         # Asked for twice, it is answered twice; the first answer that arrives is used.
-        self.answers[key, holder] = None if over or kept is None else kept[:4]
+        answer = None if over or kept is None else kept[:4]
+        self.answers.setdefault((key, holder), []).append(answer)
 
     def _stored(self, event: list[Any], time_ms: int) -> None:
         key, data, name, path, at_ms, until_ms = event[1:7]

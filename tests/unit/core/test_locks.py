@@ -354,6 +354,28 @@ def test_the_audit_frees_the_lock_of_one_that_is_gone() -> None:
     assert pair.kits[2].machine.state.keys == {}
 
 
+def test_who_learns_of_its_lock_by_the_audit_learns_its_token() -> None:
+    pair = Pair()
+    pair.kits[1].start(plan(task("a", lock=lock("db2", ttl_ms=10 * AUDIT_MS))))
+    pair.collect()
+    (asked,) = [at for at in pair.wire if at.content and at.content.kind == "acquire"]
+    pair.deliver(pair.wire.index(asked))
+    pair.collect()
+    # What the home says of the grant is confirmed, and was never there.
+    (letter,) = [at for at in pair.wire if at.content and at.content.kind == "granted"]
+    pair.wire.remove(letter)
+    pair.kits[2].tick(lambda m: m.clear_outbox([letter.message]))
+    pair.calm()
+    assert pair.kits[1].dispatched() == []
+    pair.kits[2].advance(AUDIT_MS)
+    pair.calm()
+    assert pair.kits[1].dispatched() == ["a"]
+    (terms,) = pair.kits[2].machine.state.keys["lock:default/db2"].terms.values()
+    assert token(pair.kits[1], "a") == terms.token
+    (got,) = pair.kits[1].all_events(kind=KeyGranted)
+    assert (got.token, got.until_ms) == (terms.token, terms.until_ms)
+
+
 def test_the_history_tells_of_locks() -> None:
     kit = Kit()
     kit.start(plan(group("g", task("a"), lock=lock("db", ttl_ms=5_000))))

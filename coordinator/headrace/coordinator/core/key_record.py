@@ -51,6 +51,11 @@ class KeyRecord:
         """Tell whether it holds the key, or waits for it."""
         return holder in self.holders or holder in self.waiters
 
+    def told(self, holder: str) -> tuple[int, ...]:
+        """Return what the holder of a lock is told with it: token and end; of others, nothing."""
+        terms = self.terms.get(holder)
+        return (terms.token, terms.until_ms) if terms is not None and terms.token else ()
+
     def has_room(self, now_ms: int) -> bool:
         """Tell whether one more may hold the key."""
         taken = len(self.holders)

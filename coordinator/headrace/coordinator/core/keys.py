@@ -280,7 +280,7 @@ def _ask(tick: Tick, key: str, record: KeyRecord) -> None:
             # A client's lock: it expires.
             continue
         if shard == tick.state.shard:
-            audited(tick, key, holder)
+            audited(tick, key, holder, *record.told(holder))
         else:
             away.append(holder)
     if not away:
@@ -291,10 +291,11 @@ def _ask(tick: Tick, key: str, record: KeyRecord) -> None:
     tick.emit_shard(KeyAudited(key, away, tick.state.now_ms + AUDIT_MS))
 
 
-def audited(tick: Tick, key: str, holder: str) -> None:
+def audited(tick: Tick, key: str, holder: str, token: int = 0, until_ms: int = 0) -> None:
     """The home shard asks about a holder: one that is gone gives the key back.
 
-    One that waits still, for whatever reason, learns that it has the key.
+    One that waits still, for whatever reason, learns that it has the key, as it would have been
+    told: a lock with its token and its end.
     """
     run, instance = _holder(tick, holder)
     if run is not None and run.quarantined and not status.is_final(run.state):
@@ -309,4 +310,4 @@ def audited(tick: Tick, key: str, holder: str) -> None:
         if holds:
             # Blocked is not gone: workers may be at its steps.
             return
-    granted(tick, key, holder)
+    granted(tick, key, holder, token, until_ms)

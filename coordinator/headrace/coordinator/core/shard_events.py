@@ -152,15 +152,13 @@ def _key_granted(state: ShardState, event: KeyGrantedTo) -> None:
     if event.audit_ms:
         key.audit_ms = event.audit_ms
     key.cool(state.now_ms)
-    told: tuple[int, ...] = ()
     if event.token:
         state.token_last = max(state.token_last, event.token)
         key.terms[event.holder] = key.terms.get(event.holder, Terms())._replace(
             token=event.token, until_ms=event.until_ms
         )
-        told = (event.token, event.until_ms)
     if shard >= 0:
-        state.post(f"#{shard}", "granted", event.key, event.holder, *told)
+        state.post(f"#{shard}", "granted", event.key, event.holder, *key.told(event.holder))
 
 
 def _key_released(state: ShardState, event: KeyReleased) -> None:
@@ -244,7 +242,7 @@ def _key_audited(state: ShardState, event: KeyAudited) -> None:
     for holder in event.holders:
         shard = key.holders.get(holder)
         if shard is not None and shard >= 0:
-            state.post(f"#{shard}", "audit", event.key, holder)
+            state.post(f"#{shard}", "audit", event.key, holder, *key.told(holder))
 
 
 def _outbox_cleared(state: ShardState, event: OutboxCleared) -> None:
