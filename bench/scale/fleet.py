@@ -46,6 +46,7 @@ class Fleet:
                 sent_ms = int(time.time() * 1_000)
                 for beat in self._beats[piece::PIECES]:
                     data = encode(msgspec.structs.replace(beat, sent_ms=sent_ms))
-                    self._bus.publish(subjects.heartbeat("worker", beat.id), data)
+                    subject = subjects.worker_heartbeat("default", beat.id, beat.capabilities)
+                    self._bus.publish(subject, data)
                 due_s += PERIOD_S / PIECES
                 await asyncio.sleep(max(due_s - loop.time(), 0))

@@ -34,7 +34,7 @@ async def measure(workers: int, *, seconds: float) -> dict[str, Any]:
             pid = cluster.coordinators[0].pid
             before_mb = rss_mb(pid)
             beating = asyncio.create_task(Fleet(bus, workers).beat(), name="fleet")
-            registered_s = await _registered(client, workers)
+            registered_s = await _registered(client, workers, beating)
             await asyncio.sleep(SETTLE_S)
             began, used = time.monotonic(), cpu_seconds(pid)
             await asyncio.sleep(seconds)
@@ -60,11 +60,13 @@ async def measure(workers: int, *, seconds: float) -> dict[str, Any]:
             await cluster.stop()
 
 
-async def _registered(client: Client, workers: int) -> float:
+async def _registered(client: Client, workers: int, beating: asyncio.Task[None]) -> float:
     """Wait until the registry grows no more; return how long it took."""
     began = time.monotonic()
     known, since = -1, began
     while time.monotonic() - began < REGISTERED_S:
+        if beating.done():
+            beating.result()
         count = len((await client.info(workers=True)).workers) - 1
         if count != known:
             known, since = count, time.monotonic()

@@ -104,7 +104,7 @@ async def ended(send, runs: list[str]) -> int:
         closed = [s for s, reply in zip(some, replies, strict=True) if reply.code == "not-found"]
         replies = [reply for reply in replies if reply.code != "not-found"]
         if closed:
-            replies += await send(closed, subjects.ARCHIVE)
+            replies += await send(closed, subjects.archive("default"))
         assert not any(reply.code for reply in replies), replies
         views = [decode(RunView, bytes(reply.result)) for reply in replies]
         done += sum(view.state == "COMPLETED" for view in views)
