@@ -26,7 +26,9 @@ def render(document: Mapping[str, Any]) -> str:
             parts += [table(rows) for table in tables]
             if earlier := document.get("earlier", {}).get(part):
                 quick = ", `--quick`" if earlier["quick"] else ""
-                parts.append(f"(An earlier run: {earlier['machine']['time']}{quick}.)")
+                load = earlier["machine"].get("load", 0.0)
+                busy = f", on a busy machine (load {load})" if load > BUSY_LOAD else ""
+                parts.append(f"(An earlier run: {earlier['machine']['time']}{quick}{busy}.)")
     parts += [f"**Missed:** {missed}." for missed in document.get("missed", ())]
     return "\n\n".join(parts)
 
@@ -108,10 +110,9 @@ def _history(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def _heartbeats(rows: Sequence[Mapping[str, Any]]) -> str:
     return (
-        "**Heartbeats of simulated workers**, one a second each, to one coordinator. No more than "
-        "5,000 are registered; all are heard, and may work.\n\n"
+        "**Heartbeats of simulated workers**, one a second each, to one coordinator.\n\n"
     ) + _table(
-        ("workers", "registered", "within", "of a core", "a heartbeat, with all else", "memory"),
+        ("workers", "listed", "within", "of a core", "a heartbeat, with all else", "memory"),
         [
             (
                 f"{row['workers']:,}",
