@@ -8,7 +8,7 @@ from headrace.telemetry._clock import Clock, SystemClock
 from headrace.telemetry._family import OTHER, Counter, Gauge, Histogram, Label
 from headrace.telemetry._http import StatusServer, status_server
 from headrace.telemetry._labels import lane_label
-from headrace.telemetry._log import JsonFormatter, TextFormatter, setup_logging
+from headrace.telemetry._log import JsonFormatter, TextFormatter, log_about, setup_logging
 from headrace.telemetry._metrics import (
     BusMetrics,
     CoordinatorMetrics,
@@ -20,8 +20,10 @@ from headrace.telemetry._metrics import (
 from headrace.telemetry._reference import describe, families
 from headrace.telemetry._trace import (
     Tracer,
+    attempt_fields,
     child_of,
     current_traceparent,
+    is_sampled,
     trace_id,
     valid_traceparent,
 )
@@ -42,11 +44,14 @@ __all__ = [
     "TextFormatter",
     "Tracer",
     "WorkerMetrics",
+    "attempt_fields",
     "child_of",
     "current_traceparent",
     "describe",
     "families",
+    "is_sampled",
     "lane_label",
+    "log_about",
     "new_registry",
     "render",
     "setup_logging",

@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any, Literal, TextIO
 
@@ -23,8 +24,22 @@ _VALUE_CHARS_MAX = 4_096
 """Longer values are cut: one line of a log is not the place for a payload."""
 
 
+_about: ContextVar[Callable[[], Mapping[str, Any]] | None] = ContextVar("log_about", default=None)
+
+
+def log_about(fields: Callable[[], Mapping[str, Any]]) -> None:
+    """Put what *fields* returns on every line that is logged from here on in this context.
+
+    That is the running task, and the tasks and threads that it starts. It is called only when a
+    line is written, so it should return nothing once its subject is over.
+    """
+    _about.set(fields)
+
+
 def _fields(record: logging.LogRecord, static: Mapping[str, Any]) -> dict[str, Any]:
-    found = {**static, **{k: v for k, v in record.__dict__.items() if k not in _OWN}}
+    about = _about.get()
+    own = {k: v for k, v in record.__dict__.items() if k not in _OWN}
+    found = {**static, **(about() if about is not None else {}), **own}
     return {(f"{key}_" if key in _RESERVED else key): _plain(v) for key, v in found.items()}
 
 

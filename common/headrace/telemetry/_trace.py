@@ -11,8 +11,8 @@ import hashlib
 import os
 import re
 import sys
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 from headrace.errors import InvalidConfig
 
@@ -35,6 +35,11 @@ def trace_id(traceparent: str) -> str:
     return traceparent.split("-")[1] if valid_traceparent(traceparent) else ""
 
 
+def is_sampled(traceparent: str) -> bool:
+    """Tell whether *traceparent* is a context whose spans are wanted."""
+    return valid_traceparent(traceparent) and bool(int(traceparent[-2:], 16) & 1)
+
+
 def current_traceparent(environ: Mapping[str, str] | None = None) -> str:
     """Return the context of the caller: of its active span, else `TRACEPARENT`; empty: none."""
     if "opentelemetry.trace" in sys.modules:
@@ -52,6 +57,14 @@ def child_of(traceparent: str, of: str) -> str:
     version, trace, _, flags = traceparent.split("-")
     span = hashlib.blake2b(f"{trace}/{of}".encode(), digest_size=8).hexdigest()
     return f"{version}-{trace}-{span}-{flags}"
+
+
+def attempt_fields(run: str, step: str, attempt: int, traceparent: str) -> dict[str, str | int]:
+    """Return the fields of lines of the log that are about an attempt; *step* is its path."""
+    fields: dict[str, str | int] = {"run": run, "step": step, "attempt": attempt}
+    if trace := trace_id(traceparent):
+        fields["trace_id"] = trace
+    return fields
 
 
 class Tracer:
@@ -93,10 +106,15 @@ class Tracer:
         ended_ms: int,
         attributes: Mapping[str, str | int],
         error: str = "",
+        kind: Literal["consumer", "internal", "producer"] = "consumer",
+        links: Sequence[str] = (),
     ) -> None:
-        """Record a span that has ended; *context* and *parent* are ``traceparent`` texts."""
+        """Record a span that has ended.
+
+        *context*, *parent* and *links* (what it has to do with, too) are ``traceparent`` texts.
+        """
         from opentelemetry.sdk.trace import ReadableSpan
-        from opentelemetry.trace import SpanKind, Status, StatusCode
+        from opentelemetry.trace import Link, SpanKind, Status, StatusCode
 
         own = _context(context, remote=False)
         if not own.trace_flags.sampled:
@@ -108,7 +126,8 @@ class Tracer:
             parent=_context(parent, remote=True),
             resource=self._resource,
             attributes=dict(attributes),
-            kind=SpanKind.CONSUMER,
+            kind=SpanKind[kind.upper()],
+            links=[Link(_context(link, remote=True)) for link in links],
             status=status,
             start_time=started_ms * 1_000_000,
             end_time=max(ended_ms, started_ms) * 1_000_000,

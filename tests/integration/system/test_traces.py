@@ -61,6 +61,10 @@ class Collector:
         self.server.server_close()
 
 
+def attributes(span):
+    return {pair.key: pair.value.string_value for pair in span.attributes}
+
+
 @pytest.fixture
 def collector():
     made = Collector()
@@ -92,10 +96,22 @@ jobs:
             assert ran.code == 0, ran
             untraced = await cluster.flowctl(*submit)
             assert untraced.code == 0, untraced
-    # The worker has ended: it has sent what waited.
-    (step, request) = sorted(collector.spans, key=lambda span: span.start_time_unix_nano)
-    assert {span.trace_id.hex() for span in (step, request)} == {TRACE}
-    assert {span.parent_span_id.hex() for span in (step, request)} == {"00f067aa0ba902b7"}
+    # Worker and coordinator have ended: they have sent what waited.
+    spans = sorted(collector.spans, key=lambda span: span.start_time_unix_nano)
+    assert {span.trace_id.hex() for span in spans} == {TRACE}
+    (run,) = (span for span in spans if span.name == "run traced")
+    assert run.parent_span_id.hex() == "00f067aa0ba902b7"
+    others = [span for span in spans if span is not run]
+    assert {span.parent_span_id for span in others} == {run.span_id}
+    step, request = (span for span in others if span.name.startswith("step "))
+    sends = [span for span in others if span.name.startswith("send ")]
+    assert [attributes(s)["cicd.pipeline.task.name"] for s in sends] == [
+        attributes(s)["cicd.pipeline.task.name"] for s in (step, request)
+    ]
+    appends = [span for span in others if span.name == "append"]
+    # The run and its first step; the second; the end.
+    assert len(appends) >= 3
+    assert len({span.span_id for span in spans}) == len(spans) == 5 + len(appends)
     told = json.loads(ran.out)["output"]["one"]["trace"]
     assert told == f"00-{TRACE}-{step.span_id.hex()}-01"
     assert collector.headers == [f"00-{TRACE}-{request.span_id.hex()}-01", ""]

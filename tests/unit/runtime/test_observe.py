@@ -61,7 +61,12 @@ def test_events_are_counted_by_type_and_meaning(observer, metrics):
 def test_ended_runs(observer, metrics):
     runs = [
         SimpleNamespace(
-            key="ns/run", workflow="build", state=state, created_ms=1_000, finished_ms=3_000
+            key="ns/run",
+            workflow="build",
+            state=state,
+            created_ms=1_000,
+            finished_ms=3_000,
+            labels={},
         )
         for state in (status.COMPLETED, status.COMPLETED, status.FAILED)
     ]

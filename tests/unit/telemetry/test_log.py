@@ -1,4 +1,5 @@
 import asyncio
+import contextvars
 import io
 import json
 import logging
@@ -7,7 +8,7 @@ import sys
 import httpx
 import pytest
 
-from headrace.telemetry import JsonFormatter, TextFormatter, setup_logging
+from headrace.telemetry import JsonFormatter, TextFormatter, log_about, setup_logging
 from support.logs import logging_as_it_was
 
 
@@ -66,6 +67,19 @@ def test_json_stays_one_line_with_an_exception():
         text = JsonFormatter().format(record("two\nlines", exc_info=sys.exc_info()))
     assert "\n" not in text
     assert "ValueError: no\nway" in json.loads(text)["exception"]
+
+
+def test_what_a_context_is_about_stands_on_its_lines_and_on_no_others():
+    formatter = JsonFormatter({"role": "worker"})
+
+    def logged():
+        log_about(lambda: {"run": "d/r", "step": "one", "attempt": 1})
+        return json.loads(formatter.format(record(attempt=2)))
+
+    line = contextvars.copy_context().run(logged)
+    assert (line["run"], line["step"], line["role"]) == ("d/r", "one", "worker")
+    assert line["attempt"] == 2, "what the line itself says counts"
+    assert "run" not in json.loads(formatter.format(record()))
 
 
 def test_text_line():

@@ -11,6 +11,7 @@ Knows nothing of the broker: see `headrace.worker.ports`.
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 import logging
 import types
@@ -22,7 +23,7 @@ import msgspec
 
 from headrace.errors import HeadraceError
 from headrace.messages import ResultExtra, ResultStatus, StepError, StepResult, Task
-from headrace.telemetry import Clock, SystemClock
+from headrace.telemetry import Clock, SystemClock, attempt_fields, log_about
 from headrace.worker.core import Admission, Assignment, Assignments, Origin, Stop
 from headrace.worker.deferred import NotWanted
 from headrace.worker.driving import Work, resumed
@@ -260,6 +261,7 @@ class Executor:
             assignment = self.assignments.next()
             if assignment is None:
                 break
+            log_about(functools.partial(self._about, assignment))
             context = Context(assignment, self)
             assignment.started_ms = self._now_ms()
             handler = self._registry.lookup(assignment.task.uses)
@@ -291,6 +293,13 @@ class Executor:
             yield from self._own(assignment, rest).__await__()
             return
         self._taker = None
+
+    def _about(self, assignment: Assignment) -> dict[str, str | int]:
+        task = assignment.task
+        # What it has started may live longer, and is not about it any more.
+        held = self.assignments.get(task.run, task.step) is assignment
+        trace = task.options.traceparent if task.options is not None else ""
+        return attempt_fields(task.run, task.path, task.attempt, trace) if held else {}
 
     async def _own(self, assignment: Assignment, rest: Coroutine[Any, Any, None]) -> None:
         """Make this runner the attempt's own, let another take the queue, and go on with *rest*."""

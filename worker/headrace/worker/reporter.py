@@ -219,7 +219,7 @@ class Reporter:
                     "result refused",
                     extra={
                         "run": result.run,
-                        "step": result.step,
+                        "step_number": result.step,
                         "attempt": result.attempt,
                         "token": result.token,
                     },

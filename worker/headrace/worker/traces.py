@@ -1,4 +1,4 @@
-"""Spans of attempts: what a step's code is told of its trace, and what is recorded of it."""
+"""Attempts in traces and logs: what a step's code is told, and what is recorded of it."""
 
 from __future__ import annotations
 

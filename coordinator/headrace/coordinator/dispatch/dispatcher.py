@@ -18,6 +18,7 @@ from headrace.coordinator.dispatch.fleet import Fleet, WorkerRecord
 from headrace.coordinator.dispatch.lanes import Lanes
 from headrace.coordinator.dispatch.oversized import Oversized
 from headrace.coordinator.dispatch.shard import ShardDispatch
+from headrace.coordinator.traces import Traces
 from headrace.errors import Busy, InvalidRequest
 from headrace.messages import LaneOffer, WorkerHeartbeat, decode, encode, subjects
 from headrace.telemetry import Clock
@@ -53,8 +54,10 @@ class Dispatcher:
         self.shards: dict[int, ShardDispatch] = {}
         self.share: Callable[[], float] = lambda: 1.0
         """Part of the workers' slots that is ours (set by the control plane)."""
-        self.on_results: Callable[[int, int], None] = lambda _waited_ms, _took_ms: None
-        """Told of one step of each batch of results: from dispatch to start, from start to end."""
+        self.traces: Traces | None = None
+        """Wants to know of dispatches of traced runs."""
+        self.on_results: Callable[[int, int, str], None] = lambda _waited_ms, _took_ms, _trace: None
+        """Told of a step of each batch of results: until its start, until its end; its trace."""
         self.on_lapsed: Callable[[int], None] = lambda _count: None
         """Told of steps whose holder is lost."""
         self.message_tasks_seen: Counter[float] = Counter()

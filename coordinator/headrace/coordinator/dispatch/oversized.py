@@ -13,6 +13,7 @@ from headrace.bus import Bus, ObjectBucket
 from headrace.errors import Busy, HeadraceError, Unavailable, Unreachable
 from headrace.messages import Task, encode, subjects
 from headrace.payloads import reference_to
+from headrace.telemetry import attempt_fields
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +57,7 @@ class Oversized:
             try:
                 small = await self._stored_at_last(task, wanted)
             except HeadraceError as error:
-                log.warning("inputs not stored", extra={"run": task.run, "error": str(error)})
+                log.warning("inputs not stored", extra=_fields(task) | {"error": str(error)})
                 failed(str(error))
             else:
                 self.stored += 1
@@ -75,7 +76,7 @@ class Oversized:
             except _MAY_PASS as error:
                 if not wanted():
                     raise
-                log.info("inputs not stored yet", extra={"run": task.run, "error": str(error)})
+                log.info("inputs not stored yet", extra=_fields(task) | {"error": str(error)})
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, PAUSE_S_MAX)
 
@@ -92,3 +93,8 @@ class Oversized:
         """Stop; who waits hears nothing more."""
         for storing in self._storing:
             storing.cancel()
+
+
+def _fields(task: Task) -> dict[str, str | int]:
+    trace = task.options.traceparent if task.options is not None else ""
+    return attempt_fields(task.run, task.path, task.attempt, trace)

@@ -11,6 +11,7 @@ from headrace.coordinator.core import Facts, Loss, Order, WorkerFacts
 from headrace.coordinator.core.ready import Lane
 from headrace.coordinator.dispatch.leases import Leases
 from headrace.coordinator.dispatch.rollcall import RollCall
+from headrace.coordinator.traces import Sends
 from headrace.messages import (
     CancelStep,
     EpochNotice,
@@ -23,6 +24,7 @@ from headrace.messages import (
     WorkerHeartbeat,
     encode,
 )
+from headrace.telemetry import trace_id
 
 if TYPE_CHECKING:
     from headrace.coordinator.dispatch.dispatcher import Dispatcher
@@ -50,6 +52,7 @@ class ShardDispatch:
     def __init__(self, dispatcher: Dispatcher, shard: int, wake: Callable[[], None]) -> None:
         self._all, self.shard, self.wake = dispatcher, shard, wake
         self.leases = Leases(shard)
+        self._sends = Sends(dispatcher.traces, shard) if dispatcher.traces is not None else None
         self.on_failed: Callable[[list[StepResult]], None] = lambda _results: None
         """Told of tasks that cannot be sent to anybody."""
         self.on_deposed: Callable[[], None] = lambda: None
@@ -93,6 +96,8 @@ class ShardDispatch:
         everything, leases = self._all, self.leases
         self._epoch = max(self._epoch, epoch)
         now_ms = everything.now_ms()
+        if self._sends is not None:
+            tasks = self._sends.begin(tasks, wire_lane, everything.clock.now_ms())
         leases.release(lane.name, len(tasks))
         leases.begin_all(tasks, lane=lane.name, wire_lane=wire_lane, now_ms=now_ms)
         step = everything.message_tasks(lane, wire_lane, len(tasks))
@@ -167,6 +172,7 @@ class ShardDispatch:
         took: dict[str, list[int]] = {}
         sampled = False
         for lease, result in self.leases.end_all(results):
+            trace = trace_id(self._sends.taken(result)) if self._sends is not None else ""
             # What was handed back says nothing about how long steps take.
             if result.status != ResultStatus.RETURNED:
                 took_ms = result.ended_ms - result.started_ms
@@ -174,7 +180,7 @@ class ShardDispatch:
                 if not sampled and result.started_ms:
                     sampled = True
                     waited_ms = result.started_ms - everything.wall_ms(lease.sent_ms)
-                    everything.on_results(waited_ms, took_ms)
+                    everything.on_results(waited_ms, took_ms, trace)
             if self._cancels:
                 self._cancels.pop((result.run, result.step), None)
         if took:
@@ -222,6 +228,8 @@ class ShardDispatch:
         """See `Dispatch.adopt`: leave alone what a worker holds, lose what nobody holds."""
         self._epoch = epoch
         self.leases = Leases(self.shard)
+        if self._sends is not None:
+            self._sends.forget()
         self._losses.clear()
         self._cancels.clear()
         self._call.clear()
@@ -298,6 +306,8 @@ class ShardDispatch:
                 found += [loss for loss in lost if loss is not None]
         if found:
             everything.on_lapsed(len(found))
+            if self._sends is not None:
+                self._sends.lost(found, everything.clock.now_ms())
         return found
 
     def _all_told(self, heard_ms: int) -> bool:

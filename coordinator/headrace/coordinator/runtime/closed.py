@@ -74,7 +74,9 @@ async def answer(
         return Refusal.of(error)
     except (LookupError, TypeError, ValueError) as error:
         # Of one run's record; the other questions of the batch have answers.
-        log.error("closed run not read", extra={"request": repr(request)[:200]}, exc_info=error)
+        about = {"run": f"{namespace}/{getattr(request, 'run', '')}"}
+        about["request"] = repr(request)[:200]
+        log.error("closed run not read", extra=about, exc_info=error)
         return Refusal("unavailable", f"the archive's record cannot be read: {error!r}")
 
 

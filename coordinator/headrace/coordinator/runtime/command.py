@@ -21,6 +21,7 @@ from headrace.errors import HeadraceError
 from headrace.telemetry import (
     BusMetrics,
     CoordinatorMetrics,
+    Tracer,
     new_registry,
     setup_logging,
     status_server,
@@ -90,6 +91,7 @@ async def serve(config: Config, *, monitor: str = "") -> None:
 
 async def _serve(config: Config, monitor: str) -> None:
     registry = new_registry(release=release(), role="coordinator")
+    tracer = Tracer.from_environment("coordinator")
     server: CoordinatorServer | None = None
 
     def ready() -> tuple[bool, list[str]]:
@@ -109,6 +111,7 @@ async def _serve(config: Config, monitor: str) -> None:
             bus,
             config,
             metrics=CoordinatorMetrics(registry),
+            tracer=tracer,
             synced=facts.sync == "always",
             warnings=weak_sync(facts),
             redial=redial,
@@ -116,7 +119,11 @@ async def _serve(config: Config, monitor: str) -> None:
         # What exists now stays: a full collection need not look at it again.
         gc.freeze()
         gc.set_threshold(50_000, 20, 100)
-        await server.run()
+        try:
+            await server.run()
+        finally:
+            if tracer is not None:
+                await asyncio.to_thread(tracer.close)
 
 
 async def _facts(bus: Bus, monitor: str) -> ServerFacts:

@@ -14,6 +14,7 @@ from headrace.coordinator.core import status as states
 from headrace.coordinator.core.runs import Runs
 from headrace.coordinator.core.views import conditions
 from headrace.coordinator.runtime.watch import Tick, Watch
+from headrace.coordinator.traces import Traces, submitted_in
 from headrace.events import (
     RunCreated,
     StepCancelled,
@@ -40,7 +41,7 @@ from headrace.messages import (
     UnblockRun,
     UpdateRun,
 )
-from headrace.telemetry import CoordinatorMetrics
+from headrace.telemetry import CoordinatorMetrics, trace_id
 
 if TYPE_CHECKING:
     from headrace.coordinator.runtime.blobs import Swept
@@ -80,14 +81,20 @@ class ShardObserver(Watch):
 
     active = True
 
-    def __init__(self, shard: int, metrics: CoordinatorMetrics) -> None:
+    def __init__(
+        self, shard: int, metrics: CoordinatorMetrics, traces: Traces | None = None
+    ) -> None:
         self._shard, self._metrics = str(shard), metrics
+        self._number, self._traces = shard, traces
+        self.tracing = traces is not None
         self._events: Counter[type] = Counter()
         self._requests: Counter[type] = Counter()
         self._refused: Counter[type] = Counter()
         self._appends = self._appended_bytes = self._fed = 0
         self._ends: Counter[tuple[str, str, int, int]] = Counter()
         """(namespace, workflow, state, ms) -> runs that ended so."""
+        self._examples: dict[tuple[str, str, int], tuple[float, str]] = {}
+        """(namespace, workflow, state) -> seconds and trace of the last one that ended so."""
         self._tick_seconds: Counter[float] = Counter()
         self._tick_items: Counter[float] = Counter()
         self._census = RunCensus()
@@ -103,7 +110,11 @@ class ShardObserver(Watch):
         self._events.update(tick.counts)  # adds up
         self._appends += len(tick.sizes)
         self._appended_bytes += sum(tick.sizes)
-        metrics.append_seconds.observe(tick.append_s)
+        trace = ""
+        if tick.traced and self._traces is not None:
+            trace = trace_id(submitted_in(tick.traced[0].labels))
+            self._traces.appended(self._number, tick.traced, sum(tick.sizes), tick.append_s)
+        metrics.append_seconds.observe(tick.append_s, trace=trace)
         metrics.append_events.observe(sum(tick.counts.values()))
         for size in tick.sizes:
             metrics.append_bytes.observe(size)
@@ -114,7 +125,13 @@ class ShardObserver(Watch):
                 metrics.steps_ended.inc("failed")
         for run in tick.ended:
             took_ms = run.finished_ms - run.created_ms
-            self._ends[run.key.partition("/")[0], run.workflow, run.state, took_ms] += 1
+            namespace = run.key.partition("/")[0]
+            self._ends[namespace, run.workflow, run.state, took_ms] += 1
+            if run.labels and (given := submitted_in(run.labels)):
+                example = (took_ms / 1_000, trace_id(given))
+                self._examples[namespace, run.workflow, run.state] = example
+                if self._traces is not None:
+                    self._traces.ended(run)
 
     def concluded(self, items: int, took_s: float) -> None:
         """See `Watch`."""
@@ -251,7 +268,11 @@ class ShardObserver(Watch):
             metrics.workflow_run_seconds.observe_many(seconds, *labels)
         for state, seconds in by_state.items():
             metrics.run_seconds.observe_many(seconds, state)
+        for (namespace, workflow, number), (took_s, trace) in self._examples.items():
+            metrics.workflow_run_seconds.exemplify(took_s, trace, namespace, workflow)
+            metrics.run_seconds.exemplify(took_s, trace, states.NAMES[number].lower())
         self._ends.clear()
+        self._examples.clear()
 
     def snapshot_age_s(self, now_s: float) -> float | None:
         """Return the age of the newest snapshot that is known of; None: there is none."""
@@ -298,22 +319,25 @@ class RunCensus:
 class Observer:
     """Counts what happens on a coordinator beside its shards."""
 
-    def __init__(self, metrics: CoordinatorMetrics) -> None:
-        self.metrics = metrics
+    def __init__(self, metrics: CoordinatorMetrics, traces: Traces | None = None) -> None:
+        self.metrics, self._traces = metrics, traces
         self._shards: dict[int, ShardObserver] = {}
 
     def shard(self, number: int) -> ShardObserver:
         """Return who counts for a shard: one for all its owners and standbys here."""
         found = self._shards.get(number)
         if found is None:
-            found = self._shards[number] = ShardObserver(number, self.metrics)
+            found = self._shards[number] = ShardObserver(number, self.metrics, self._traces)
         return found
 
-    def results(self, waited_ms: int, took_ms: int) -> None:
-        """A batch of results came; of one of them: from dispatch to start, from start to end."""
+    def results(self, waited_ms: int, took_ms: int, trace: str = "") -> None:
+        """A batch of results came; of one of them: from dispatch to start, from start to end.
+
+        *trace*: the id of its trace.
+        """
         # Clocks of workers may be off.
-        self.metrics.schedule_to_start_seconds.observe(max(waited_ms, 0) / 1_000)
-        self.metrics.step_seconds.observe(max(took_ms, 0) / 1_000)
+        self.metrics.schedule_to_start_seconds.observe(max(waited_ms, 0) / 1_000, trace=trace)
+        self.metrics.step_seconds.observe(max(took_ms, 0) / 1_000, trace=trace)
 
     def lapsed(self, count: int) -> None:
         """So many steps have lost their holder."""

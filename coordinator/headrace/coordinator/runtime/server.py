@@ -39,11 +39,12 @@ from headrace.coordinator.runtime.stored import Stored
 from headrace.coordinator.runtime.survey import Survey
 from headrace.coordinator.shardlog import FEATURE_LEVEL, ObjectSnapshotStore
 from headrace.coordinator.shardlog.jetstream import check_level, last_epoch
+from headrace.coordinator.traces import Traces
 from headrace.errors import HeadraceError, InvalidRequest, Unreachable
 from headrace.evidence import Signer
 from headrace.language import BUILTIN_HANDLERS
 from headrace.messages import ClientBatch, GetInfo, decode, subjects
-from headrace.telemetry import Clock, CoordinatorMetrics, SystemClock, new_registry
+from headrace.telemetry import Clock, CoordinatorMetrics, SystemClock, Tracer, new_registry
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +73,7 @@ class CoordinatorServer:
         config: Config,
         *,
         metrics: CoordinatorMetrics | None = None,
+        tracer: Tracer | None = None,
         clock: Clock | None = None,
         synced: bool = False,
         warnings: tuple[str, ...] = (),
@@ -86,7 +88,8 @@ class CoordinatorServer:
         self.warnings = warnings
         self.synced = synced
         self.metrics = metrics or CoordinatorMetrics(new_registry())
-        self.observer = Observer(self.metrics)
+        self._traces = Traces(tracer, settings.id, self.clock) if tracer is not None else None
+        self.observer = Observer(self.metrics, self._traces)
         self._survey = Survey(self.observer)
         self.asked: Counter[str] = Counter()
         """Questions so far: `info`, `archive`."""
@@ -210,6 +213,7 @@ class CoordinatorServer:
             ),
         )
         self.dispatcher.share = self.census.share
+        self.dispatcher.traces = self._traces
         self.dispatcher.on_results = self.observer.results
         self.dispatcher.on_lapsed = self.observer.lapsed
         await self.skew.measure()

@@ -20,6 +20,8 @@ class Tick(NamedTuple):
     sizes: Sequence[int]
     """Bytes of each entry that was appended."""
     append_s: float
+    traced: Sequence[Run] = ()
+    """Runs with events in it that have a trace context, where anybody wants to know."""
 
 
 class Figures(NamedTuple):
@@ -40,6 +42,8 @@ class Watch:
 
     active = False
     """Whether to put a `Tick` together at all."""
+    tracing = False
+    """Whether to look for the traced runs of a tick."""
 
     def ticked(self, tick: Tick) -> None:
         """A tick is in the log."""

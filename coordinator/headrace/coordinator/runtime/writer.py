@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from headrace.coordinator.core import Machine, Run, ShardState
 from headrace.coordinator.runtime.watch import Tick, Watch
 from headrace.coordinator.shardlog.log import ShardLog
+from headrace.coordinator.traces import submitted_in
 from headrace.errors import Unreachable
 from headrace.events import StepFailed
 from headrace.telemetry import Clock
@@ -26,7 +27,7 @@ class Rebuild(Exception):
 class Sealed:
     """A tick that is decided and encoded, on its way into the log."""
 
-    __slots__ = ("counts", "ended", "entries", "failed", "sealed_s", "sizes")
+    __slots__ = ("counts", "ended", "entries", "failed", "sealed_s", "sizes", "traced")
 
     def __init__(
         self,
@@ -35,13 +36,20 @@ class Sealed:
         failed: Sequence[StepFailed],
         ended: Sequence[Run],
         sealed_s: float,
+        traced: Sequence[Run] = (),
     ) -> None:
         self.entries = entries
         """What is not in the log yet."""
         self.counts, self.failed, self.ended = counts, failed, ended
-        self.sealed_s = sealed_s
+        self.sealed_s, self.traced = sealed_s, traced
         self.sizes: list[int] = []
         """Bytes of each entry that is."""
+
+
+def traced_runs(machine: Machine) -> list[Run]:
+    """Return the runs with events in this tick that want spans; call it before it ends."""
+    runs = (machine.state.runs.get(key) for key in machine.touched())
+    return [run for run in runs if run is not None and submitted_in(run.labels)]
 
 
 class Writer:
@@ -66,12 +74,14 @@ class Writer:
     def seal(self, machine: Machine) -> Sealed:
         """End a tick: what happens from now on is the next one's."""
         counts, failed = machine.census() if self._watch.active else ({}, [])
+        traced = traced_runs(machine) if self._watch.tracing else ()
         entries: deque[bytes] = deque()
         if self._log.unread:
             machine.finish_unread()
         else:
             entries.extend(machine.finish(batch_id=self._new_id(), epoch=self._log.epoch))
-        return Sealed(entries, counts, failed, machine.ended, self._clock.monotonic())
+        now_s = self._clock.monotonic()
+        return Sealed(entries, counts, failed, machine.ended, now_s, traced)
 
     def append_now(self, state: ShardState, sealed: Sealed) -> bool:
         """Append it without waiting; False: the log cannot. Raises as `append` does."""
@@ -106,7 +116,14 @@ class Writer:
         if self._watch.active:
             took_s = self._clock.monotonic() - sealed.sealed_s
             self._watch.ticked(
-                Tick(sealed.counts, sealed.failed, sealed.ended, sealed.sizes, took_s)
+                Tick(
+                    sealed.counts,
+                    sealed.failed,
+                    sealed.ended,
+                    sealed.sizes,
+                    took_s,
+                    sealed.traced,
+                )
             )
 
     async def _append_one(self, state: ShardState, entry: bytes) -> int:

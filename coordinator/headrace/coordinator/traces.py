@@ -1,0 +1,167 @@
+"""Spans of what a coordinator does for traced runs: the run, its dispatches, and the log's appends.
+
+A run's span is below its submitter's; dispatches and attempts are below the run's. Its id is made
+of the run's key (see `headrace.telemetry.child_of`), so a successor ends what another has begun.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple
+
+import msgspec
+
+from headrace.coordinator.core import Loss, Run
+from headrace.coordinator.core import status as states
+from headrace.messages import StepResult, Task, TaskOptions, subjects
+from headrace.telemetry import Clock, Tracer, child_of, is_sampled
+
+LINKS_MAX: Final = 128
+"""Runs that the span of one append is linked to; the SDK's own limit for a span."""
+_RESULTS: Final = {
+    states.COMPLETED: "success",
+    states.FAILED: "failure",
+    states.CANCELLED: "cancellation",
+}
+"""As the semantic conventions for CI/CD name them."""
+
+
+def submitted_in(labels: Mapping[str, str] | None) -> str:
+    """Return the context that a run with these labels was submitted in; empty: no spans of it."""
+    given = labels.get(subjects.TRACE_LABEL, "") if labels else ""
+    return given if given and is_sampled(given) else ""
+
+
+class Traces:
+    """Of one coordinator."""
+
+    def __init__(self, tracer: Tracer, coordinator: str, clock: Clock) -> None:
+        self._record, self._clock = tracer.record, clock
+        self._coordinator = coordinator
+
+    def appended(self, shard: int, runs: Sequence[Run], size: int, took_s: float) -> None:
+        """Record an append: below the first traced one of the runs in it, linked to the others."""
+        spans = [child_of(given, run.key) for run in runs if (given := submitted_in(run.labels))]
+        if not spans:
+            return
+        ended_ms = self._clock.now_ms()
+        self._record(
+            "append",
+            child_of(spans[0], f"append/{secrets.token_hex(8)}"),
+            spans[0],
+            started_ms=ended_ms - round(took_s * 1_000),
+            ended_ms=ended_ms,
+            attributes={
+                "headrace.coordinator": self._coordinator,
+                "headrace.shard": shard,
+                "headrace.append.bytes": size,
+                "headrace.append.traced_runs": len(spans),
+            },
+            kind="internal",
+            links=spans[1 : 1 + LINKS_MAX],
+        )
+
+    def ended(self, run: Run) -> None:
+        """Record a run whose end is in the log."""
+        given = submitted_in(run.labels)
+        if not given:
+            return
+        namespace, name = subjects.split_key(run.key)
+        result = _RESULTS.get(run.state, "failure")
+        self._record(
+            f"run {run.workflow}",
+            child_of(given, run.key),
+            given,
+            started_ms=run.created_ms,
+            ended_ms=run.finished_ms,
+            attributes={
+                "cicd.pipeline.name": run.workflow,
+                "cicd.pipeline.run.id": name,
+                "cicd.pipeline.result": result,
+                "headrace.namespace": namespace,
+                "headrace.coordinator": self._coordinator,
+            },
+            error="failed" if result == "failure" else "",
+            kind="internal",
+        )
+
+    def sent(self, send: Send, lane: str, shard: int, taken_ms: int, lost: str = "") -> None:
+        """Record a dispatch: a worker took it at *taken_ms*, or it was *lost* then."""
+        task, parent = send.task, send.parent
+        namespace, run = subjects.split_key(task.run)
+        self._record(
+            f"send {lane}",
+            child_of(parent, f"send/{task.path}#{task.attempt}.{task.token}"),
+            parent,
+            started_ms=send.sent_ms,
+            ended_ms=taken_ms,
+            attributes={
+                "messaging.system": "nats",
+                "messaging.operation.type": "send",
+                "messaging.operation.name": "publish",
+                "messaging.destination.name": lane,
+                "cicd.pipeline.run.id": run,
+                "cicd.pipeline.task.name": task.path,
+                "headrace.namespace": namespace,
+                "headrace.attempt": task.attempt,
+                "headrace.shard": shard,
+                "headrace.coordinator": self._coordinator,
+            },
+            error=lost,
+            kind="producer",
+        )
+
+
+class Send(NamedTuple):
+    """A traced task that is on its way, or being run."""
+
+    task: Task
+    parent: str
+    """Context of its run's span."""
+    sent_ms: int
+
+
+class Sends:
+    """The traced tasks that one shard has sent and whose end is not known. Wall clock, ms."""
+
+    def __init__(self, traces: Traces, shard: int) -> None:
+        self._traces, self._shard = traces, shard
+        self._open: dict[tuple[str, int], tuple[Send, str]] = {}
+
+    def begin(self, tasks: Sequence[Task], lane: str, now_ms: int) -> Sequence[Task]:
+        """Return *tasks*, the traced ones below their runs' spans."""
+        if not any(task.options is not None and task.options.traceparent for task in tasks):
+            return tasks
+        return [self._begin(task, task.options, lane, now_ms) for task in tasks]
+
+    def _begin(self, task: Task, options: TaskOptions | None, lane: str, now_ms: int) -> Task:
+        if options is None or not is_sampled(options.traceparent):
+            return task
+        parent = child_of(options.traceparent, task.run)
+        # Without its inputs: they may be large, and the step long.
+        slim = msgspec.structs.replace(task, inputs=msgspec.Raw(b"\x80"), options=None)
+        self._open[task.run, task.step] = (Send(slim, parent, now_ms), lane)
+        options = msgspec.structs.replace(options, traceparent=parent)
+        return msgspec.structs.replace(task, options=options)
+
+    def taken(self, result: StepResult) -> str:
+        """Record the dispatch that led to *result*; return its run's context, empty: none."""
+        return self._end(result.run, result.step, result.attempt, result.started_ms)
+
+    def lost(self, losses: Sequence[Loss], now_ms: int) -> None:
+        """Record dispatches whose holder is lost."""
+        for loss in losses:
+            self._end(loss.run, loss.step, loss.attempt, now_ms, loss.reason)
+
+    def forget(self) -> None:
+        """The state is another owner's: what is still out there is known by its leases only."""
+        self._open.clear()
+
+    def _end(self, run: str, step: int, attempt: int, taken_ms: int, lost: str = "") -> str:
+        found = self._open.get((run, step)) if self._open else None
+        if found is None or found[0].task.attempt != attempt:
+            return ""
+        del self._open[run, step]
+        self._traces.sent(*found, self._shard, taken_ms, lost)
+        return found[0].parent
