@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from headrace.flowctl._app import main
+    from headrace.flowctl._code import collect_arguments, is_code, load_workflow
     from headrace.flowctl._definitions import load_definition
     from headrace.flowctl._inputs import collect_inputs, input_options, parse_labels, read_json
     from headrace.flowctl._live import Progress
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Progress",
     "Settings",
+    "collect_arguments",
     "collect_inputs",
     "connect_timeout_s",
     "emit",
@@ -31,7 +33,9 @@ __all__ = [
     "exit_code_of",
     "find_target",
     "input_options",
+    "is_code",
     "load_definition",
+    "load_workflow",
     "main",
     "note",
     "parse_labels",
@@ -45,6 +49,7 @@ __all__ = [
 _HOMES = {
     "Progress": "_live",
     "Settings": "_settings",
+    "collect_arguments": "_code",
     "collect_inputs": "_inputs",
     "connect_timeout_s": "_settings",
     "emit": "_output",
@@ -52,7 +57,9 @@ _HOMES = {
     "exit_code_of": "_output",
     "find_target": "_settings",
     "input_options": "_inputs",
+    "is_code": "_code",
     "load_definition": "_definitions",
+    "load_workflow": "_code",
     "main": "_app",
     "note": "_shared",
     "parse_labels": "_inputs",

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,13 +9,13 @@ import click
 import msgspec
 
 from headrace.errors import InvalidRequest
+from headrace.flowctl._code import load_app
 from headrace.flowctl._output import emit
 from headrace.flowctl._settings import Settings
 from headrace.flowctl._shared import pass_settings, run_client, shared_options, some_options
 
 if TYPE_CHECKING:
     from headrace.client import Client
-    from headrace.sdk import App
 
 EXIT_FOUND = 1
 
@@ -110,22 +107,3 @@ def _events(settings: Settings, source: str) -> list[dict[str, Any]]:
     except msgspec.MsgspecError as error:
         raise InvalidRequest(f"{source} is no history: {error}") from error
     return events
-
-
-def load_app(reference: str) -> App:
-    """Return the app ``package.module:app``. Raises `InvalidRequest`."""
-    from headrace.sdk import App
-
-    module, _, name = reference.partition(":")
-    # Modules of applications lie where the command was started.
-    sys.path.insert(0, os.getcwd())
-    try:
-        found: Any = importlib.import_module(module)
-        for part in name.split("."):
-            found = getattr(found, part)
-    except Exception as error:
-        # A user's module may raise anything while it is imported.
-        raise InvalidRequest(f"{reference!r}: {error!r}") from error
-    if not isinstance(found, App):
-        raise InvalidRequest(f"{reference!r} is no App of headrace.sdk")
-    return found

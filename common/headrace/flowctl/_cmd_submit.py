@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -91,7 +91,7 @@ def finish(settings: Settings, run: RunView, *, followed: bool) -> None:
 
 
 @click.command()
-@click.argument("target", metavar="FILE|NAME[@VERSION]")
+@click.argument("target", metavar="FILE|NAME[@VERSION]|MODULE:FUNCTION")
 @input_options
 @click.option("--id", "run_id", default="", metavar="ID", help="Choose the run's id.")
 @click.option("--label", "-l", "labels", multiple=True, metavar="KEY=VALUE", help="A label.")
@@ -132,34 +132,26 @@ def submit(
     wait: bool,
     watch: bool,
 ) -> None:
-    """Start a run of the workflow in FILE, or of what is registered as NAME.
+    """Start a run of the workflow in FILE, of what is registered as NAME, or of a Python function.
 
-    What exists as a file is a file; without VERSION the newest one is taken. The same --id with
-    the same definition and input returns the existing run.
+    What exists as a file is a file; without VERSION the newest one is taken. A workflow function is
+    `package.module:function` or `package.module:app/workflow`; a worker must serve its app. The
+    same --id with the same definition and input returns the existing run.
 
     \b
     Examples:
       flowctl submit order.yaml --watch
       flowctl submit order@1.2 --watch
+      flowctl submit shop.orders:order_processing --input order_id=o-7
       flowctl submit order.yaml --input count=3 --input note=@note.txt
       flowctl submit order.yaml --input-file order.json --wait -o json
       RUN=$(flowctl submit order.yaml -o name)
     """
-    from headrace.flowctl._definitions import is_file, load_definition, looked_up, registered_plan
-
     marks = parse_labels(labels)
-    # A file with mistakes is refused before anything is asked.
-    written = load_definition(target, allow_unknown=True) if is_file(target) else None
-    given = collect_inputs(written, inputs, input_file) if written else {}
+    ask = _asked(target, inputs, input_file, allow_unknown=allow_unknown)
 
     async def action(client: Client) -> RunView:
-        if written is None:
-            plan = await registered_plan(client, target)
-            values = collect_inputs(plan, inputs, input_file)
-        else:
-            plan, values = await looked_up(client, target, written), given
-            if not allow_unknown:
-                await check_handlers(client, target, plan)
+        plan, values = await ask(client)
         run = await client.submit(
             plan,
             values,
@@ -172,6 +164,40 @@ def submit(
         return await followed(client, run, wait=wait, watch=watch)
 
     finish(settings, run_client(settings, action), followed=wait or watch)
+
+
+def _asked(
+    target: str, inputs: tuple[str, ...], input_file: str | None, *, allow_unknown: bool
+) -> Callable[[Client], Awaitable[tuple[Plan, dict[str, Any]]]]:
+    """Return what finds plan and input. A file, or code, with mistakes is refused at once."""
+    from headrace.flowctl._code import collect_arguments, is_code, load_workflow
+    from headrace.flowctl._definitions import is_file, load_definition, looked_up, registered_plan
+
+    if is_code(target):
+        workflow = load_workflow(target)
+        arguments = collect_arguments(workflow, inputs, input_file)
+
+        async def of_code(_client: Client) -> tuple[Plan, dict[str, Any]]:
+            return workflow.plan, arguments
+
+        return of_code
+    if not is_file(target):
+
+        async def of_name(client: Client) -> tuple[Plan, dict[str, Any]]:
+            plan = await registered_plan(client, target)
+            return plan, collect_inputs(plan, inputs, input_file)
+
+        return of_name
+    written = load_definition(target, allow_unknown=True)
+    given = collect_inputs(written, inputs, input_file)
+
+    async def of_file(client: Client) -> tuple[Plan, dict[str, Any]]:
+        plan = await looked_up(client, target, written)
+        if not allow_unknown:
+            await check_handlers(client, target, plan)
+        return plan, given
+
+    return of_file
 
 
 @click.command()

@@ -43,10 +43,20 @@ def collect_inputs(plan: Plan, inputs: Iterable[str], input_file: str | None) ->
     """
     from headrace.plan import check_inputs
 
-    given: dict[str, Any] = dict(_mapping_from(input_file)) if input_file else {}
-    for key, text in _pairs(inputs, "--input"):
-        given[key] = _read_text(text[1:]) if text.startswith("@") else text
-    return check_inputs(plan, given)
+    values, texts = given_inputs(inputs, input_file)
+    return check_inputs(plan, {**values, **texts})
+
+
+def given_inputs(
+    inputs: Iterable[str], input_file: str | None
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return what the file says and what `--input` says, by name. Raises `InvalidRequest`."""
+    values = dict(_mapping_from(input_file)) if input_file else {}
+    texts = {
+        key: _read_text(text[1:]) if text.startswith("@") else text
+        for key, text in _pairs(inputs, "--input")
+    }
+    return values, texts
 
 
 def parse_json(text: str) -> Any:

@@ -54,6 +54,7 @@ from headrace.sdk._processes import renew_processes
 from headrace.sdk._retry import Retry
 from headrace.sdk._step import AsyncStep, Step, SyncStep
 from headrace.sdk._turn import Desk, Left, Terms, TurnRun, new_execution
+from headrace.sdk._typed import typed_inputs
 from headrace.sdk._workflow import Workflow
 
 __all__ = [
@@ -102,5 +103,6 @@ __all__ = [
     "seconds",
     "step_info",
     "to_ms",
+    "typed_inputs",
     "weeks",
 ]

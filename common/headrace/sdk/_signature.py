@@ -63,6 +63,11 @@ class Signature:
                 self._result = type(None)
         return self._result
 
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of all parameters."""
+        return tuple(self._parameters)
+
     def packed(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes:
         """Return the arguments as msgpack; the same however they were given."""
         if not kwargs:

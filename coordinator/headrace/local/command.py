@@ -22,10 +22,13 @@ from headrace.errors import Conflict, InvalidRequest, NotFound
 from headrace.flowctl import (
     Progress,
     Settings,
+    collect_arguments,
     collect_inputs,
     emit_run,
     exit_code_of,
     input_options,
+    is_code,
+    load_workflow,
     parse_labels,
     pass_settings,
     some_options,
@@ -151,9 +154,9 @@ def run(
 ) -> None:
     """Run the workflow in FILE here, without a server, to its end.
 
-    This machine offers every label that the workflow names: a job with `runs-on: web-servers`
-    runs here too, unless -c says what is offered. Progress and output of steps go to stderr, the
-    run to stdout. Ctrl-C cancels the run and waits for its end; a second one kills its steps.
+    FILE may be a workflow function, `module:function` or `module:app/workflow`. This machine offers
+    every label that the workflow names, unless -c says what is offered. Progress and output of
+    steps go to stderr, the run to stdout. Ctrl-C cancels the run, a second one kills its steps.
 
     With --dir, a run that was killed goes on: `--continue --dir DIR`, or again with the same --id.
 
@@ -161,6 +164,7 @@ def run(
     Examples:
       flowctl run hello.yaml
       flowctl run order.yaml --input count=3 -o json
+      flowctl run shop.orders:process --input order_id=o-7
       flowctl run backup.yaml --dir /var/lib/backup --id backup-2024-05-01
 
     Exit codes: 0 completed, 1 the run failed, 2 cancelled, 3 usage or invalid definition.
@@ -268,9 +272,12 @@ class _Session:
             if not names:
                 raise NotFound(f"no unfinished run in {wanted.directory}")
         else:
-            plan = engine.compile(wanted.file)
-            _check_offer(plan, wanted)
-            given, labels = _given(plan, wanted)
+            if is_code(wanted.file):
+                plan, given, labels = _of_code(engine, wanted)
+            else:
+                plan = engine.compile(wanted.file)
+                _check_offer(plan, wanted)
+                given, labels = _given(plan, wanted)
             if earlier and not wanted.quiet:
                 self._progress.note(f"{len(earlier)} earlier runs of {wanted.directory} go on, too")
             name = await engine.submit(
@@ -359,6 +366,17 @@ async def _handlers(apps: Sequence[str], plugins: str) -> Registry:
         if folder.problems:
             raise InvalidRequest(f"--plugins: {'; '.join(folder.problems)}")
     return registry
+
+
+def _of_code(engine: LocalEngine, wanted: _Wanted) -> tuple[Plan, dict[str, Any], dict[str, str]]:
+    """Return plan, inputs and labels of a workflow function. Raises `HeadraceError`."""
+    workflow = load_workflow(wanted.file)
+    if wanted.event is not None:
+        raise InvalidRequest("--event begins workflows in files, not functions")
+    given = collect_arguments(workflow, wanted.inputs, wanted.input_file)
+    assert workflow.owner is not None, "it was made by an app"
+    engine.serve(workflow.owner)
+    return workflow.plan, given, wanted.labels
 
 
 def _check_offer(plan: Plan, wanted: _Wanted) -> None:

@@ -24,6 +24,10 @@ async def said() -> str:
     return word()
 
 @app.workflow
+async def add(ctx: Context, a: int, b: float) -> float:
+    return a + b
+
+@app.workflow
 async def talk(ctx: Context) -> list[str]:
     first = await ctx.step(said)
     await ctx.signal("go")
@@ -55,6 +59,22 @@ async def dev(tmp_path: Path) -> AsyncIterator[Dev]:
             yield made
         finally:
             await made.close()
+
+
+async def test_a_run_of_a_function_is_submitted_by_its_name(dev: Dev) -> None:
+    ran = await dev.flowctl("submit", "shop.flows:add", "-i", "a=1", "-i", "b=2.5", "--wait")
+    assert ran.code == 0, ran.err
+    by_app = ("shop.flows:app/add", "-i", "a=1", "-i", "b=2.5", "--id", "sum", "--wait")
+    ran = await dev.flowctl("submit", *by_app, "-o", "json")
+    assert (ran.code, ran.json["output"]) == (0, {"result": 3.5}), ran.err
+    refused = await dev.flowctl("submit", "shop.flows:add", "-i", "a=x", "-i", "c=1")
+    assert refused.code == 3
+    for said in (
+        "input 'a' must be a whole number, not 'x'",
+        "unknown input 'c'",
+        "input 'b' is required",
+    ):
+        assert said in refused.err
 
 
 async def test_new_code_without_a_new_process(dev: Dev, tmp_path: Path) -> None:

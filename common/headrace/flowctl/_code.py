@@ -1,0 +1,81 @@
+"""Apps and workflow functions that the command line names: ``package.module:name``."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from headrace.errors import InvalidRequest
+from headrace.flowctl._inputs import given_inputs
+
+if TYPE_CHECKING:
+    from headrace.sdk import App, Workflow
+
+_REFERENCE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*(/[\w-]+)?")
+
+
+def is_code(target: str) -> bool:
+    """Tell whether *target* names a workflow function, and not a file that is there."""
+    return _REFERENCE.fullmatch(target) is not None and not Path(target).exists()
+
+
+def load_app(reference: str) -> App:
+    """Return the app ``package.module:app``. Raises `InvalidRequest`."""
+    from headrace.sdk import App
+
+    found = _load(reference)
+    if not isinstance(found, App):
+        raise InvalidRequest(f"{reference!r} is no App of headrace.sdk")
+    return found
+
+
+def load_workflow(reference: str) -> Workflow[..., Any]:
+    """Return the workflow ``package.module:app/name`` or ``package.module:function``.
+
+    Raises `InvalidRequest`, which names those that there are.
+    """
+    from headrace.sdk import Workflow
+
+    place, slash, name = reference.partition("/")
+    if slash:
+        app = load_app(place)
+        if name not in app.workflows:
+            known = ", ".join(sorted(app.workflows)) or "none"
+            raise InvalidRequest(f"{place} has no workflow {name!r} (there are: {known})")
+        return app.workflows[name]
+    found = _load(reference)
+    if not isinstance(found, Workflow):
+        raise InvalidRequest(f"{reference!r} is no workflow; one of an app is {reference}/NAME")
+    return found
+
+
+def collect_arguments(
+    workflow: Workflow[..., Any], inputs: Iterable[str], input_file: str | None
+) -> dict[str, Any]:
+    """Return the checked input of a run of *workflow*, typed by its signature.
+
+    Raises `InvalidDefinition` with every problem, `InvalidRequest` for what cannot be read.
+    """
+    from headrace.sdk import typed_inputs
+
+    values, texts = given_inputs(inputs, input_file)
+    return typed_inputs(workflow, values, texts)
+
+
+def _load(reference: str) -> Any:
+    module, _, name = reference.partition(":")
+    # Modules of applications lie where the command was started.
+    sys.path.insert(0, os.getcwd())
+    try:
+        found: Any = importlib.import_module(module)
+        for part in name.split("."):
+            found = getattr(found, part)
+    except Exception as error:
+        # A user's module may raise anything while it is imported.
+        raise InvalidRequest(f"{reference!r}: {error!r}") from error
+    return found
