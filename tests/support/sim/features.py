@@ -28,7 +28,17 @@ _VALUES = "values and expressions have a suite of their own; a world's are plain
 _CALENDAR = "the calendar has tests of its own; a world's is simple"
 _REFUSED = "nothing that begins by itself is refused: all that it is made of is sound"
 _PATCH = "patches have properties and tests with real processes, and no world yet"
+_CODE = (
+    "workflow functions have a property over reports, losses and takeovers, and kills at every report "
+    "on the real machine; no world has them yet"
+)
+_CODE_FACTS = (
+    *("EntryBegun", "EntryEnded", "EntryTried", "EntryAccepted", "ChildRunBegun", "LabelsChanged"),
+    *("TurnReported", "TurnDue", "TurnEnded", "RunUnblocked"),
+)
 NEVER = {
+    **dict.fromkeys(("Task.code", "UpdateRun", "QueryRun", "UnblockRun", *_CODE_FACTS), _CODE),
+    "GetEvidence": "it reads a history, which worlds compare as a whole",
     "*.title": _SHOWN,
     "*.description": _SHOWN,
     "*.position": _SHOWN,
@@ -73,6 +83,7 @@ NEVER = {
 
 
 UNJUDGED = {
+    **dict.fromkeys(_CODE_FACTS, "it does not happen (`NEVER`)"),
     "PlanPatched": "it does not happen (`NEVER`)",
     "SegmentArchived": "the archive itself is compared, in the end",
     "PlansForgotten": "clients store them again, and no run may miss one",
