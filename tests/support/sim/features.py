@@ -29,8 +29,8 @@ _CALENDAR = "the calendar has tests of its own; a world's is simple"
 _REFUSED = "nothing that begins by itself is refused: all that it is made of is sound"
 _PATCH = "patches have properties and tests with real processes, and no world yet"
 _CODE = (
-    "workflow functions have a property over reports, losses and takeovers, and kills at every report "
-    "on the real machine; no world has them yet"
+    "workflow functions have a property over reports, losses and takeovers, and kills at every "
+    "report on the real machine; no world has them yet"
 )
 _CODE_FACTS = (
     *("EntryBegun", "EntryEnded", "EntryTried", "EntryAccepted", "ChildRunBegun", "LabelsChanged"),

@@ -58,8 +58,8 @@ class Schedule:
         """Nominal times of its runs."""
         self.free: set[int] = set()
         """Of these, those that were begun when runs might overlap, or before the schedule was
-        deleted: nobody calls them back, they may come to their shard much later, and a later content
-        does not count them."""
+        deleted: nobody calls them back, they may come to their shard much later, and a later
+        content does not count them."""
         self.queue: list[int] = []
         self.next_ms = 0
         self.paused = False
