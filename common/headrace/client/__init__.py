@@ -17,24 +17,40 @@ from headrace.client._follow import ENDED, changes, chosen, wait_end
 from headrace.client._ids import RequestIds, RunIds
 from headrace.client._rerun import carried_results
 from headrace.client._submit import Submission
+from headrace.client._target import (
+    ACCESS,
+    Config,
+    Target,
+    config_file,
+    context_named,
+    find_target,
+    read_config,
+)
 from headrace.client._transport import Transport
 
 __all__ = [
+    "ACCESS",
     "ENDED",
     "Client",
     "Comparison",
+    "Config",
     "DevServer",
     "Difference",
     "RequestIds",
     "RunIds",
     "Submission",
+    "Target",
     "Transport",
     "carried_results",
     "changes",
     "chosen",
     "clear_dev",
     "compare",
+    "config_file",
+    "context_named",
     "dev_folder",
+    "find_target",
+    "read_config",
     "read_dev",
     "wait_end",
     "write_dev",

@@ -17,8 +17,8 @@ from headrace.flowctl._text import table
 
 if TYPE_CHECKING:
     from headrace.bus import Bus
+    from headrace.client import Target
     from headrace.flowctl._doctor import Facts, Finding
-    from headrace.flowctl._settings import Target
 
 STREAMS_MAX = 4_096
 

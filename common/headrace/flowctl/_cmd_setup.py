@@ -11,9 +11,6 @@ from headrace.errors import InvalidRequest
 from headrace.flowctl._output import emit
 from headrace.flowctl._settings import (
     Settings,
-    config_file,
-    context_named,
-    read_config,
     valid_context_name,
     write_config,
 )
@@ -74,6 +71,7 @@ def context(context: click.Context) -> None:
 @pass_settings
 def list_contexts(settings: Settings) -> None:
     """List the contexts; the current one bears a star."""
+    from headrace.client import read_config
     from headrace.config import shown_addresses
 
     config = read_config()
@@ -106,6 +104,8 @@ def list_contexts(settings: Settings) -> None:
 @click.argument("name")
 def use_context(name: str) -> None:
     """Make NAME the current context; `-` means none."""
+    from headrace.client import context_named, read_config
+
     config = read_config()
     if name != "-":
         context_named(config, name)
@@ -134,6 +134,8 @@ def set_context(settings: Settings, name: str, **access: str) -> None:
       flowctl context set prod --server nats://nats.example:4222 -n billing
       flowctl context set prod --server tls://nats.example:4222 --tls-ca-file ca.pem
     """
+    from headrace.client import config_file, read_config
+
     if not valid_context_name(name):
         raise InvalidRequest(f"not a name: {name!r} (letters, digits, - and _, at most 64)")
     if not (settings.server or settings.namespace or any(access.values())):

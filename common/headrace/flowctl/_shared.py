@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from headrace.flowctl._settings import ACCESS, FORMATS, Settings, connect_timeout_s, find_target
+from headrace.flowctl._settings import FORMATS, Settings, connect_timeout_s, find_target
 
 if TYPE_CHECKING:
     from headrace.client import Client
@@ -112,7 +112,7 @@ def run_client(settings: Settings, action: Callable[[Client], Awaitable[T]]) -> 
 
 
 async def _connected(settings: Settings, action: Callable[[Client], Awaitable[T]]) -> T:
-    from headrace.client import Client
+    from headrace.client import ACCESS, Client
     from headrace.errors import InvalidConfig, Unreachable
 
     target = find_target(settings)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, TypeVar, overlo
 
 import msgspec
 
-from headrace.errors import HeadraceError, InvalidRequest
+from headrace.errors import HeadraceError, InvalidRequest, Unreachable
 from headrace.sdk import _codec
 from headrace.sdk._durations import Duration, to_ms
 from headrace.sdk._remote import RESULT
@@ -136,23 +136,40 @@ class Client:
     @classmethod
     async def connect(
         cls,
-        url: str,
+        url: str = "",
         *,
-        namespace: str = "default",
+        namespace: str = "",
         timeout: Duration = 5.0,
         access: Mapping[str, str] | None = None,
     ) -> Self:
         """Connect to the NATS servers of a cluster, several divided by commas.
 
-        *access*: how to log in, as keys of section `broker` of the configuration. Raises
-        `Unreachable` within *timeout*.
+        Without *url*, to the cluster that `flowctl` finds: `FLOWCTL_SERVER`, the context in use,
+        the last `flowctl dev` on this machine; with its namespace and login. *access*: how to log
+        in, as keys of section `broker` of the configuration. Raises `Unreachable` within
+        *timeout*, without *url* also `NotFound` and `InvalidConfig`.
         """
         from headrace.client import Client as CoreClient
+        from headrace.client import find_target
 
         timeout_s = to_ms(timeout) / 1_000
-        core = await CoreClient.connect(
-            url, namespace=namespace, timeout_s=timeout_s, access=access
-        )
+        if url:
+            core = await CoreClient.connect(
+                url, namespace=namespace or "default", timeout_s=timeout_s, access=access
+            )
+            return cls(core)
+        target = find_target(namespace=namespace)
+        try:
+            core = await CoreClient.connect(
+                target.server,
+                namespace=target.namespace,
+                timeout_s=timeout_s,
+                access=target.access if access is None else access,
+            )
+        except Unreachable as error:
+            raise Unreachable(
+                f"cannot reach the cluster at {target.shown} ({target.found}): {error}"
+            ) from error
         return cls(core)
 
     async def start(

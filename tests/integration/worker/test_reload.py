@@ -61,12 +61,17 @@ async def dev(tmp_path: Path) -> AsyncIterator[Dev]:
             await made.close()
 
 
-async def test_a_run_of_a_function_is_submitted_by_its_name(dev: Dev) -> None:
+async def test_a_run_of_a_function_is_submitted_by_its_name(
+    dev: Dev, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ran = await dev.flowctl("submit", "shop.flows:add", "-i", "a=1", "-i", "b=2.5", "--wait")
     assert ran.code == 0, ran.err
     by_app = ("shop.flows:app/add", "-i", "a=1", "-i", "b=2.5", "--id", "sum", "--wait")
     ran = await dev.flowctl("submit", *by_app, "-o", "json")
     assert (ran.code, ran.json["output"]) == (0, {"result": 3.5}), ran.err
+    monkeypatch.setenv("FLOWCTL_SERVER", dev.url)
+    async with await Client.connect() as client:
+        assert await client.handle("sum").result() == 3.5
     refused = await dev.flowctl("submit", "shop.flows:add", "-i", "a=x", "-i", "c=1")
     assert refused.code == 3
     for said in (
