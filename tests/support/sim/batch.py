@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from support.sim.features import known
 from support.sim.recipe import Recipe
 from support.sim.shrink import shrink
 from support.sim.tally import Tally
@@ -94,7 +95,8 @@ class Sums:
             "profiles": dict(sorted(self.profiles.items())),
             "happened": dict(sorted(self.tally.times.items())),
             "worlds_with": dict(sorted(self.tally.worlds.items())),
-            "worlds_made_of": dict(sorted(self.used.worlds.items())),
+            # Not each value that was ever given: those that a plan, a request or a fact can have.
+            "worlds_made_of": {name: self.used.worlds.get(name, 0) for name in sorted(known())},
             "findings": [finding.line().partition("\n")[0] for finding in self.findings],
         }
 

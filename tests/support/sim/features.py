@@ -32,12 +32,13 @@ _CODE = (
     "workflow functions have a property over reports, losses and takeovers, and kills at every "
     "report on the real machine; no world has them yet"
 )
+_CODE_REQUESTS = ("UpdateRun", "QueryRun", "UnblockRun")
 _CODE_FACTS = (
     *("EntryBegun", "EntryEnded", "EntryTried", "EntryAccepted", "ChildRunBegun", "LabelsChanged"),
     *("TurnReported", "TurnDue", "TurnEnded", "RunUnblocked"),
 )
 NEVER = {
-    **dict.fromkeys(("Task.code", "UpdateRun", "QueryRun", "UnblockRun", *_CODE_FACTS), _CODE),
+    **dict.fromkeys(("Task.code", "CancelRun.force", *_CODE_REQUESTS, *_CODE_FACTS), _CODE),
     "GetEvidence": "it reads a history, which worlds compare as a whole",
     "*.title": _SHOWN,
     "*.description": _SHOWN,
