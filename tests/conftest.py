@@ -1,10 +1,11 @@
 """Refuses unlisted skips when asked to (`--strict-skips`, see `support.skips`).
 
-Also keeps tests that start servers out of each other's way: two of them at a time.
+Also keeps tests that start servers out of each other's way: one of a group at a time.
 """
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 from typing import Any
@@ -32,16 +33,26 @@ SERVERS = {
         "tests/integration/local/",
         "tests/integration/system/",
     ),
+    "stores": (
+        "tests/conformance/archive/",
+        "tests/integration/ai/",
+        "tests/integration/backup/",
+        "tests/integration/deploy/",
+        "tests/integration/metrics/",
+        "tests/integration/operations/",
+        "tests/integration/polyglot/",
+        "tests/integration/postgres/",
+    ),
     "servers": (
         "tests/chaos/",
-        "tests/conformance/archive/",
         "tests/conformance/shardlog/",
         "tests/integration/",
     ),
 }
-"""Folders of tests that start servers, in two groups of about the same length: one after the other
-within a group, so that a small machine is not asked for more than two clusters. Ports are free
-ones and files lie in folders of their own, so groups may run side by side, on one machine too."""
+"""Folders of tests that start servers, in groups of about the same length: one after the other
+within a group, so that a small machine is not asked for more than a few clusters. Ports are free
+ones and files lie in folders of their own, so groups may run side by side, on one machine too.
+What two groups name belongs to the first."""
 
 _LIST = Path(__file__).parent / "skips.toml"
 _KEY = "headrace_skipped"
@@ -54,6 +65,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="a skipped test fails the run unless tests/skips.toml names it, with a reason",
     )
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """With `-n auto` one process more than there are cores: tests with servers mostly wait."""
+    return len(os.sched_getaffinity(0)) + 1 if hasattr(os, "sched_getaffinity") else 3
 
 
 @pytest.hookimpl(optionalhook=True)

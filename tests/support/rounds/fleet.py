@@ -41,7 +41,7 @@ class Fleet(Cluster):
             "HEADRACE_CFG_COORDINATOR__SNAPSHOT_EVENTS": "5000",
             "HEADRACE_CFG_COORDINATOR__SNAPSHOT_MINUTES": "0.5",
         }
-        super().__init__(folder, shards=SHARDS, slots=24, apps=[APP], env=env)
+        super().__init__(folder, shards=SHARDS, slots=24, apps=[APP], env=env, archive="jetstream")
         self.network = network
         for name in (*BROKERS, *COORDINATORS, *GROUPS):
             network.host(name)

@@ -111,6 +111,15 @@ async def test_takes_lanes_that_it_can_serve_once(scene: Scene) -> None:
     assert scene.pulls["c"].demand == 1
 
 
+async def test_a_lane_whose_consumer_has_another_name_is_pulled_by_that(scene: Scene) -> None:
+    assert scene.consumer.offer(LaneOffer("lane", "before", ["linux"]))
+    first = scene.pulls["before"]
+    assert scene.consumer.offer(LaneOffer("lane", "after", ["linux"]))
+    assert first.closed
+    assert scene.pulls["after"].started
+    assert scene.consumer.lanes == ["lane"]
+
+
 async def test_acks_and_runs(scene: Scene) -> None:
     pull = scene.lane("linux")
     pull.give(make_task("d/a", token=1), make_task("d/b", token=2))

@@ -112,10 +112,18 @@ class Consumer:
         return all(pull.healthy() for pull in self._pulls.values())
 
     def offer(self, offer: LaneOffer) -> bool:
-        """Pull from the lane if this worker can serve it; repeated offers are fine."""
-        if self._stopped or offer.lane in self._pulls or not self._serves(offer):
+        """Pull from the lane if this worker can serve it; repeated offers are fine.
+
+        The lane's consumer may have another name now: the stream was lost with the broker's memory.
+        """
+        known = self._needed.get(offer.lane)
+        if self._stopped or not self._serves(offer):
             return False
-        if len(self._pulls) >= LANES_MAX:
+        if known is not None and known.consumer == offer.consumer:
+            return False
+        if known is not None:
+            self._pulls.pop(offer.lane).close()
+        elif len(self._pulls) >= LANES_MAX:
             log.error("too many lanes", extra={"lane": offer.lane, "limit": LANES_MAX})
             return False
         pinned = offer.lane == self._own_lane

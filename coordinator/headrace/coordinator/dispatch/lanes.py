@@ -169,7 +169,8 @@ class Lanes:
             try:
                 found = await js.stream_info(config.name)
             except JetStreamMissing:
-                fresh = {_SECRET: self._new_secret()}
+                # A stream that was lost gets the secret of the one before: workers pull by it.
+                fresh = {_SECRET: self._secret or self._new_secret()}
                 with contextlib.suppress(JetStreamInUse):  # another was quicker: read what it chose
                     found = await js.create_stream(replace(config, metadata=fresh))
         kept = found.config.get("metadata") or {}
