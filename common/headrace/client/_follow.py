@@ -9,7 +9,7 @@ from typing import TypeVar
 import msgspec
 
 from headrace.client._transport import Transport
-from headrace.errors import Busy, HeadraceError, NotFound, Unreachable
+from headrace.errors import Busy, HeadraceError, NotFound, Unavailable, Unreachable
 from headrace.messages import LogLines, RunView, decode, subjects
 
 T = TypeVar("T")
@@ -23,6 +23,10 @@ REFRESH_S_MIN = 0.1
 LOGS_POLL_S = 0.5
 OUTAGE_S_MAX = 120.0
 """How long nobody may answer before following a run is given up."""
+
+OUTAGE = (Unreachable, Busy, Unavailable)
+"""What passes: nobody answers, or what is asked cannot do it now (an archive whose streams have no
+leader for some seconds)."""
 
 Get = Callable[[float], Awaitable[RunView]]
 """Fetches the run's view; the argument is how long the server may wait for its end, in s."""
@@ -62,7 +66,7 @@ async def patiently(
     while True:
         try:
             return await call()
-        except (Unreachable, Busy) as error:
+        except OUTAGE as error:
             await patience.survived(error)
 
 
@@ -76,7 +80,7 @@ async def wait_end(
         left_s = WAIT_CHUNK_S if until is None else max(until - _now(), 0.0)
         try:
             view = await get(min(left_s, WAIT_CHUNK_S))
-        except (Unreachable, Busy) as error:
+        except OUTAGE as error:
             await patience.survived(error)
             continue
         patience.fine()
@@ -106,7 +110,7 @@ async def changes(
             changed.clear()
             try:
                 view = await get(0.0)
-            except (Unreachable, Busy) as error:
+            except OUTAGE as error:
                 await patience.survived(error)
                 continue
             patience.fine()

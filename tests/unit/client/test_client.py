@@ -261,6 +261,23 @@ async def test_wait_returns_when_the_run_has_ended_also_through_an_outage(client
     assert any(request.wait_ms > 0 for request in cluster.sent(GetRun))
 
 
+async def test_an_archive_that_cannot_answer_now_is_an_outage():
+    answers = [
+        Unavailable("archive: the index cannot be followed"),
+        RunView(id="r", workflow="w", state="FAILED"),
+    ]
+
+    async def get(_wait_s):
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    told = []
+    ended = await _follow.wait_end(get, timeout_s=5, outage_s=5, on_trouble=told.append)
+    assert (ended.state, len(told)) == ("FAILED", 1)
+
+
 async def test_wait_gives_up_after_its_time(client):
     run = await client.submit(PLAN)
     assert (await client.wait(run.id, timeout_s=0.02)).state == "PENDING"
