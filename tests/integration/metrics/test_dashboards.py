@@ -168,8 +168,11 @@ def watched(tmp_path_factory):
 
 
 async def work(cluster, prometheus):
-    """Work until Prometheus has seen counters rise."""
-    seen = 'sum(rate(headrace_workflow_runs_ended_total{state="failed"}[15s])) > 0'
+    """Work until Prometheus has seen counters of both roles rise."""
+    seen = (
+        'sum(rate(headrace_workflow_runs_ended_total{state="failed"}[15s])) > 0 '
+        "and sum(rate(headrace_worker_attempts_ended_total[15s])) > 0"
+    )
     async with await cluster.client() as client:
         await client.submit(compiled(WAITS))
         for _ in range(40):
