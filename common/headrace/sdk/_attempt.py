@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any, Final
 from headrace.errors import InvalidRequest
 from headrace.sdk import _codec
 from headrace.sdk._errors import StepFailure
-from headrace.sdk._threads import in_thread
+from headrace.threads import Threads
 
 if TYPE_CHECKING:
     from headrace.sdk._step import Step
 
+THREADS: Final = Threads("headrace-step")
+"""Where plain functions run."""
 _NOTHING: Final = b"\xc0"
 
 
@@ -174,7 +176,7 @@ async def _call(
         return await step.function(*args, **kwargs)
     try:
         if step.kind == "thread":
-            return await in_thread(lambda: step.function(*args, **kwargs))
+            return await THREADS.start(lambda: step.function(*args, **kwargs))
         from headrace.sdk._processes import in_process
 
         return await in_process(step.reference, args, kwargs, info)

@@ -15,8 +15,8 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from typing import TYPE_CHECKING, Any, Final
 
+from headrace.sdk._attempt import THREADS
 from headrace.sdk._errors import StepFailure
-from headrace.sdk._threads import in_thread
 
 if TYPE_CHECKING:
     from headrace.sdk._attempt import StepInfo
@@ -74,11 +74,11 @@ async def in_process(
     except Exception as error:
         # Whatever a user's class raises while it is pickled.
         raise StepFailure("invalid-input", f"cannot be sent to a process: {error}") from error
-    process = _idle.pop() if _idle else await in_thread(_Process)
+    process = _idle.pop() if _idle else await THREADS.start(_Process)
     try:
-        done, value = await in_thread(lambda: process.call(job, info))
+        done, value = await THREADS.start(lambda: process.call(job, info))
     except (EOFError, OSError) as error:
-        await in_thread(process.close)
+        await THREADS.start(process.close)
         code = process.process.exitcode
         raise StepFailure("process-died", f"its process ended, exit code {code}") from error
     except BaseException:
@@ -88,7 +88,7 @@ async def in_process(
     if len(_idle) < IDLE_MAX and process.generation == _generation[0]:
         _idle.append(process)
     else:
-        await in_thread(process.close)
+        await THREADS.start(process.close)
     if done:
         return value
     raise value

@@ -1,10 +1,9 @@
-"""Masks, logs, workspaces, identity, threads, the registry of handlers."""
+"""Masks, logs, workspaces, identity, the registry of handlers."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-import threading
 import types
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +19,6 @@ from headrace.worker.handlers import Context, Handler, Registry, handler
 from headrace.worker.identity import DataDirLock, stable_id
 from headrace.worker.masks import MASKS_MAX, Masker
 from headrace.worker.steplog import LogLimits, Spool
-from headrace.worker.threads import Threads
 from headrace.worker.workspaces import WorkspaceLimits, Workspaces, segment
 from support.worker_owner import make_task
 
@@ -171,32 +169,6 @@ def test_one_worker_a_folder(tmp_path: Path) -> None:
     first.release()
     second.acquire()
     second.release()
-
-
-# -- threads -----------------------------------------------------------------------------------
-
-
-async def test_threads_are_reused_and_run_side_by_side() -> None:
-    threads = Threads("test-step")
-    meeting = threading.Barrier(3)
-    await asyncio.gather(*[threads.start(lambda: meeting.wait(5)) for _ in range(3)])
-    idents = {await threads.start(threading.get_ident) for _ in range(5)}
-    assert len(idents) <= 3
-
-
-async def test_thread_errors_arrive() -> None:
-    threads = Threads("test-step")
-
-    def fail() -> None:
-        raise ValueError("x")
-
-    def stop() -> None:
-        raise StopIteration
-
-    with pytest.raises(ValueError, match="x"):
-        await threads.start(fail)
-    with pytest.raises(RuntimeError):
-        await threads.start(stop)
 
 
 # -- the registry ------------------------------------------------------------------------------

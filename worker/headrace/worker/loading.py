@@ -7,7 +7,7 @@ from collections.abc import Callable, Container
 from pathlib import Path
 from typing import Final, TypeVar
 
-from headrace.worker.threads import Threads
+from headrace.threads import Threads
 
 POLL_S: Final = 1.0
 """Files are looked at so often; that works on any file system."""

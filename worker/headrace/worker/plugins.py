@@ -20,6 +20,7 @@ from typing import Final
 import msgspec
 
 from headrace.errors import InvalidConfig
+from headrace.threads import Threads
 from headrace.worker.handlers import Handler, Registry, handler_of
 from headrace.worker.loading import (
     LOAD_S,
@@ -32,7 +33,6 @@ from headrace.worker.loading import (
     said,
     stamp_of,
 )
-from headrace.worker.threads import Threads
 
 log = logging.getLogger(__name__)
 

@@ -21,6 +21,7 @@ from typing import Any, Final
 
 from headrace.errors import InvalidConfig
 from headrace.sdk import renew_processes
+from headrace.threads import Threads
 from headrace.worker.handlers import Registry, load_attribute
 from headrace.worker.loading import (
     LOAD_S,
@@ -33,7 +34,6 @@ from headrace.worker.loading import (
     said,
     stamp_of,
 )
-from headrace.worker.threads import Threads
 
 log = logging.getLogger(__name__)
 

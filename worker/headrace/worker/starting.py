@@ -8,13 +8,13 @@ from typing import Any
 
 from headrace.errors import Unreachable
 from headrace.payloads import BLOB_KEY
+from headrace.threads import Threads
 from headrace.worker.core import Assignment
 from headrace.worker.deferred import Known, resolved
 from headrace.worker.handlers import Context, Handler, HandlerError
 from headrace.worker.outcomes import HandBack, NotGranted
 from headrace.worker.payloads import Payloads
 from headrace.worker.ports import ClaimDesk, ValueSource
-from headrace.worker.threads import Threads
 
 
 class Starter:

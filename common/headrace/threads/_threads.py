@@ -1,7 +1,7 @@
-"""Daemon threads for blocking handlers.
+"""Daemon threads for blocking calls: as many as run at a time, kept for a while.
 
-Not `concurrent.futures`: its threads are joined at exit, so one handler that never returns would
-keep a drained worker alive for ever. These die with the process.
+Not `concurrent.futures`: its threads are joined at exit, so one call that never returns would keep
+the process alive for ever. These die with the process.
 """
 
 from __future__ import annotations
@@ -29,15 +29,16 @@ class Threads:
         self._idle = 0
 
     def start(self, call: Callable[[], Any]) -> asyncio.Future[Any]:
-        """Run *call* in a thread; the future belongs to the running loop and is not cancellable
-        in effect: a thread cannot be stopped from outside."""
+        """Run *call* in a thread, with this task's context; the future is the running loop's.
+
+        Nobody can stop a thread: cancelling the future only means that what the call still does
+        changes nothing.
+        """
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         with self._lock:
-            if self._idle > 0:
+            fresh = self._idle <= 0
+            if not fresh:
                 self._idle -= 1
-                fresh = False
-            else:
-                fresh = True
         self._jobs.put((call, future, contextvars.copy_context()))
         if fresh:
             threading.Thread(target=self._work, name=self._name, daemon=True).start()
@@ -54,10 +55,12 @@ class Threads:
                         self._idle -= 1
                         return
                 continue
-            _settle(future, *_outcome(context, call))
-            del call, future, context
+            value, error = _outcome(context, call)
             with self._lock:
+                # Before the future is: whoever waits for it may start the next call at once.
                 self._idle += 1
+            _settle(future, value, error)
+            del call, future, context, value, error
 
 
 def _outcome(
@@ -67,14 +70,14 @@ def _outcome(
         return context.run(call), None
     except StopIteration as error:
         # A future refuses it, and a generator would take it for its own end.
-        return None, RuntimeError(f"handler raised StopIteration: {error}")
+        return None, RuntimeError(f"the function raised StopIteration: {error}")
     except BaseException as error:
         return None, error
 
 
 def _settle(future: asyncio.Future[Any], value: Any, error: BaseException | None) -> None:
     def done() -> None:
-        if future.cancelled():
+        if future.done():
             return
         if error is not None:
             future.set_exception(error)
