@@ -101,7 +101,7 @@ class Load:
                     found = await client.submit_many(batch)
                 except HeadraceError as error:
                     # The outcome is unknown: these runs were not acknowledged.
-                    self.refused.append(error)
+                    self.refused += [error] * count
                     continue
                 for one in found:
                     if isinstance(one, RunView):

@@ -42,8 +42,9 @@ async def server_facts(info: Mapping[str, Any], monitor: str) -> ServerFacts:
     if not monitor:
         return facts
     try:
-        answer = await monitor_get(monitor, "/varz")
-        config = msgspec.json.decode(answer, type=_Varz).jetstream.config
+        # Not /varz: whoever asks for that before JetStream is up leaves it without this for ever.
+        answer = await monitor_get(monitor, "/jsz")
+        config = msgspec.json.decode(answer, type=_JetStream).config
     except (OSError, TimeoutError, ValueError):
         return facts
     if config is None:
@@ -83,7 +84,3 @@ class _Config(msgspec.Struct):
 
 class _JetStream(msgspec.Struct):
     config: _Config | None = None
-
-
-class _Varz(msgspec.Struct):
-    jetstream: _JetStream = msgspec.field(default_factory=_JetStream)

@@ -19,6 +19,7 @@ from headrace.bus import (
     connect,
     free_port,
 )
+from headrace.bus._facts import server_facts
 from headrace.errors import Busy, InvalidConfig, InvalidRequest, LimitExceeded, Unreachable
 from support.broker import eventually
 
@@ -130,6 +131,21 @@ async def test_server_facts(broker: BrokerProcess, bus: Bus):
     assert unknown.sync == "unknown"
     nowhere = await bus.server_facts(monitor=f"http://127.0.0.1:{free_port()}")
     assert nowhere.sync == "unknown"
+
+
+async def test_a_server_that_was_asked_too_early_still_tells():
+    """/varz, asked before JetStream is up, stays without it until the server ends."""
+    bodies = {"/varz": b"{}", "/jsz": b'{"config": {"sync_always": true}}'}
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        path = (await reader.readuntil(b"\r\n\r\n")).split()[1].decode()
+        writer.write(b"HTTP/1.0 200 OK\r\n\r\n" + bodies[path])
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        facts = await server_facts({}, f"http://127.0.0.1:{port}")
+    assert facts.sync == "always"
 
 
 async def test_a_weaker_server_is_told_apart(tmp_path, monkeypatch):
