@@ -221,6 +221,7 @@ async def test_held_steps_are_left_alone_unheld_ones_lost_when_all_have_told(wor
     shard = world.shard(epoch=9, dispatched=ADOPTED)
     assert sorted(id for id, notice in world.orders(EpochNotice) if notice.epoch == 9) == ["a", "b"]
     world.beat("a", **holding(1, epochs={0: 9}))
+    assert shard.facts().holders == {("default/r", 1): "a"}
     assert lost(shard) == []
     # One that knows the epoch from a task, but leaves out what it took just now.
     world.beat("b", **holding(epochs={0: 9}, held_since_ms=500))
