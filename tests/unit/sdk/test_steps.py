@@ -13,68 +13,15 @@ from headrace.sdk import (
     App,
     Context,
     EffectUnknown,
-    NonRetryable,
     Retry,
     StepFailed,
     step_info,
 )
+from support.flows import echo, ended, fails, fatal, no_key, ran, result, value
 from support.journal_owner import JournalOwner
 from support.turns import Worker, run_to_end
 
 app = App("context", version="2.1")
-ran: list[object] = []
-
-
-@pytest.fixture(autouse=True)
-def _clean():
-    ran.clear()
-
-
-def value(owner):
-    assert owner.blocked is None, owner.blocked.error.message
-    assert owner.end is not None, owner.journal
-    assert owner.end.outcome == TurnOutcome.COMPLETED, owner.end.error
-    return msgspec.msgpack.decode(owner.end.value)
-
-
-async def result(body, inputs=None, owner=None, **options):
-    """Run *body* as a workflow to its end and return its result."""
-    workflow = App("context").workflow(name="flow")(body)
-    return value(await run_to_end(workflow, owner or JournalOwner(inputs), **options))
-
-
-async def ended(body, owner=None):
-    workflow = App("context").workflow(name="flow")(body)
-    return await run_to_end(workflow, owner or JournalOwner())
-
-
-@app.step
-async def echo(x: object) -> object:
-    ran.append(x)
-    return x
-
-
-@app.step(retry=Retry(3, initial=10, jitter=0))
-async def fails(text: str) -> None:
-    ran.append((text, step_info().attempt, step_info().last_details()))
-    step_info().heartbeat({"at": step_info().attempt})
-    raise OSError(text)
-
-
-@app.step(retry=Retry(5, not_on=(LookupError,)))
-async def no_key() -> None:
-    ran.append("no_key")
-    raise KeyError("k")
-
-
-class Fatal(NonRetryable):
-    pass
-
-
-@app.step(retry=Retry(5))
-def fatal() -> None:
-    ran.append("fatal")
-    raise Fatal("gone")
 
 
 # -- steps --------------------------------------------------------------------------------------

@@ -78,7 +78,12 @@ class Bench:
 
     def __init__(self, **options):
         self.desk = Desk()
-        self.turns = Turns(self.desk, Payloads(), worker="w", incarnation="i", **options)
+        self.options = options
+        self.start()
+
+    def start(self):
+        """Begin a worker that knows nothing of the one before."""
+        self.turns = Turns(self.desk, Payloads(), worker="w", incarnation="i", **self.options)
 
     def owner(self, run="ns/a"):
         return self.desk.owners.setdefault(run, JournalOwner({"n": 1}))
@@ -101,6 +106,34 @@ class Bench:
 @pytest.fixture(autouse=True)
 def _clean():
     started.clear()
+
+
+class Held:
+    """A workflow of *steps* calls of a step that waits for a gate."""
+
+    def __init__(self, steps: int) -> None:
+        self.gate, self.inside = asyncio.Event(), asyncio.Event()
+        app = App("held")
+
+        @app.step
+        async def slow() -> int:
+            self.inside.set()
+            await self.gate.wait()
+            return 1
+
+        @app.workflow
+        async def held(ctx: Context, n: int) -> int:
+            ctx.query("n", lambda: 42)
+            return sum([await ctx.step(slow) for _ in range(steps)])
+
+        self.workflow = held
+
+    async def begun(self, bench):
+        """Begin a turn of it, and return its task once the step is inside."""
+        task = asyncio.create_task(bench.turn(workflow=self.workflow))
+        async with asyncio.timeout(WITHIN_S):
+            await self.inside.wait()
+        return task
 
 
 async def over(bench, run="ns/a", **how):
@@ -157,7 +190,7 @@ async def test_the_cache_is_bounded_and_what_left_it_is_replayed():
 async def test_what_the_turn_leaves_out_is_asked_for_in_pages():
     bench = Bench()
     await over(bench)
-    bench.turns.forget()
+    bench.start()
     owner = bench.owner()
     owner.signal("go", 5)
     bench.desk.page = 1
@@ -185,24 +218,10 @@ async def test_a_report_is_sent_until_it_is_answered_and_recorded_once():
 
 
 async def test_a_refused_turn_ends_and_its_function_is_forgotten():
-    bench = Bench()
-    gate, inside = asyncio.Event(), asyncio.Event()
-    other = App("turns2")
-
-    @other.step
-    async def slow() -> int:
-        inside.set()
-        await gate.wait()
-        return 1
-
-    @other.workflow
-    async def held(ctx: Context, n: int) -> int:
-        return await ctx.step(slow)
-
-    task = asyncio.create_task(bench.turn(workflow=held))
-    await inside.wait()
+    bench, held = Bench(), Held(1)
+    task = await held.begun(bench)
     bench.owner().lose()
-    gate.set()
+    held.gate.set()
     with pytest.raises(TurnOver):
         await task
     assert bench.turns.cached == 0
@@ -210,49 +229,21 @@ async def test_a_refused_turn_ends_and_its_function_is_forgotten():
 
 
 async def test_a_draining_worker_records_what_runs_and_hands_the_turn_back():
-    bench = Bench()
-    gate, inside = asyncio.Event(), asyncio.Event()
-    other = App("turns3")
-
-    @other.step
-    async def slow() -> int:
-        inside.set()
-        await gate.wait()
-        return 1
-
-    @other.workflow
-    async def two(ctx: Context, n: int) -> int:
-        return await ctx.step(slow) + await ctx.step(slow)
-
-    task = asyncio.create_task(bench.turn(workflow=two))
-    await inside.wait()
+    bench, held = Bench(), Held(2)
+    task = await held.begun(bench)
     bench.turns.drain()
-    gate.set()
+    held.gate.set()
     with pytest.raises(HandBack):
         await task
     assert list(bench.owner().journal) == ["slow#1"]
     bench.owner().lose()
     with pytest.raises(HandBack):
-        await bench.turn(workflow=two)
+        await bench.turn(workflow=held.workflow)
 
 
 async def test_a_worker_that_stops_hands_back_what_it_cannot_finish():
-    bench = Bench()
-    inside = asyncio.Event()
-    other = App("turns4")
-
-    @other.step
-    async def endless() -> int:
-        inside.set()
-        await asyncio.sleep(100)
-        return 1
-
-    @other.workflow
-    async def held(ctx: Context, n: int) -> int:
-        return await ctx.step(endless)
-
-    task = asyncio.create_task(bench.turn(workflow=held))
-    await inside.wait()
+    bench, held = Bench(), Held(1)
+    task = await held.begun(bench)
     bench.current.stop = Stop("shutdown", "the worker stops")
     task.cancel()
     with pytest.raises(HandBack):
@@ -260,30 +251,15 @@ async def test_a_worker_that_stops_hands_back_what_it_cannot_finish():
 
 
 async def test_a_wake_makes_a_running_turn_ask():
-    bench = Bench()
-    inside, gate = asyncio.Event(), asyncio.Event()
-    other = App("turns5")
-
-    @other.step
-    async def slow() -> int:
-        inside.set()
-        await gate.wait()
-        return 1
-
-    @other.workflow
-    async def asked(ctx: Context, n: int) -> int:
-        ctx.query("n", lambda: 42)
-        return await ctx.step(slow)
-
-    task = asyncio.create_task(bench.turn(workflow=asked))
-    await inside.wait()
+    bench, held = Bench(), Held(1)
+    task = await held.begun(bench)
     owner = bench.owner()
     owner.query("q", "n")
     bench.turns.wake(TurnWake("ns/a", 1, owner.token))
     async with asyncio.timeout(WITHIN_S):
         while "q" not in owner.answers:
             await asyncio.sleep(0)
-    gate.set()
+    held.gate.set()
     with pytest.raises(TurnOver):
         await task
     assert msgspec.msgpack.decode(owner.answers["q"].value) == 42

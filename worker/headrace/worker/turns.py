@@ -10,7 +10,6 @@ import asyncio
 import logging
 import random
 from collections import OrderedDict
-from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -114,14 +113,6 @@ class Turns:
     def _leave_if_draining(self, running: TurnRun) -> None:
         if self._draining:
             running.leave()
-
-    def forget(self, workflows: Iterable[Workflow[Any, Any]] = ()) -> None:
-        """Drop waiting functions: those of *workflows* by name, or all."""
-        names = {f"{workflow.app}/{workflow.name}" for workflow in workflows}
-        for key, parked in list(self._cache.items()):
-            if not names or parked.execution.workflow in names:
-                del self._cache[key]
-                parked.execution.close()
 
     # -- a turn --------------------------------------------------------------------------------
 
