@@ -6,7 +6,7 @@ import pytest
 
 from headrace.errors import NotFound
 from support.chaos import APP, Load, compiled
-from support.cluster import Cluster, logs_shown, wait_for
+from support.cluster import Cluster, running, wait_for
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(240)]
 
@@ -116,9 +116,8 @@ async def finish(story):
 
 @contextlib.asynccontextmanager
 async def cluster_in(folder, **made):
-    async with Cluster(folder, apps=[APP], **made) as cluster:
-        with logs_shown(cluster):
-            yield cluster
+    async with running(Cluster(folder, apps=[APP], **made)) as cluster:
+        yield cluster
 
 
 async def test_an_empty_cluster_goes_on_from_a_backup(tmp_path):

@@ -3,7 +3,7 @@ nothing stands still. One run goes through all of them, beside a schedule."""
 
 import pytest
 
-from support.cluster import Cluster, logs_shown, until, wait_for
+from support.cluster import Cluster, running, until, wait_for
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(240)]
 
@@ -90,10 +90,8 @@ class Story:
 
 @pytest.fixture
 async def cluster(tmp_path):
-    made = Cluster(tmp_path)
-    with logs_shown(made):
-        async with made:
-            yield made
+    async with running(Cluster(tmp_path)) as made:
+        yield made
 
 
 async def test_a_coordinator_dies_in_the_middle_of_everything(cluster, tmp_path):

@@ -6,7 +6,7 @@ import pytest
 
 from headrace.client import Client
 from support.chaos import APP, Load, compiled
-from support.cluster import Cluster, http_get, kept, logs_shown, until, wait_for
+from support.cluster import Cluster, http_get, kept, running, until, wait_for
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(120)]
 
@@ -142,33 +142,32 @@ async def test_frozen_coordinator_under_load(cluster):
 
 async def test_frozen_one_of_three_coordinators_does_not_keep_clients_waiting(tmp_path):
     """It stays in the queue groups of the broker: two of three questions would go well."""
-    made = Cluster(tmp_path, coordinators=3, shards=3, apps=[APP])
-    with logs_shown(made):
-        async with made as cluster, await cluster.client() as first:
-            journal = {"journal": str(cluster.folder / "journal")}
-            ended = await first.wait((await first.submit(compiled(GATED), OPEN | journal)).id, 20)
-            assert ended.state == "COMPLETED"
-            await wait_for(
-                lambda: archived(first, ended.id), within_s=20, what="the run in the archive"
-            )
-            (frozen, *_) = cluster.coordinators
-            frozen.freeze()
-            await cluster.info_when(
-                lambda info: all(
-                    shard.owner != frozen.name and shard.epoch for shard in info.shards
-                ),
-                within_s=30,
-                what="the others to own its shards",
-            )
-            # New clients with little time each: a question that the frozen one got is lost to
-            # whoever asks no other in time.
-            for _ in range(10):
-                async with await Client.connect(cluster.servers, timeout_s=1.0) as client:
-                    assert (await client.get(ended.id)).archived
-                    assert [run.id for run in (await client.list()).runs] == [ended.id]
-            ran = await cluster.flowctl("get", ended.id, "-o", "name")
-            assert (ran.code, ran.out.split()) == (0, [ended.id]), ran.err
-            frozen.thaw()
+    async with (
+        running(Cluster(tmp_path, coordinators=3, shards=3, apps=[APP])) as cluster,
+        await cluster.client() as first,
+    ):
+        journal = {"journal": str(cluster.folder / "journal")}
+        ended = await first.wait((await first.submit(compiled(GATED), OPEN | journal)).id, 20)
+        assert ended.state == "COMPLETED"
+        await wait_for(
+            lambda: archived(first, ended.id), within_s=20, what="the run in the archive"
+        )
+        (frozen, *_) = cluster.coordinators
+        frozen.freeze()
+        await cluster.info_when(
+            lambda info: all(shard.owner != frozen.name and shard.epoch for shard in info.shards),
+            within_s=30,
+            what="the others to own its shards",
+        )
+        # New clients with little time each: a question that the frozen one got is lost to
+        # whoever asks no other in time.
+        for _ in range(10):
+            async with await Client.connect(cluster.servers, timeout_s=1.0) as client:
+                assert (await client.get(ended.id)).archived
+                assert [run.id for run in (await client.list()).runs] == [ended.id]
+        ran = await cluster.flowctl("get", ended.id, "-o", "name")
+        assert (ran.code, ran.out.split()) == (0, [ended.id]), ran.err
+        frozen.thaw()
 
 
 async def archived(client, run):

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from support.cluster import Cluster, logs_shown, until, wait_for
+from support.cluster import Cluster, running, until, wait_for
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(240)]
 
@@ -44,10 +44,8 @@ jobs:
 
 @pytest.fixture
 async def cluster(tmp_path):
-    made = Cluster(tmp_path)
-    with logs_shown(made):
-        async with made:
-            yield made
+    async with running(Cluster(tmp_path)) as made:
+        yield made
 
 
 async def test_locks_rates_and_cached_results(cluster, tmp_path):

@@ -15,7 +15,7 @@ import signal
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -54,7 +54,10 @@ __all__ = [
     "free_ports",
     "http_get",
     "kept",
+    "lent",
     "logs_shown",
+    "running",
+    "shared",
     "shared_dev",
     "until",
     "wait_for",
@@ -62,7 +65,7 @@ __all__ = [
 
 
 class Cluster(Machine):
-    """NATS servers, coordinators and workers. Use: ``async with Cluster(folder) as cluster``."""
+    """NATS servers, coordinators and workers. Use: ``async with running(Cluster(folder))``."""
 
     def __init__(
         self,
@@ -95,17 +98,6 @@ class Cluster(Machine):
         self.workers: list[Program] = []
         self.ports: dict[str, int] = {}
         """Name of a process -> port of its metrics, health and readiness."""
-
-    async def __aenter__(self) -> Cluster:
-        try:
-            await self.start()
-        except BaseException:
-            await self.close()
-            raise
-        return self
-
-    async def __aexit__(self, *exc_info: object) -> None:
-        await self.close()
 
     @property
     def servers(self) -> str:
@@ -307,6 +299,37 @@ def _parent(pid: int) -> int:
 
 # -- fixtures --------------------------------------------------------------------------------------
 
+Made = TypeVar("Made", Cluster, Dev)
+
+
+@contextlib.asynccontextmanager
+async def lent(made: Made) -> AsyncIterator[Made]:
+    """Lend it as it is, and end it; its logs are shown when a test fails."""
+    with logs_shown(made):
+        try:
+            yield made
+        finally:
+            await made.close()
+
+
+@contextlib.asynccontextmanager
+async def running(made: Made) -> AsyncIterator[Made]:
+    """Start it, lend it, and end it."""
+    async with lent(made):
+        await made.start()
+        yield made
+
+
+@contextlib.contextmanager
+def shared(made: Made) -> Iterator[Made]:
+    """The same for a fixture that outlives a test's event loop."""
+    with logs_shown(made):
+        try:
+            in_thread(made.start())
+            yield made
+        finally:
+            in_thread(made.close())
+
 
 class Kept:
     """A cluster that the tests of a module harm one after the other, mended in between.
@@ -357,9 +380,5 @@ def shared_dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dev]:
     modules = sorted(file.stem for file in (EXAMPLES / "sdk").glob("*.py"))
     apps = [word for module in ("handlers", *modules) for word in ("--app", f"{module}:app")]
     made = Dev(tmp_path_factory.mktemp("dev"), *apps, env={"PYTHONPATH": path})
-    with logs_shown(made):
-        try:
-            in_thread(made.start())
-            yield made
-        finally:
-            in_thread(made.close())
+    with shared(made):
+        yield made

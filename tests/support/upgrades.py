@@ -128,13 +128,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 async def _one(folder: Path, old: Release, runs: int) -> Verdict:
-    cluster = Cluster(folder, coordinators=3, workers=2, shards=3, slots=32, apps=[APP])
+    made = Cluster(folder, coordinators=3, workers=2, shards=3, slots=32, apps=[APP])
     ours = of_tree("this tree", ROOT)
-    async with made_of(cluster, old):
+    cluster = made_of(made, old)
+    try:
+        await cluster.start()
         verdict = await upgraded_under_load(cluster, ours, runs=runs, within_s=120.0)
         ran = await cluster.flowctl("cluster", "check", env=ours.env)
         assert ran.code == 0, ran.out + ran.err
         return verdict
+    finally:
+        await cluster.close()
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from headrace.sdk import Client
-from support.cluster import EXAMPLES, Dev, logs_shown, wait_for
+from support.cluster import EXAMPLES, Dev, running, wait_for
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(90)]
 
@@ -26,12 +26,8 @@ async def dev(tmp_path: Path) -> AsyncIterator[Dev]:
         *("--app", "headrace.ai.handlers:app", "--app", "agent:app"),
         env={"PYTHONPATH": str(FOLDER)},
     )
-    with logs_shown(made):
-        try:
-            await made.start()
-            yield made
-        finally:
-            await made.close()
+    async with running(made):
+        yield made
 
 
 async def test_the_agent_in_one_process() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from headrace.client import Submission
 from headrace.language import compile_workflow
-from support.cluster import Cluster
+from support.cluster import Cluster, running
 from support.deploykit import chart, only
 from support.prometheus import Prometheus, needs_prometheus
 
@@ -45,7 +45,7 @@ async def test_ready_steps_ask_for_workers_and_idle_ones_go(tmp_path):
     scaled = only(chart(options=POOL), "ScaledObject", "hr-headrace-worker-default")
     query = scaled["spec"]["triggers"][0]["metadata"]["query"]
     assert scaled["spec"]["triggers"][0]["metadata"]["threshold"] == "1"
-    async with Cluster(tmp_path, workers=1, slots=1, shards=1) as cluster:
+    async with running(Cluster(tmp_path, workers=1, slots=1, shards=1)) as cluster:
         targets = {"coordinator": [cluster.ports["c0"]], "worker": [cluster.ports["w0"]]}
         labels = {"worker": {"pool": "hr-default"}}
         server = Prometheus(tmp_path / "prometheus", targets, labels=labels)

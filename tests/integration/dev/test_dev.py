@@ -12,7 +12,7 @@ from collections import Counter
 import pytest
 
 from support.broker import eventually
-from support.cluster import EXAMPLES, Dev, http_get, logs_shown, until
+from support.cluster import EXAMPLES, Dev, http_get, lent, running, until
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(110)]
 
@@ -23,13 +23,8 @@ ORDER = str(EXAMPLES / "order-processing.yaml")
 @pytest.fixture
 async def dev(tmp_path):
     """One `dev` for one test, to harm."""
-    made = Dev(tmp_path)
-    with logs_shown(made):
-        try:
-            await made.start()
-            yield made
-        finally:
-            await made.close()
+    async with running(Dev(tmp_path)) as made:
+        yield made
 
 
 async def submit(dev, *options):
@@ -206,14 +201,12 @@ async def test_second_dev_on_the_same_folder_is_refused(dev):
 
 async def test_taken_port_is_named(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as holder:
-        made = Dev(tmp_path)
-        made.program.arguments += ["--port", str(holder.getsockname()[1])]
-        made.program.start()
-        try:
+        port = str(holder.getsockname()[1])
+        async with lent(Dev(tmp_path)) as made:
+            made.program.arguments += ["--port", port]
+            made.program.start()
             assert await made.program.ended(within_s=15) == 5
-            assert str(holder.getsockname()[1]) in made.program.said()
-        finally:
-            await made.close()
+            assert port in made.program.said()
 
 
 @pytest.mark.parametrize("once", [False, True])
@@ -221,44 +214,37 @@ async def test_what_can_never_start_ends_dev(tmp_path, once):
     """A wrong setting is said once, and is not tried again for ever."""
     options = ("--run", str(EXAMPLES / "hello.yaml")) if once else ()
     other = Dev(tmp_path / "other", "--app", "no_such_module:app", *options)
-    with logs_shown(other):
-        try:
-            other.program.start()
-            assert await other.program.ended(within_s=30) == 3
-            said = other.program.said()
-            assert said.count("no_such_module:app") == 1
-            assert "worker dev-0 refuses to start" in said
-            assert other.marked() == {}
-        finally:
-            await other.close()
+    async with lent(other):
+        other.program.start()
+        assert await other.program.ended(within_s=30) == 3
+        said = other.program.said()
+        assert said.count("no_such_module:app") == 1
+        assert "worker dev-0 refuses to start" in said
+        assert other.marked() == {}
 
 
 async def test_two_devs_side_by_side_take_free_ports(dev, tmp_path):
     """Without ports of its own, the second one takes what is free."""
     other = Dev(tmp_path / "other")
     del other.program.arguments[3:]
-    with logs_shown(other):
-        try:
-            other.program.start()
-            await until(lambda: "metrics:" in other.program.said(), within_s=20)
-            url = re.search(r"nats://[\d.:]+", other.program.said())
-            assert url is not None
-            other.port = int(url.group().rpartition(":")[2])
-            await other.ready()
-            ran = await other.flowctl("submit", str(EXAMPLES / "hello.yaml"), "--wait")
-            assert ran.code == 0, ran.err
-            assert (await dev.flowctl("list", "-o", "json")).json == []
-        finally:
-            await other.close()
+    async with lent(other):
+        other.program.start()
+        await until(lambda: "metrics:" in other.program.said(), within_s=20)
+        url = re.search(r"nats://[\d.:]+", other.program.said())
+        assert url is not None
+        other.port = int(url.group().rpartition(":")[2])
+        await other.ready()
+        ran = await other.flowctl("submit", str(EXAMPLES / "hello.yaml"), "--wait")
+        assert ran.code == 0, ran.err
+        assert (await dev.flowctl("list", "-o", "json")).json == []
 
 
 async def test_a_metrics_port_that_was_taken_meanwhile_stops_nobody(tmp_path):
     """Somebody else takes the worker's port while it is dead: it comes back on another one."""
     other = Dev(tmp_path / "other")
     del other.program.arguments[-2:]
-    with logs_shown(other), socket.socket() as thief:
-        try:
-            await other.start()
+    async with running(other):
+        with socket.socket() as thief:
             url = re.search(r"metrics: http://127.0.0.1:(\d+)/", other.program.said())
             assert url is not None
             pid = other.roles()["worker"]
@@ -272,8 +258,6 @@ async def test_a_metrics_port_that_was_taken_meanwhile_stops_nobody(tmp_path):
             )
             ran = await other.flowctl("submit", str(EXAMPLES / "hello.yaml"), "--wait")
             assert ran.code == 0, ran.err
-        finally:
-            await other.close()
 
 
 def bound(thief, port):

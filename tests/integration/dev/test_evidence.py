@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives import serialization as pem
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from headrace.coordinator.runtime.archiver import pack, unpack
-from support.cluster import Dev, logs_shown, wait_for
+from support.cluster import Dev, running, wait_for
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(90)]
 
@@ -37,13 +37,8 @@ async def dev(tmp_path):
         public.public_bytes(pem.Encoding.PEM, pem.PublicFormat.SubjectPublicKeyInfo)
     )
     key = {"HEADRACE_CFG_COORDINATOR__EVIDENCE_KEY_FILE": str(tmp_path / "key.pem")}
-    made = Dev(tmp_path / "dev", env=key)
-    with logs_shown(made):
-        try:
-            await made.start()
-            yield made
-        finally:
-            await made.close()
+    async with running(Dev(tmp_path / "dev", env=key)) as made:
+        yield made
 
 
 async def test_a_run_from_its_beginning_to_a_forged_archive(dev, tmp_path):

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from support.cluster import EXAMPLES, Cluster, http_get, kept, logs_shown, until, wait_for
+from support.cluster import EXAMPLES, Cluster, http_get, kept, running, until, wait_for
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(110)]
 
@@ -175,27 +175,24 @@ async def test_capability_that_comes_later(cluster, tmp_path):
 async def test_weak_broker_is_named_loudly(tmp_path):
     made = Cluster(tmp_path, workers=1)
     made.brokers[0].sync_always = False
-    with logs_shown(made):
-        async with made:
-            assert "weaker than level journal" in made.coordinators[0].said()
-            ran = await made.flowctl("cluster", "status", "-o", "json")
-            assert any("power loss" in warning for warning in ran.json["warnings"])
-            assert "warning:" in ran.err
+    async with running(made):
+        assert "weaker than level journal" in made.coordinators[0].said()
+        ran = await made.flowctl("cluster", "status", "-o", "json")
+        assert any("power loss" in warning for warning in ran.json["warnings"])
+        assert "warning:" in ran.err
 
 
 async def test_three_coordinators_have_equal_standbys(tmp_path):
-    made = Cluster(tmp_path, coordinators=3, workers=1, shards=3)
-    with logs_shown(made):
-        async with made:
-            runs = await asyncio.gather(
-                *(made.flowctl("submit", str(EXAMPLES / "hello.yaml"), "--wait") for _ in range(6))
-            )
-            assert {run.code for run in runs} == {0}
-            status = await json_of(made, "cluster", "status")
-            assert len(status["coordinators"]) == 3
-            journal = [shard for shard in status["shards"] if shard["level"] == "journal"]
-            assert {shard["owner"] for shard in journal} == {"c0", "c1", "c2"}
-            assert all(shard["standby"] not in ("", shard["owner"]) for shard in journal)
-            verdicts = await json_of(made, "cluster", "check")
-            found = {verdict["shard"]: verdict["verdict"] for verdict in verdicts}
-            assert [found[shard["shard"]] for shard in journal] == ["equal"] * 3
+    async with running(Cluster(tmp_path, coordinators=3, workers=1, shards=3)) as made:
+        runs = await asyncio.gather(
+            *(made.flowctl("submit", str(EXAMPLES / "hello.yaml"), "--wait") for _ in range(6))
+        )
+        assert {run.code for run in runs} == {0}
+        status = await json_of(made, "cluster", "status")
+        assert len(status["coordinators"]) == 3
+        journal = [shard for shard in status["shards"] if shard["level"] == "journal"]
+        assert {shard["owner"] for shard in journal} == {"c0", "c1", "c2"}
+        assert all(shard["standby"] not in ("", shard["owner"]) for shard in journal)
+        verdicts = await json_of(made, "cluster", "check")
+        found = {verdict["shard"]: verdict["verdict"] for verdict in verdicts}
+        assert [found[shard["shard"]] for shard in journal] == ["equal"] * 3

@@ -2,17 +2,15 @@
 
 import pytest
 
-from support.cluster import Cluster, logs_shown, wait_for
+from support.cluster import Cluster, running, wait_for
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(110)]
 
 
 @pytest.fixture
 async def cluster(tmp_path):
-    made = Cluster(tmp_path, workers=2, labels=("linux", "web"))
-    with logs_shown(made):
-        async with made:
-            yield made
+    async with running(Cluster(tmp_path, workers=2, labels=("linux", "web"))) as made:
+        yield made
 
 
 async def json_of(cluster, *arguments, code=0):

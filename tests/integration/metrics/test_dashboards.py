@@ -1,6 +1,7 @@
 """Dashboards and alerts ask for what there is: of a Prometheus that scrapes a cluster at work."""
 
 import asyncio
+import contextlib
 import importlib.util
 import json
 import re
@@ -19,7 +20,7 @@ from headrace.telemetry import (
 )
 from support.broker import in_thread
 from support.chaos import compiled
-from support.cluster import Cluster, logs_shown
+from support.cluster import Cluster, shared
 from support.prometheus import ROOT, RULES, Prometheus, needs_prometheus
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
@@ -145,26 +146,20 @@ def test_dashboards_have_what_grafana_needs():
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory):
     """Three coordinators, two workers, and a Prometheus that has watched them work."""
-    cluster = Cluster(tmp_path_factory.mktemp("watched"), coordinators=3, workers=2, shards=3)
-    prometheus = None
-    with logs_shown(cluster):
-        try:
-            in_thread(cluster.start())
-            roles = {"coordinator": "c", "worker": "w"}
-            prometheus = Prometheus(
-                tmp_path_factory.mktemp("prometheus"),
-                {
-                    role: [port for name, port in cluster.ports.items() if name.startswith(letter)]
-                    for role, letter in roles.items()
-                },
-            )
+    made = Cluster(tmp_path_factory.mktemp("watched"), coordinators=3, workers=2, shards=3)
+    with shared(made) as cluster:
+        roles = {"coordinator": "c", "worker": "w"}
+        prometheus = Prometheus(
+            tmp_path_factory.mktemp("prometheus"),
+            {
+                role: [port for name, port in cluster.ports.items() if name.startswith(letter)]
+                for role, letter in roles.items()
+            },
+        )
+        with contextlib.closing(prometheus):
             prometheus.start()
             in_thread(work(cluster, prometheus))
             yield SimpleNamespace(cluster=cluster, prometheus=prometheus)
-        finally:
-            if prometheus is not None:
-                prometheus.close()
-            in_thread(cluster.close())
 
 
 async def work(cluster, prometheus):

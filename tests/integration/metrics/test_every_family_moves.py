@@ -20,7 +20,7 @@ from headrace.telemetry import (
     families,
 )
 from support.chaos import compiled
-from support.cluster import TESTS, Cluster, Program, logs_shown, until, wait_for
+from support.cluster import TESTS, Cluster, Program, running, until, wait_for
 from support.watched import Recorder, recording
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(150)]
@@ -141,9 +141,8 @@ async def cluster(tmp_path):
     made = Cluster(
         tmp_path, coordinators=3, workers=2, slots=4, apps=["handlers:app"], env=env, shards=3
     )
-    with logs_shown(made):
-        async with made:
-            yield made
+    async with running(made):
+        yield made
 
 
 async def test_every_family_moves(cluster: Cluster) -> None:

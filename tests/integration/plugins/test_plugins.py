@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from support.cluster import Dev, Machine, logs_shown, wait_for
+from support.cluster import Dev, Machine, running, wait_for
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 
@@ -41,13 +41,10 @@ jobs:
 async def dev(tmp_path: Path) -> AsyncIterator[Dev]:
     (tmp_path / "plugins").mkdir()
     (tmp_path / "flow.yaml").write_text(FLOW)
-    made = Dev(tmp_path / "dev", env={"HEADRACE_CFG_WORKER__PLUGINS": str(tmp_path / "plugins")})
-    with logs_shown(made):
-        try:
-            await made.start()
-            yield made
-        finally:
-            await made.close()
+    async with running(
+        Dev(tmp_path / "dev", env={"HEADRACE_CFG_WORKER__PLUGINS": str(tmp_path / "plugins")})
+    ) as made:
+        yield made
 
 
 async def test_a_life_with_plug_ins(dev: Dev, tmp_path: Path) -> None:

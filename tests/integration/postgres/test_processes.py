@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from support.cluster import Cluster, logs_shown, until
+from support.cluster import Cluster, logs_shown, running, until
 from support.postgres import PASSWORD, own_schema
 
 pytestmark = pytest.mark.integration
@@ -41,7 +41,7 @@ async def test_a_cluster_is_begun_migrated_asked_and_backed_up(shared_postgres, 
         assert ran.code == 0, ran.err
         assert "migration 1 applied" in ran.err
         assert ran.out.split()[-1] == "plans"
-        async with made as cluster:
+        async with running(made) as cluster:
             (cluster.folder / "hello.yaml").write_text(HELLO)
             for number in range(3):
                 ran = await cluster.flowctl(

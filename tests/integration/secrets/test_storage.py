@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from support.cluster import Dev, Machine, logs_shown
+from support.cluster import Dev, Machine, running
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 
@@ -139,23 +139,18 @@ async def test_embedded_with_everything_on_disk(tmp_path: Path) -> None:
 
 async def test_a_server_with_everything_on_disk(tmp_path: Path) -> None:
     (tmp_path / "leaky.yaml").write_text(LEAKY)
-    dev = Dev(tmp_path / "dev", env=ENV)
-    with logs_shown(dev):
-        try:
-            await dev.start()
-            ran = await dev.flowctl(
-                *("submit", str(tmp_path / "leaky.yaml"), "--id", "leaky", "--wait", "-o", "json"),
-                within_s=60,
-            )
-            assert ran.code == 1, ran.err
-            steps = {step["path"]: step for step in ran.json["steps"]}
-            assert steps["show/all"]["outputs"]["plain"] == "***"
-            assert leaks_in(ran.out.encode() + ran.err.encode()) == []
-            for command in ("get", "history", "logs", "explain"):
-                told = await dev.flowctl(command, "leaky", "-o", "json")
-                assert told.code == 0, told.err
-                assert "leaky" in told.out or "***" in told.out
-                assert leaks_in(told.out.encode()) == [], command
-        finally:
-            await dev.close()
+    async with running(Dev(tmp_path / "dev", env=ENV)) as dev:
+        ran = await dev.flowctl(
+            *("submit", str(tmp_path / "leaky.yaml"), "--id", "leaky", "--wait", "-o", "json"),
+            within_s=60,
+        )
+        assert ran.code == 1, ran.err
+        steps = {step["path"]: step for step in ran.json["steps"]}
+        assert steps["show/all"]["outputs"]["plain"] == "***"
+        assert leaks_in(ran.out.encode() + ran.err.encode()) == []
+        for command in ("get", "history", "logs", "explain"):
+            told = await dev.flowctl(command, "leaky", "-o", "json")
+            assert told.code == 0, told.err
+            assert "leaky" in told.out or "***" in told.out
+            assert leaks_in(told.out.encode()) == [], command
     assert leaks_below(dev.folder) == {}

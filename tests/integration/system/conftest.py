@@ -4,8 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from support.broker import in_thread
-from support.cluster import Cluster, logs_shown
+from support.cluster import Cluster, shared
 
 LIMITS = {
     "HEADRACE_CFG_LIMITS__PAYLOAD_BYTES_MAX": "4000000",
@@ -19,10 +18,5 @@ LIMITS = {
 
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    made = Cluster(tmp_path_factory.mktemp("cluster"), env=LIMITS)
-    with logs_shown(made):
-        try:
-            in_thread(made.start())
-            yield made
-        finally:
-            in_thread(made.close())
+    with shared(Cluster(tmp_path_factory.mktemp("cluster"), env=LIMITS)) as made:
+        yield made

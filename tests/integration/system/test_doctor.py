@@ -7,7 +7,7 @@ import json
 import pytest
 
 from headrace.bus import StreamConfig, connect
-from support.cluster import Dev, logs_shown, wait_for
+from support.cluster import Dev, running, wait_for
 
 pytestmark = [
     pytest.mark.integration,
@@ -18,13 +18,8 @@ pytestmark = [
 
 @pytest.fixture
 async def dev(tmp_path):
-    made = Dev(tmp_path)
-    with logs_shown(made):
-        try:
-            await made.start()
-            yield made
-        finally:
-            await made.close()
+    async with running(Dev(tmp_path)) as made:
+        yield made
 
 
 async def examined(dev, *options):

@@ -13,8 +13,7 @@ from bench.scale.fleet import Fleet
 from headrace.bus import connect
 from headrace.client import Client
 from headrace.plan import Group, Plan, Task
-from support.broker import in_thread
-from support.cluster import Cluster, logs_shown
+from support.cluster import Cluster, shared
 from support.processes import Program
 
 pytestmark = [
@@ -82,13 +81,8 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     folder = tmp_path_factory.mktemp("large")
     (folder / "large_handlers.py").write_text(HANDLERS)
     env = {"PYTHONPATH": str(folder)}
-    made = Cluster(folder, slots=2, apps=["large_handlers:app"], env=env)
-    with logs_shown(made):
-        try:
-            in_thread(made.start())
-            yield made
-        finally:
-            in_thread(made.close())
+    with shared(Cluster(folder, slots=2, apps=["large_handlers:app"], env=env)) as made:
+        yield made
 
 
 async def test_it_goes_around_the_coordinator_and_comes_back_whole(alone: Cluster) -> None:

@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from support.cluster import Cluster, logs_shown
+from support.cluster import Cluster, running
 
 pytestmark = [
     pytest.mark.integration,
@@ -88,14 +88,12 @@ jobs:
 """
     )
     env = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_BSP_SCHEDULE_DELAY": "50"}
-    cluster = Cluster(tmp_path / "cluster", env=env)
-    with logs_shown(cluster):
-        async with cluster:
-            submit = ("submit", str(file), "--wait", "-o", "json")
-            ran = await cluster.flowctl(*submit, env={"TRACEPARENT": PARENT})
-            assert ran.code == 0, ran
-            untraced = await cluster.flowctl(*submit)
-            assert untraced.code == 0, untraced
+    async with running(Cluster(tmp_path / "cluster", env=env)) as cluster:
+        submit = ("submit", str(file), "--wait", "-o", "json")
+        ran = await cluster.flowctl(*submit, env={"TRACEPARENT": PARENT})
+        assert ran.code == 0, ran
+        untraced = await cluster.flowctl(*submit)
+        assert untraced.code == 0, untraced
     # Worker and coordinator have ended: they have sent what waited.
     spans = sorted(collector.spans, key=lambda span: span.start_time_unix_nano)
     assert {span.trace_id.hex() for span in spans} == {TRACE}

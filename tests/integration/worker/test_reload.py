@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from headrace.sdk import App, Client, Context
-from support.cluster import Dev, logs_shown, wait_for
+from support.cluster import Dev, running, wait_for
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 
@@ -52,13 +52,8 @@ async def dev(tmp_path: Path) -> AsyncIterator[Dev]:
     (package / "flows.py").write_text(FLOWS)
     (package / "words.py").write_text("def word(): return 'one'\n")
     options = ("--app", "shop.flows:app", "--reload")
-    made = Dev(tmp_path / "dev", *options, env={"PYTHONPATH": str(tmp_path)})
-    with logs_shown(made):
-        try:
-            await made.start()
-            yield made
-        finally:
-            await made.close()
+    async with running(Dev(tmp_path / "dev", *options, env={"PYTHONPATH": str(tmp_path)})) as made:
+        yield made
 
 
 async def test_a_run_of_a_function_is_submitted_by_its_name(
