@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from support.cluster import Cluster, logs_shown, running, until
+from support.cluster import Cluster, lent, until
 from support.postgres import PASSWORD, own_schema
 
 pytestmark = pytest.mark.integration
@@ -34,44 +34,45 @@ async def test_a_cluster_is_begun_migrated_asked_and_backed_up(shared_postgres, 
     made = Cluster(
         tmp_path / "cluster", archive="postgres", env=env | {"HEADRACE_CFG_LOG__LEVEL": "debug"}
     )
-    with logs_shown(made):
-        ran = await made.flowctl("cluster", "migrate", "--check", "-o", "json")
+    async with lent(made) as cluster:
+        ran = await cluster.flowctl("cluster", "migrate", "--check", "-o", "json")
         assert (ran.code, [one["state"] for one in ran.json]) == (0, ["pending"]), ran.err
-        ran = await made.flowctl("cluster", "migrate")
+        ran = await cluster.flowctl("cluster", "migrate")
         assert ran.code == 0, ran.err
         assert "migration 1 applied" in ran.err
         assert ran.out.split()[-1] == "plans"
-        async with running(made) as cluster:
-            (cluster.folder / "hello.yaml").write_text(HELLO)
-            for number in range(3):
-                ran = await cluster.flowctl(
-                    *("submit", "hello.yaml", "--id", f"r{number}", "--label", f"n={number}"),
-                    "--wait",
-                )
-                assert ran.code == 0, ran.err
-
-            def archived():
-                return server.psql(f"SELECT run FROM {database.schema}.runs").split()
-
-            await until(lambda: len(archived()) == 3, within_s=20, what="the runs' archiving")
-            ran = await cluster.flowctl("list", "--label", "n=1", "-o", "json")
-            assert [run["id"] for run in ran.json] == ["r1"], ran.out
-            assert not {"input", "output", "steps", "parent", "patched"} & set(ran.json[0])
-            ran = await cluster.flowctl("get", "r1", "-o", "json")
-            assert (ran.json["state"], len(ran.json["steps"])) == ("COMPLETED", 1), ran.out
-            ran = await cluster.flowctl("history", "r1", "-o", "json")
-            assert ran.json[-1]["type"] == "RunEnded", ran.out
-            ran = await cluster.flowctl("cluster", "backup", "all.backup")
+        await cluster.start()
+        (cluster.folder / "hello.yaml").write_text(HELLO)
+        for number in range(3):
+            ran = await cluster.flowctl(
+                *("submit", "hello.yaml", "--id", f"r{number}", "--label", f"n={number}"),
+                "--wait",
+            )
             assert ran.code == 0, ran.err
-            assert "archive: 3 runs" in ran.out, ran.out
-            for name in ("c0", "w0"):
-                assert PASSWORD not in cluster.programs[name].said()
+
+        def archived():
+            return server.psql(f"SELECT run FROM {database.schema}.runs").split()
+
+        await until(lambda: len(archived()) == 3, within_s=20, what="the runs' archiving")
+        ran = await cluster.flowctl("list", "--label", "n=1", "-o", "json")
+        assert [run["id"] for run in ran.json] == ["r1"], ran.out
+        assert not {"input", "output", "steps", "parent", "patched"} & set(ran.json[0])
+        ran = await cluster.flowctl("get", "r1", "-o", "json")
+        assert (ran.json["state"], len(ran.json["steps"])) == ("COMPLETED", 1), ran.out
+        ran = await cluster.flowctl("history", "r1", "-o", "json")
+        assert ran.json[-1]["type"] == "RunEnded", ran.out
+        ran = await cluster.flowctl("cluster", "backup", "all.backup")
+        assert ran.code == 0, ran.err
+        assert "archive: 3 runs" in ran.out, ran.out
+        for name in ("c0", "w0"):
+            assert PASSWORD not in cluster.programs[name].said()
+        await cluster.close()
         # A release that is newer has been here.
         server.psql(
             f"INSERT INTO {database.schema}.migrations (number, phase, name)"
             " VALUES (1000, 'post', 'something newer')"
         )
-        ran = await made.flowctl("cluster", "migrate")
+        ran = await cluster.flowctl("cluster", "migrate")
         assert (ran.code, "newer release (migration 1000" in ran.err) == (3, True), ran.err
 
 
