@@ -63,8 +63,6 @@ def artifacts(
     missing = sorted(set(names) - {entry["name"] for entry in found})
     if missing:
         raise NotFound(f"run {run} has no artifact {', '.join(missing)}")
-    if not found:
-        note(f"run {run} has no artifacts")
     rows = [[e["name"], str(e["size"]), str(e.get("files", "")), e.get("path", "")] for e in found]
     emit(
         settings,
@@ -73,6 +71,7 @@ def artifacts(
             ["NAME", "SIZE", "FILES", "STEP"], rows, colour=colourful(sys.stdout)
         ),
         names=[entry["name"] for entry in found],
+        nothing=f"run {run} has no artifacts",
     )
 
 

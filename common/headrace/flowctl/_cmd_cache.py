@@ -51,9 +51,6 @@ def list_cached(settings: Settings, key: str) -> None:
         return await client.cached.list(key)
 
     views = run_client(settings, action)
-    if not views and settings.format in ("table", "wide"):
-        note("nothing is kept")
-        return
     header = ["KEY", "RUN", "STEP", "RECORDED", "UNTIL", "BYTES"]
 
     def lines(wide: bool) -> list[str]:
@@ -71,7 +68,13 @@ def list_cached(settings: Settings, key: str) -> None:
         ]
         return table([*header, *(["DIGEST"] if wide else [])], rows, colour=colourful(sys.stdout))
 
-    emit(settings, [_json(view) for view in views], lines=lines, names=[view.key for view in views])
+    emit(
+        settings,
+        [_json(view) for view in views],
+        lines=lines,
+        names=[view.key for view in views],
+        nothing="nothing is kept",
+    )
 
 
 @cache.command(name="clear")

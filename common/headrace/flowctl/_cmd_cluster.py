@@ -54,9 +54,8 @@ def workers(settings: Settings) -> None:
         [worker_json(worker) for worker in found],
         lines=lines,
         names=[worker.id for worker in found],
+        nothing="no workers",
     )
-    if not found:
-        note("no workers")
 
 
 def _worker_row(worker: WorkerView, *, wide: bool) -> list[str]:

@@ -100,9 +100,7 @@ def list_definitions(settings: Settings, name: str) -> None:
         return await client.definitions.list(name)
 
     found = run_client(settings, action)
-    _emit_all(settings, found)
-    if not found:
-        note("nothing is registered; `flowctl register FILE` does it")
+    _emit_all(settings, found, nothing="nothing is registered; `flowctl register FILE` does it")
 
 
 @definitions.command(name="get")
@@ -188,7 +186,7 @@ def _brief(value: Any) -> Any:
     return value
 
 
-def _emit_all(settings: Settings, found: Sequence[DefinitionView]) -> None:
+def _emit_all(settings: Settings, found: Sequence[DefinitionView], *, nothing: str = "") -> None:
     def lines(wide: bool) -> list[str]:
         header = ["NAME", "VERSION", "LATEST", "REGISTERED", "BY"]
         header += ["DIGEST"] if wide else []
@@ -210,4 +208,5 @@ def _emit_all(settings: Settings, found: Sequence[DefinitionView]) -> None:
         [definition_json(view) for view in found],
         lines=lines,
         names=[f"{view.name}@{view.version}" for view in found],
+        nothing=nothing,
     )

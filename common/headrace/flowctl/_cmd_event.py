@@ -121,9 +121,8 @@ def list_triggers(settings: Settings) -> None:
         [trigger_json(view) for view in found],
         lines=lines,
         names=[view.definition for view in found],
+        nothing="no registered workflow waits for events",
     )
-    if not found:
-        note("no registered workflow waits for events")
     for view in found:
         if view.problem and settings.format == "table":
             note(f"{view.definition}: {view.problem}")

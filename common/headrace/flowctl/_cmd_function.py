@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -14,6 +14,11 @@ from headrace.flowctl._text import plain
 
 if TYPE_CHECKING:
     from headrace.client import Client
+
+
+_ARGUMENT: Final = click.option(
+    "--argument", metavar="JSON", help="JSON, or a text; @FILE reads a file."
+)
 
 
 def _show(settings: Settings, value: Any) -> None:
@@ -29,7 +34,7 @@ def _show(settings: Settings, value: Any) -> None:
 @click.command()
 @click.argument("run")
 @click.argument("name")
-@click.option("--argument", metavar="JSON", help="JSON, or a text; @FILE reads a file.")
+@_ARGUMENT
 @click.option("--timeout", "timeout_s", type=float, default=60.0, help="Seconds (default: 60).")
 @shared_options
 @pass_settings
@@ -53,7 +58,7 @@ def update(settings: Settings, run: str, name: str, argument: str | None, timeou
 @click.command()
 @click.argument("run")
 @click.argument("name")
-@click.option("--argument", metavar="JSON", help="JSON, or a text; @FILE reads a file.")
+@_ARGUMENT
 @click.option("--timeout", "timeout_s", type=float, default=10.0, help="Seconds (default: 10).")
 @shared_options
 @pass_settings

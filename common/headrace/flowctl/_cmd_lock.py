@@ -134,9 +134,6 @@ def list_locks(settings: Settings) -> None:
         return await client.locks.list()
 
     views = run_client(settings, action)
-    if not views and settings.format in ("table", "wide"):
-        note("no locks")
-        return
     header = ["NAME", "OWNER", "TOKEN", "EXPIRES", "WAITING"]
 
     def lines(_wide: bool) -> list[str]:
@@ -152,7 +149,13 @@ def list_locks(settings: Settings) -> None:
         ]
         return table(header, rows, colour=colourful(sys.stdout))
 
-    emit(settings, [lock_json(view) for view in views], lines=lines, names=[v.name for v in views])
+    emit(
+        settings,
+        [lock_json(view) for view in views],
+        lines=lines,
+        names=[view.name for view in views],
+        nothing="no locks",
+    )
 
 
 @lock.command(name="get")

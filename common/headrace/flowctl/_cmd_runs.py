@@ -80,15 +80,14 @@ def list_runs(
 
     page = run_client(settings, action)
     colour = colourful(sys.stdout)
+    nothing = "no more runs" if cursor else "no runs"
     emit(
         settings,
         [listed_json(run) for run in page.runs],
         lines=lambda wide: table(*run_rows(page.runs, now_ms(), wide=wide), colour=colour),
         names=[run.id for run in page.runs],
+        nothing=f"{nothing} so far" if page.cursor else nothing,
     )
-    if not page.runs:
-        found = "no more runs" if cursor else "no runs"
-        note(f"{found} so far" if page.cursor else found)
     if page.cursor:
         note(f"there are more: --cursor {page.cursor}")
 

@@ -153,9 +153,8 @@ def list_schedules(settings: Settings) -> None:
         [schedule_json(view) for view in found],
         lines=lines,
         names=[view.name for view in found],
+        nothing="no schedules",
     )
-    if not found:
-        note("no schedules")
 
 
 @schedule.command(name="get")
@@ -282,9 +281,8 @@ def backfill_schedule(settings: Settings, name: str, since: str, until: str) -> 
         [{"id": run.id, "state": run.state} for run in found],
         lines=lines,
         names=[run.id for run in found],
+        nothing="no time of the schedule lies between the two, and in the past",
     )
-    if not found:
-        note("no time of the schedule lies between the two, and in the past")
 
 
 def parse_time(text: str) -> int:

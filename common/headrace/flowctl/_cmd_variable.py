@@ -109,9 +109,7 @@ def list_variables(settings: Settings) -> None:
         return table(["NAME", "VALUE"], [[n, one_line(v, width)] for n, v in values.items()])
 
     data = [{"name": name, "value": value} for name, value in values.items()]
-    emit(settings, data, lines=lines, names=values)
-    if not values:
-        note("no variables")
+    emit(settings, data, lines=lines, names=values, nothing="no variables")
 
 
 @variable.command("delete")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 from headrace.flowctl._settings import Settings
+from headrace.flowctl._shared import note
 
 if TYPE_CHECKING:
     from headrace.messages import RunView
@@ -24,12 +25,16 @@ def emit(
     *,
     lines: Callable[[bool], Iterable[str]],
     names: Iterable[str] = (),
+    nothing: str = "",
 ) -> None:
     """Print one result in the chosen format.
 
     *data* is plain JSON; *lines* gives the lines for people, wide ones if its argument is true;
-    *names* are the ids.
+    *names* are the ids. *nothing* is for a list: what to tell, beside the result, if it is empty.
     """
+    if nothing and not data:
+        note(nothing)
+        lines = _no_lines
     chosen = settings.format
     if chosen == "json":
         click.echo(as_json(data))
@@ -41,6 +46,10 @@ def emit(
     else:
         for line in lines(chosen == "wide"):
             click.echo(line, color=True if colourful(sys.stdout) else None)
+
+
+def _no_lines(_wide: bool) -> list[str]:
+    return []
 
 
 def emit_run(settings: Settings, run: RunView) -> None:
