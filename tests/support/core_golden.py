@@ -32,6 +32,7 @@ from headrace.events import (
     DefinitionRegistered,
     DefinitionsDeleted,
     EntryAccepted,
+    EntryBeat,
     EntryBegun,
     EntryEnded,
     EntryTried,
@@ -219,6 +220,7 @@ RUN_EVENTS += [
     RunUnblocked("skip", "a#1", "q6", MS, "ann"),
     LabelsChanged({"team": "b"}),
     EntryAccepted("a#1", "f" * 16),
+    EntryBeat("a#1", "a", "d" * 16, MS, _map),
 ]
 
 SHARD_EVENTS: list[Any] = [

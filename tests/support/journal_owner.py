@@ -18,6 +18,7 @@ from headrace.messages import (
     QueryAnswer,
     SignalAwaited,
     SleepBegun,
+    StepBeat,
     StepClaim,
     StepError,
     StepRan,
@@ -167,6 +168,10 @@ class JournalOwner:
             entry.state = EntryState.PENDING if change.retry_ms else EntryState.FAILED
             entry.ended_ms = 0 if change.retry_ms else change.ended_ms
             self._changed(entry)
+        elif isinstance(change, StepBeat):
+            entry.details = change.details
+            if not entry.number:
+                self._changed(entry)
         elif isinstance(change, StepClaim):
             entry.state = EntryState.CLAIMED
             self._changed(entry)
@@ -188,7 +193,8 @@ class JournalOwner:
 
     def _made(self, change: Change) -> Entry:
         kinds = {
-            StepRan: "step", StepTried: "step", StepClaim: "step", ValueNoted: "value",
+            StepRan: "step", StepTried: "step", StepClaim: "step", StepBeat: "step",
+            ValueNoted: "value",
             SleepBegun: "sleep", SignalAwaited: "signal", ChildBegun: "child",
         }  # fmt: skip
         name = getattr(change, "name", "") or getattr(change, "signal", "")

@@ -38,6 +38,7 @@ from headrace.messages import (
     ResultStatus,
     SignalAwaited,
     SleepBegun,
+    StepBeat,
     StepClaim,
     StepError,
     StepRan,
@@ -183,6 +184,7 @@ def _turns() -> list[tuple[str, str, Any]]:
         ("UpdateAnswered", UpdateAnswered("update:address#1", raw("taken"))),
         ("LabelsSet", LabelsSet({"customer": "ada"})),
         ("DigestAccepted", DigestAccepted("charge#1", "ffff000011112222")),
+        ("StepBeat", StepBeat("copy#1", "copy", "aa", NOW, raw({"row": 500}))),
     ]
     pending = _entry(
         key="sleep#1", kind="sleep", name="sleep", digest="", state=EntryState.PENDING,

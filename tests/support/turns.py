@@ -24,7 +24,7 @@ class OwnerDesk:
         self.owner, self.token = owner, token
         self.sequence = 0
         self.kill_at, self.answered = kill_at, answered
-        self.beats: list[object] = []
+        self.beats = 0
         self.on_report = None
 
     async def report(self, *, seen, changes, end, answers):
@@ -43,7 +43,7 @@ class OwnerDesk:
         return data
 
     def beat(self, details):
-        self.beats.append(details)
+        self.beats += 1
 
 
 def terms(owner, *, short_retry_ms=0):

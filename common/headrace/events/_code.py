@@ -125,7 +125,19 @@ class EntryAccepted(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=
     digest: str
 
 
-OF_ENTRIES: Final = (EntryBegun, EntryEnded, EntryTried, EntryAccepted, ChildRunBegun, TurnDue)
+class EntryBeat(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=70):
+    """The attempt of a step inside a turn has said how far it is; the next attempt is told."""
+
+    key: str
+    name: str
+    digest: str
+    started_ms: int
+    details: msgspec.Raw
+
+
+OF_ENTRIES: Final = (
+    EntryBegun, EntryEnded, EntryTried, EntryAccepted, ChildRunBegun, TurnDue, EntryBeat,
+)  # fmt: skip
 """Those that name an entry by its key."""
 
 CodeEvent: TypeAlias = (
@@ -139,4 +151,5 @@ CodeEvent: TypeAlias = (
     | RunUnblocked
     | LabelsChanged
     | EntryAccepted
+    | EntryBeat
 )

@@ -249,6 +249,8 @@ class StepView(msgspec.Struct, kw_only=True, omit_defaults=True):
     """`success failure cancelled skipped`; empty while it has not ended."""
     conclusion: str = ""
     """The outcome after `continue-on-error`."""
+    details: Any = None
+    """What a workflow function's step that runs, or is tried again, said last in a heartbeat."""
 
 
 class RunView(msgspec.Struct, kw_only=True, omit_defaults=True):

@@ -113,6 +113,18 @@ class StepClaim(msgspec.Struct, frozen=True, array_like=True, tag="claim-step", 
     digest: str
 
 
+class StepBeat(msgspec.Struct, frozen=True, array_like=True, tag="beat", gc=False):
+    """An attempt of a step inside the turn is alive, and says how far it is. -> PENDING, or stays
+    CLAIMED; the `number` of an entry that is there already does not change."""
+
+    key: str
+    name: str
+    digest: str
+    started_ms: int
+    """Of the attempt."""
+    details: msgspec.Raw
+
+
 class ValueNoted(msgspec.Struct, frozen=True, array_like=True, tag="noted", gc=False):
     """A value that the function must see again: now, random, uuid, memo, patched. -> COMPLETED."""
 
@@ -203,6 +215,7 @@ Change: TypeAlias = (
     | UpdateAnswered
     | LabelsSet
     | DigestAccepted
+    | StepBeat
 )
 
 

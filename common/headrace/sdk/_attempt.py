@@ -25,6 +25,7 @@ class StepInfo:
     """What a step knows of the attempt that runs it. From any thread."""
 
     __slots__ = (
+        "_on_details",
         "_on_heartbeat",
         "attempt",
         "beat_s",
@@ -47,32 +48,46 @@ class StepInfo:
         idempotency: str,
         details: bytes = _NOTHING,
         on_heartbeat: Callable[[Any], None] | None = None,
+        on_details: Callable[[bytes], None] | None = None,
     ) -> None:
+        """*on_heartbeat* is given the details as they are, *on_details* encoded ones; both may be
+        called from any thread."""
         self.name, self.key, self.run, self.attempt = name, key, run, attempt
         """`key`: in the journal. `run`: ``<namespace>/<run id>``. `attempt`: from 1."""
         self.idempotency = idempotency
         self.cancelled = False
         """The attempt is being stopped; functions in threads look here and return soon."""
-        self.latest: Any = None
-        """Details of the last heartbeat."""
+        self.latest = details
+        """Details of the last heartbeat that had any, encoded; before that, those given."""
         self.beat_s = 0.0
         """Time of the loop at the last heartbeat that was noticed."""
         self.details = details
-        self._on_heartbeat = on_heartbeat
+        self._on_heartbeat, self._on_details = on_heartbeat, on_details
 
     def idempotency_key(self) -> str:
         """Return a text that is the same for all attempts of this step, and no other step's."""
         return self.idempotency
 
     def heartbeat(self, details: Any = None) -> None:
-        """Say that the attempt is alive; *details* reach the next attempt as `last_details`."""
-        self.latest = details
+        """Say that the attempt is alive, and with *details* how far it is.
+
+        They reach the next attempt as `last_details`: of an attempt that fails the last ones, of
+        one that is lost with its worker those of a second ago (of a long one, of a hundredth of
+        its time). Raises `InvalidRequest` for what has no form in a journal.
+        """
         self.beat_s = -1.0
+        if details is not None:
+            self.latest = _codec.encode(details)
+            if self._on_details is not None and not self.cancelled:
+                self._on_details(self.latest)
         if self._on_heartbeat is not None:
             self._on_heartbeat(details)
 
     def last_details(self, kind: Any = Any) -> Any:
-        """Return what the attempt before said in its last heartbeat, as *kind*; None: nothing."""
+        """Return what attempts before this one said last in a heartbeat, as *kind*; None: nothing.
+
+        Raises `InvalidRequest` when it does not fit *kind*.
+        """
         if self.details == _NOTHING:
             return None
         return _codec.decode(kind, self.details)

@@ -92,7 +92,8 @@ class StepRun(Journaled[T_co]):
     """A step inside the turn."""
 
     __slots__ = (
-        "args", "attempts", "claiming", "details", "due_ms", "first_ms", "kwargs", "local", "step",
+        "args", "attempts", "claiming", "details", "due_ms", "first_ms", "kwargs", "launched",
+        "local", "started_ms", "step",
     )  # fmt: skip
 
     def __init__(
@@ -108,6 +109,8 @@ class StepRun(Journaled[T_co]):
         self.step, self.args, self.kwargs = step, args, kwargs
         self.attempts = self.due_ms = self.first_ms = 0
         """Failed attempts; when the next may begin; when the first began."""
+        self.launched = self.started_ms = 0
+        """The newest attempt that has begun here, and when."""
         self.details: bytes = b"\xc0"
         self.claiming = False
         self.local: tuple[msgspec.Raw, Any] | None = None
@@ -133,6 +136,9 @@ class StepRun(Journaled[T_co]):
             )
             return
         if entry.state == EntryState.CANCELLED:
+            return
+        if entry.attempts < self.launched:
+            # It runs here, and has said how far it is.
             return
         self.attempts, self.due_ms = entry.attempts, entry.due_ms
         self.first_ms = self.first_ms or entry.started_ms

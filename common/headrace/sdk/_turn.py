@@ -7,7 +7,7 @@ report is on its way at a time; steps run beside it.
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import functools
 import random
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple, Protocol
@@ -24,6 +24,7 @@ from headrace.messages import (
     QueryAnswer,
     SignalAwaited,
     SleepBegun,
+    StepBeat,
     StepRan,
     StepTried,
     Turn,
@@ -35,6 +36,7 @@ from headrace.messages import (
 from headrace.retry import RetryAt
 from headrace.sdk import _codec
 from headrace.sdk._attempt import StepInfo, run_step
+from headrace.sdk._beats import Beats
 from headrace.sdk._context import Context
 from headrace.sdk._entries import StepRun
 from headrace.sdk._errors import StepFailure, error_of
@@ -70,7 +72,7 @@ class Desk(Protocol):
         ...
 
     def beat(self, details: Any) -> None:
-        """Note a sign of life."""
+        """Note a sign of life; from any thread."""
         ...
 
 
@@ -94,7 +96,7 @@ class _Ended(NamedTuple):
     ended_ms: int
     value: Any
     error: BaseException | None
-    details: Any
+    details: bytes
 
 
 def new_execution(
@@ -142,6 +144,7 @@ class TurnRun:
         self._running: dict[StepRun[Any], asyncio.Task[None]] = {}
         self._ended: list[_Ended] = []
         self._news = asyncio.Event()
+        self._beats = Beats(self._news.set)
         self._asked = False
         """The owner has something to say: report, even if there is nothing to report."""
         self._leaving = False
@@ -279,8 +282,10 @@ class TurnRun:
             idempotency=f"{execution.run}/{operation.key}{generation}",
             details=operation.details,
             on_heartbeat=self._desk.beat,
+            on_details=functools.partial(self._beats.tell, operation),
         )
-        started_ms = now_ms()
+        started_ms = operation.started_ms = now_ms()
+        operation.launched = info.attempt
         operation.first_ms = operation.first_ms or started_ms
         value: Any = None
         error: BaseException | None = None
@@ -294,6 +299,7 @@ class TurnRun:
             error = raised
         self._ended.append(_Ended(operation, started_ms, now_ms(), value, error, info.latest))
         self._running.pop(operation, None)
+        self._beats.ended(operation)
         self._news.set()
 
     async def _collect(self) -> None:
@@ -305,6 +311,11 @@ class TurnRun:
                     continue
                 change = self._failed(attempt) if attempt.error else await self._succeeded(attempt)
                 self.execution.change(change)
+        for operation, details in self._beats.take(self._terms.now_ms()):
+            if operation in self._running:
+                raw = msgspec.Raw(await self._desk.outgoing(details))
+                head = (operation.key, operation.name, operation.digest, operation.started_ms)
+                self.execution.change(StepBeat(*head, raw))
 
     async def _succeeded(self, attempt: _Ended) -> Change:
         operation = attempt.operation
@@ -344,9 +355,6 @@ class TurnRun:
             )
             if isinstance(decision, RetryAt):
                 retry_ms = max(decision.due_ms, 1)
-        details = b"\xc0"
-        with contextlib.suppress(_codec.CodecError):
-            details = _codec.encode(attempt.details)
         return StepTried(
             operation.key,
             operation.name,
@@ -355,7 +363,7 @@ class TurnRun:
             attempt.ended_ms,
             told,
             retry_ms,
-            msgspec.Raw(details),
+            msgspec.Raw(attempt.details),
         )
 
     # -- stopping ------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from headrace.messages import (
     EntryState,
     SignalAwaited,
     SleepBegun,
+    StepBeat,
     StepClaim,
     StepError,
     StepRan,
@@ -38,15 +39,17 @@ from support.plans import plan, task
 pytestmark = pytest.mark.timeout(TIMEOUT_S)
 CHILD = encode_plan(plan(task("t"), name="child"))
 KEYS = ("a", "b", "c")
+KINDS = (
+    *("ran", "tried", "failed", "claimed", "beat"),
+    *("noted", "slept", "awaited", "child", "dropped"),
+)
 FINAL = (EntryState.COMPLETED, EntryState.FAILED, EntryState.CANCELLED)
 
 keys = st.sampled_from(KEYS)
 figures = st.integers(0, 3)
 changes = st.lists(
     st.tuples(
-        st.sampled_from(
-            ["ran", "tried", "failed", "noted", "slept", "awaited", "child", "dropped", "claimed"]
-        ),
+        st.sampled_from(KINDS),
         keys,
         figures,
     ),
@@ -76,6 +79,7 @@ def change_of(kit: CodeKit, kind: str, key: str, figure: int) -> Change:
         "tried": StepTried(step, key, "", 1, 2, error, kit.now_ms + 1 + figure),
         "failed": StepTried(step, key, "", 1, 2, error),
         "claimed": StepClaim(step, key, ""),
+        "beat": StepBeat(step, key, "", 1, raw(figure)),
         "noted": ValueNoted(f"{key}#value", key, raw(figure)),
         "slept": SleepBegun(f"{key}#sleep", kit.now_ms + figure),
         "awaited": SignalAwaited(f"{key}#signal", key, kit.now_ms + figure if figure else 0),

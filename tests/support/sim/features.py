@@ -34,8 +34,16 @@ _CODE = (
 )
 _CODE_REQUESTS = ("UpdateRun", "QueryRun", "UnblockRun")
 _CODE_FACTS = (
-    *("EntryBegun", "EntryEnded", "EntryTried", "EntryAccepted", "ChildRunBegun", "LabelsChanged"),
-    *("TurnReported", "TurnDue", "TurnEnded", "RunUnblocked"),
+    *(
+        "EntryBegun",
+        "EntryEnded",
+        "EntryTried",
+        "EntryAccepted",
+        "ChildRunBegun",
+        "LabelsChanged",
+        "EntryBeat",
+    ),
+    *("TurnReported", "TurnDue", "TurnEnded", "RunUnblocked", "EntryBeat"),
 )
 NEVER = {
     **dict.fromkeys(("Task.code", "CancelRun.force", *_CODE_REQUESTS, *_CODE_FACTS), _CODE),

@@ -7,11 +7,14 @@ from typing import Any
 import msgspec
 import pytest
 
+from headrace.coordinator.core.journal import size_of
 from headrace.messages import (
     EntryDropped,
     EntryState,
     SignalAwaited,
     SleepBegun,
+    StepBeat,
+    StepClaim,
     StepError,
     StepRan,
     StepTried,
@@ -317,3 +320,52 @@ def test_the_history_names_entries_and_the_view_shows_them(kit: CodeKit) -> None
         ("s#1", "sleep", "WAITING", None),
     ]
     assert "sleeps for another 5.0 s" in kit.explain().summary
+
+
+def beat(key: str, details: Any, started_ms: int = 5) -> StepBeat:
+    return StepBeat(key, key, "", started_ms, raw(details))
+
+
+def test_how_far_a_step_is_reaches_the_turn_after_a_loss(kit: CodeKit) -> None:
+    kit.tell([beat("a#1", {"row": 1})])
+    reply = kit.tell([beat("a#1", {"row": 2})])
+    assert reply.entries == []
+    seen = next(step for step in kit.view().steps if step.path == "a#1")
+    assert (seen.state, seen.attempt, seen.details) == ("RUNNING", 1, {"row": 2})
+    kit.lose("f", worker="w.1")
+
+    entry = kit.turn().entries[0]
+
+    assert (entry.key, entry.state, entry.attempts) == ("a#1", EntryState.PENDING, 0)
+    assert msgspec.msgpack.decode(entry.details) == {"row": 2}
+
+
+def test_a_claimed_step_stays_claimed_whatever_it_says(kit: CodeKit) -> None:
+    kit.tell([StepClaim("pay#1", "pay", "")])
+    kit.tell([beat("pay#1", 1)])
+    kit.lose("f", worker="w.1")
+
+    entry = kit.turn().entries[0]
+
+    assert entry.state == EntryState.CLAIMED
+    assert msgspec.msgpack.decode(entry.details) == 1
+
+
+def test_a_heartbeat_after_the_end_changes_nothing(kit: CodeKit) -> None:
+    kit.tell([ran("a#1", 7)])
+    kit.tell([beat("a#1", 1)])
+
+    assert kit.entry("a#1").state == EntryState.COMPLETED
+    assert msgspec.msgpack.decode(kit.entry("a#1").details) is None
+
+
+def test_the_journals_size_counts_what_heartbeats_say(kit: CodeKit) -> None:
+    kit.tell([beat("a#1", "x")])
+    journal = kit.run().journal
+    assert journal is not None
+    before = journal.bytes
+    kit.tell([beat("a#1", "x" * 31)])
+    assert journal.bytes == before + 30
+    kit.tell([ran("a#1")])
+    kit.tell([ran("b#1")])
+    assert journal.bytes == sum(size_of(entry) for entry in journal.entries.values())

@@ -11,6 +11,7 @@ from headrace.coordinator.core.surroundings import leave
 from headrace.events import (
     ChildRunBegun,
     EntryAccepted,
+    EntryBeat,
     EntryBegun,
     EntryEnded,
     EntryTried,
@@ -147,6 +148,23 @@ def entry_tried(state: ShardState, run: Run, event: EntryTried) -> None:
     )
     journal.put(entry)
     _time(run)
+
+
+def entry_beat(state: ShardState, run: Run, event: EntryBeat) -> None:
+    """Fold `EntryBeat`."""
+    journal, details = _journal(run), own(event.details)
+    if event.key in journal.entries:
+        journal.beat(event.key, details)
+        return
+    entry = Entry(
+        event.key,
+        "step",
+        event.name,
+        event.digest,
+        started_ms=event.started_ms,
+        details=details,
+    )
+    journal.put(entry)
 
 
 def entry_accepted(state: ShardState, run: Run, event: EntryAccepted) -> None:

@@ -94,6 +94,12 @@ class Journal:
         self.entries[key] = entry
         self._note(entry)
 
+    def beat(self, key: str, details: msgspec.Raw) -> None:
+        """Note how far the attempt of a step is. No change that its worker is told of."""
+        entry = self.entries[key]
+        self.bytes += len(details) - len(entry.details)
+        entry.details = details
+
     def _note(self, entry: Entry) -> None:
         self.bytes += size_of(entry)
         if entry.state != EntryState.PENDING:

@@ -31,9 +31,13 @@ def entry_views(run: Run) -> Iterator[StepView]:
 
 def _view(entry: Entry) -> StepView:
     state, error = _STATES[entry.state], entry.error
+    if entry.kind == "step" and state == "WAITING" and not entry.due_ms:
+        # It has sent a heartbeat, or is due again.
+        state = "RUNNING"
+    live = state in ("RUNNING", "WAITING")
     attempt = 0
     if entry.kind == "step":
-        attempt = entry.attempts + (entry.state in (EntryState.COMPLETED, EntryState.CLAIMED))
+        attempt = entry.attempts + (state in ("COMPLETED", "RUNNING"))
     return StepView(
         path=entry.key,
         name=entry.name,
@@ -47,6 +51,7 @@ def _view(entry: Entry) -> StepView:
         child=_decode(entry.details) if entry.kind == "child" and len(entry.details) > 1 else "",
         outcome=_OUTCOMES.get(state, ""),
         conclusion=_OUTCOMES.get(state, ""),
+        details=_decode(entry.details) if entry.kind == "step" and live else None,
     )
 
 

@@ -30,6 +30,7 @@ from headrace.errors import HeadraceError, InvalidRequest, LimitExceeded
 from headrace.events import (
     ChildRunBegun,
     EntryAccepted,
+    EntryBeat,
     EntryBegun,
     EntryEnded,
     EntryTried,
@@ -48,6 +49,7 @@ from headrace.messages import (
     LabelsSet,
     SignalAwaited,
     SleepBegun,
+    StepBeat,
     StepClaim,
     StepError,
     StepRan,
@@ -266,6 +268,13 @@ def _tried(tick: Tick, run: Run, change: StepTried) -> None:
         )
 
 
+def _beaten(tick: Tick, run: Run, change: StepBeat) -> None:
+    if _may_end(run, change.key):
+        details = _value(tick, change.key, change.details)
+        head = (change.key, change.name, change.digest)
+        tick.emit(run, EntryBeat(*head, change.started_ms, details))
+
+
 def _claimed(tick: Tick, run: Run, change: StepClaim) -> None:
     journal = run.journal
     assert journal is not None
@@ -381,6 +390,7 @@ def _accepted(tick: Tick, run: Run, change: DigestAccepted) -> None:
 _APPLY: Final[dict[type, Callable[[Tick, Run, Any], None]]] = {
     StepRan: _ran,
     StepTried: _tried,
+    StepBeat: _beaten,
     StepClaim: _claimed,
     ValueNoted: _noted,
     SleepBegun: _slept,

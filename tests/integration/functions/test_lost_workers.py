@@ -1,0 +1,74 @@
+"""Workers of workflow functions that are killed: how far a step was is not lost with them."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from headrace.sdk import Client
+from support import functions_app
+from support.cluster import Cluster, kept, wait_for
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
+WITHIN_S = 60.0
+
+
+@pytest.fixture(scope="module")
+def _kept(tmp_path_factory):
+    def make():
+        return Cluster(
+            tmp_path_factory.mktemp("functions"),
+            workers=2,
+            apps=("support.functions_app:app",),
+            env={"PYTHONPATH": str(Path(functions_app.__file__).parents[1])},
+        )
+
+    with kept(make) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+async def cluster(_kept, request):
+    async with _kept.whole(request.session) as cluster:
+        yield cluster
+
+
+def notes(folder):
+    path = folder / "notes"
+    lines = path.read_text().split("\n") if path.exists() else [""]
+    return [tuple(map(int, line.split())) for line in lines[:-1]]
+
+
+async def test_heartbeats_of_a_killed_worker_reach_the_next_attempt(cluster, tmp_path):
+    async with await Client.connect(cluster.servers), asyncio.timeout(WITHIN_S):
+        handle = await functions_app.migration.start(str(tmp_path))
+
+        async def recorded():
+            return any(step.details for step in (await handle.view()).steps)
+
+        await wait_for(recorded, within_s=WITHIN_S, what="a heartbeat in the journal")
+        os.kill(notes(tmp_path)[0][0], signal.SIGKILL)
+        (tmp_path / "go").touch()
+        first = await handle.result()
+        (_, _, began), (_, attempt, again) = notes(tmp_path)
+        # The first is recorded at once, and the rest may still be on their way.
+        assert (began, again, attempt) == (0, first, 1)
+        assert 1 <= first <= functions_app.ROWS
+
+
+def test_heartbeats_of_a_killed_program_reach_its_next_life(tmp_path):
+    command = [sys.executable, functions_app.__file__, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as life:
+        assert life.stdout is not None
+        assert life.stdout.readline() == "recorded\n"
+        life.kill()
+    (tmp_path / "go").touch()
+    done = subprocess.run(command, capture_output=True, text=True, timeout=WITHIN_S, check=True)
+    (_, _, began), (_, attempt, again) = notes(tmp_path)
+    assert (began, attempt) == (0, 1)
+    assert 1 <= again <= functions_app.ROWS
+    assert done.stdout.split("\n")[-2] == f"result {again}"
