@@ -15,7 +15,7 @@ tag=${TAG:-dev} prefix=${PREFIX:-headrace/}
 targets=(coordinator worker flowctl)
 arguments=()
 base() { # Make headrace/base from Debian's packages, if it is not there yet.
-  local image=headrace/base:${SUITE:-bookworm} root
+  local image=headrace/base:${SUITE:-bookworm}
   arguments+=(--build-arg "PYTHON_IMAGE=$image")
   docker image inspect "$image" >/dev/null 2>&1 && return
   root=$(mktemp -d "${TMPDIR:-/tmp}/headrace-base.XXXXXX")
