@@ -192,6 +192,13 @@ class Calls:
             raise refusal(reply)
         return reply.result
 
+    async def of_namespace(
+        self, kind: type[T], request: ClientRequest, *, within_s: float | None = None
+    ) -> T:
+        """Ask for what belongs to the namespace as a whole: its system shard answers."""
+        subject = subjects.command(self.namespace, subjects.SYSTEM_SHARD)
+        return result_of(kind, await self.ask(lambda: subject, request, within_s=within_s))
+
     async def relearn(self) -> None:
         """Look at the slot table again if it may be old; silent if nobody answers."""
         if self._routes is None or _now() - self._info_at < INFO_AGE_S_MIN:

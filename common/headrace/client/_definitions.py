@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
-from headrace.client._calls import Calls, result_of
+from headrace.client._calls import Calls
 from headrace.client._submit import MUTATION_S
 from headrace.messages import (
-    ClientRequest,
     DefinitionView,
     DeleteDefinition,
     GetDefinition,
     ListDefinitions,
     RegisterDefinition,
-    subjects,
 )
 from headrace.plan import Plan, decode_plan, encode_plan
-
-T = TypeVar("T")
 
 
 class Definitions:
@@ -38,11 +34,13 @@ class Definitions:
         request = RegisterDefinition(
             name=name or plan.name, version=version, plan=encode_plan(plan), **self._stamp()
         )
-        return await self._ask(request, DefinitionView, within_s=MUTATION_S)
+        return await self._calls.of_namespace(DefinitionView, request, within_s=MUTATION_S)
 
     async def get(self, name: str, version: str = "") -> DefinitionView:
         """Return a version (empty: the newest) with its encoded plan. Raises `NotFound`."""
-        return await self._ask(GetDefinition(name=name, version=version), DefinitionView)
+        return await self._calls.of_namespace(
+            DefinitionView, GetDefinition(name=name, version=version)
+        )
 
     async def plan(self, name: str, version: str = "") -> Plan:
         """Return the plan of a version (empty: the newest). Raises `NotFound`."""
@@ -50,15 +48,9 @@ class Definitions:
 
     async def list(self, name: str = "") -> Sequence[DefinitionView]:
         """Return all versions (of one name), by name, the newest first."""
-        return await self._ask(ListDefinitions(name=name), list[DefinitionView])
+        return await self._calls.of_namespace(list[DefinitionView], ListDefinitions(name=name))
 
     async def delete(self, name: str, version: str = "") -> Sequence[DefinitionView]:
         """Forget a version, or all of a name; return them. Runs go on. Raises `NotFound`."""
         request = DeleteDefinition(name=name, version=version, **self._stamp())
-        return await self._ask(request, list[DefinitionView], within_s=MUTATION_S)
-
-    async def _ask(
-        self, request: ClientRequest, kind: type[T], *, within_s: float | None = None
-    ) -> T:
-        subject = subjects.command(self._calls.namespace, subjects.SYSTEM_SHARD)
-        return result_of(kind, await self._calls.ask(lambda: subject, request, within_s=within_s))
+        return await self._calls.of_namespace(list[DefinitionView], request, within_s=MUTATION_S)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from headrace.client._calls import Calls, result_of
+from headrace.client._calls import Calls
 from headrace.client._submit import MUTATION_S
 from headrace.errors import InvalidRequest, LimitExceeded, Unreachable
 from headrace.messages import ListTriggers, TriggerView, subjects
@@ -73,9 +73,7 @@ class Events:
 
     async def triggers(self) -> Sequence[TriggerView]:
         """Return the definitions that events begin, by name."""
-        subject = subjects.command(self._calls.namespace, subjects.SYSTEM_SHARD)
-        raw = await self._calls.ask(lambda: subject, ListTriggers())
-        return result_of(list[TriggerView], raw)
+        return await self._calls.of_namespace(list[TriggerView], ListTriggers())
 
 
 def _json(data: Any) -> bytes:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from headrace.client._calls import Calls, result_of
+from headrace.client._calls import Calls
 from headrace.client._submit import MUTATION_S
-from headrace.messages import GetNamespace, NamespaceView, SetNamespace, subjects
+from headrace.messages import GetNamespace, NamespaceView, SetNamespace
 
 
 class NamespaceSettings:
@@ -16,7 +16,6 @@ class NamespaceSettings:
     def __init__(self, calls: Calls, stamp: Callable[[], dict[str, Any]]) -> None:
         """*stamp* returns what a mutation carries: request id, not-after time, actor."""
         self._calls, self._stamp = calls, stamp
-        self._subject = subjects.command(calls.namespace, subjects.SYSTEM_SHARD)
 
     async def set(self, *, weight: float) -> NamespaceView:
         """Set its share of what it competes for with others; return its settings.
@@ -24,11 +23,8 @@ class NamespaceSettings:
         Raises `InvalidRequest` for a weight that cannot be one.
         """
         request = SetNamespace(weight=weight, **self._stamp())
-        raw = await self._calls.ask(lambda: self._subject, request, within_s=MUTATION_S)
-        return result_of(NamespaceView, raw)
+        return await self._calls.of_namespace(NamespaceView, request, within_s=MUTATION_S)
 
     async def get(self) -> NamespaceView:
         """Return its settings."""
-        return result_of(
-            NamespaceView, await self._calls.ask(lambda: self._subject, GetNamespace())
-        )
+        return await self._calls.of_namespace(NamespaceView, GetNamespace())

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from headrace.client._calls import Calls, result_of
+import msgspec
+
+from headrace.client._calls import Calls
 from headrace.client._submit import MUTATION_S
-from headrace.messages import GetVariables, SetVariable, VariablesView, subjects
+from headrace.messages import GetVariables, SetVariable, VariablesView
 
 
 class Variables:
@@ -19,12 +21,10 @@ class Variables:
     def __init__(self, calls: Calls, stamp: Callable[[], dict[str, Any]]) -> None:
         """*stamp* returns what a mutation carries: request id, not-after time, actor."""
         self._calls, self._stamp = calls, stamp
-        self._subject = subjects.command(calls.namespace, subjects.SYSTEM_SHARD)
 
     async def all(self) -> dict[str, str]:
         """Return all, by name."""
-        raw = await self._calls.ask(lambda: self._subject, GetVariables())
-        return result_of(VariablesView, raw).values
+        return (await self._calls.of_namespace(VariablesView, GetVariables())).values
 
     async def set(self, name: str, value: str) -> None:
         """Set one; names do not mind their case. Raises `InvalidRequest`, `LimitExceeded`."""
@@ -35,4 +35,4 @@ class Variables:
         await self._change(SetVariable(name=name, **self._stamp()))
 
     async def _change(self, request: SetVariable) -> None:
-        await self._calls.ask(lambda: self._subject, request, within_s=MUTATION_S)
+        await self._calls.of_namespace(msgspec.Raw, request, within_s=MUTATION_S)
