@@ -23,7 +23,6 @@ class Pair:
     def __init__(self) -> None:
         self.kits = {number: Kit(number, home=self.home) for number in (1, 2)}
         self.wire: list[Letter] = []
-        self.cancelled_by_key: set[str] = set()
 
     @staticmethod
     def home(key: str) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import time
 import urllib.request
 from collections.abc import Iterator, Mapping
 
@@ -74,11 +73,3 @@ def recording(ports: Mapping[str, int]) -> Iterator[Recorder]:
         yield recorder
     finally:
         recorder.stop()
-
-
-def until_moved(recorder: Recorder, name: str, *, within_s: float, **labels: str) -> None:
-    """Return once a series is above zero; for use in a thread."""
-    deadline = time.monotonic() + within_s
-    while not recorder.value(name, **labels):
-        assert time.monotonic() < deadline, f"{name}{labels or ''} did not move in {within_s} s"
-        time.sleep(LOOK_S / 4)

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _ACK = b"+ACK"
-_NAK = b"-NAK"
-_IN_PROGRESS = b"+WPI"
 _TERM = b"+TERM"
 _SECOND = 1_000_000_000
 
@@ -115,15 +113,6 @@ class Pull:
     def ack(self, message: Message) -> bool:
         """Tell the broker that *message* is done; False when disconnected (it comes again)."""
         return self._bus.respond(message, _ACK)
-
-    def nak(self, message: Message, *, delay_ms: int = 0) -> bool:
-        """Hand *message* back, to be delivered again after *delay_ms*."""
-        body = b'-NAK {"delay": %d}' % (delay_ms * 1_000_000) if delay_ms else _NAK
-        return self._bus.respond(message, body)
-
-    def in_progress(self, message: Message) -> bool:
-        """Start the broker's ack-wait for *message* anew."""
-        return self._bus.respond(message, _IN_PROGRESS)
 
     def term(self, message: Message) -> bool:
         """Drop *message*: never deliver it again."""

@@ -74,16 +74,6 @@ def convert(kind: Any, value: Any) -> Any:
         raise CodecError(f"does not fit {name_of(kind)}: {error}") from error
 
 
-def check_type(kind: Any) -> None:
-    """Raise `CodecError` for a type that cannot be decoded to."""
-    if kind is Any:
-        return
-    try:
-        _decoder(kind)
-    except TypeError as error:
-        raise CodecError(f"type {name_of(kind)}: {error}") from error
-
-
 def digest(data: bytes) -> str:
     """Return 16 hex digits of encoded inputs."""
     return hashlib.blake2b(data, digest_size=8).hexdigest()

@@ -189,24 +189,6 @@ async def test_a_pause_asks_for_no_more_and_loses_nothing(bus: Bus, stream: str)
     taker.pull.close()
 
 
-async def test_nak_hands_back(bus: Bus, stream: str):
-    await bus.js.ensure_consumer(stream, ConsumerConfig(durable_name="c"))
-    got: list[bytes] = []
-
-    def take(message: Message) -> None:
-        got.append(message.data)
-        if len(got) == 1:
-            pull.nak(message)
-        else:
-            pull.ack(message)
-
-    pull = Pull(bus, stream, "c", take)
-    pull.start()
-    await fill(bus, 1)
-    await eventually(lambda: got == [b"0", b"0"])
-    pull.close()
-
-
 async def test_a_consumer_made_late_or_again_is_found(bus: Bus, stream: str):
     taker = Taker(bus, stream, demand=4, expires_s=1.0, heartbeat_s=0.2)
     taker.pull.start()

@@ -12,7 +12,6 @@ import random
 import shutil
 import signal
 import subprocess
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -239,8 +238,3 @@ def _run(*command: str) -> str:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise NotPossible(f"{' '.join(command)}: {error}") from error
     return ran.stdout
-
-
-def prefixed(host: Host | None, command: Sequence[str]) -> list[str]:
-    """Return the command that runs *command* on a host."""
-    return [*(host.prefix if host else ()), *command]

@@ -87,11 +87,6 @@ class Questions:
         for name in list(self._of_run.get(run, ())):
             self._settle(run, name, refusal)
 
-    def drop_all(self, refusal: Refusal) -> None:
-        """Nobody will be told here any more."""
-        for key in list(self._of_run):
-            self.drop(key, refusal)
-
     def _settle(self, key: str, name: str, answer: Answer) -> None:
         for question in list(self._of_run.get(key, {}).get(name, ())):
             self._tell(key, name, question, answer)
