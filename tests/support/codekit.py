@@ -91,6 +91,7 @@ class CodeKit(Kit):
         sequence: int = 0,
         seen: int | None = None,
         answers: list[QueryAnswer] | None = None,
+        ahead: int = 0,
     ) -> TurnReply:
         """Report of the live turn (or *task*); *seen* None: the worker knows everything."""
         task = task or self.hold(run)
@@ -114,6 +115,7 @@ class CodeKit(Kit):
             changes or [],
             end,
             answers or [],
+            ahead,
         )
         return self.tick(lambda m: m.turn(report))
 

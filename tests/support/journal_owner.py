@@ -90,12 +90,16 @@ class JournalOwner:
         changes: list[Change],
         end: TurnEnd | None,
         answers: list[QueryAnswer],
+        ahead: int = 0,
     ) -> TurnReply:
         if token != self.token or not self.in_turn:
             return TurnReply(refused="another turn has begun")
         known = self._replies.get((token, sequence))
         if known is not None:
             return known
+        overtaken = ahead > 0 and seen < self.number
+        if overtaken:
+            changes, end = changes[:ahead], None
         for change in changes:
             self._apply(change)
         self.reports.append(changes)
@@ -103,6 +107,9 @@ class JournalOwner:
         entries = self._above(seen)
         queries, self.queries = self.queries, []
         reply = TurnReply(entries=entries, number=self.number, queries=queries)
+        if overtaken:
+            self.queries = queries
+            reply = TurnReply(number=self.number, overtaken=True)
         if end is not None:
             self._end(end, seen)
         self._replies[token, sequence] = reply

@@ -56,12 +56,21 @@ class MachineOwner:
         changes: list[Change],
         end: TurnEnd | None,
         answers: list[QueryAnswer],
+        ahead: int = 0,
     ) -> TurnReply:
         task = self._tasks[token]
         reply = self.kit.tell(
-            changes, end=end, task=task, sequence=sequence, seen=seen, answers=answers
+            changes,
+            end=end,
+            task=task,
+            sequence=sequence,
+            seen=seen,
+            answers=answers,
+            ahead=ahead,
         )
-        if not reply.refused:
+        if reply.overtaken:
+            self.reports.append(changes[:ahead])
+        elif not reply.refused:
             self.reports.append(changes)
             if end is not None:
                 # The turn is over: what is dispatched from now on is the next one.

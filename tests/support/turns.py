@@ -27,13 +27,13 @@ class OwnerDesk:
         self.beats = 0
         self.on_report = None
 
-    async def report(self, *, seen, changes, end, answers):
+    async def report(self, *, seen, changes, end, answers, ahead=0):
         self.sequence += 1
         if self.sequence == self.kill_at and not self.answered:
             raise Killed
         if self.on_report is not None:
             self.on_report(self)
-        reply = self.owner.report(self.token, self.sequence, seen, changes, end, answers)
+        reply = self.owner.report(self.token, self.sequence, seen, changes, end, answers, ahead)
         if self.sequence == self.kill_at:
             raise Killed
         await asyncio.sleep(0)
@@ -59,8 +59,11 @@ class Worker:
         self.lines: list[tuple[str, str]] = []
         self.options = options
         self.desk = None
+        self.asked = 0
+        """Reports of turns that were not killed."""
+        self.overtaken = 0
 
-    async def turn(self, **kill):
+    async def turn(self, *, on_report=None, **kill):
         cached, self.cached = self.cached, None
         since = cached[1] if cached is not None else 0
         token, turn = self.owner.turn(since=since)
@@ -73,21 +76,24 @@ class Worker:
                 self.workflow, "ns/run", turn, on_log=lambda s, t: self.lines.append((s, t))
             )
         desk = self.desk = OwnerDesk(self.owner, token, **kill)
-        run = self.run = TurnRun(execution, desk, terms(self.owner, **self.options))
+        desk.on_report = on_report
+        run = self.run = TurnRun(self.workflow, execution, desk, terms(self.owner, **self.options))
         try:
             async with asyncio.timeout(TURN_S):
                 end = await run.run(turn)
         except Killed:
             self.owner.lose()
-            execution.close()
+            run.execution.close()
             return None
         except Unavailable:
             return None
+        self.asked += desk.sequence
+        self.overtaken += run.execution is not execution
         if end is not None and end.outcome == TurnOutcome.WAITING and self.sticky:
-            known = run.backlog[-1].number if run.backlog else execution.seen
-            self.cached = (execution, known, run.backlog)
+            known = run.backlog[-1].number if run.backlog else run.execution.seen
+            self.cached = (run.execution, known, run.backlog)
         else:
-            execution.close()
+            run.execution.close()
         return end
 
 

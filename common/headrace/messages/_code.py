@@ -306,6 +306,10 @@ class TurnReport(msgspec.Struct, frozen=True, array_like=True, tag="turn", gc=Fa
     changes: list[Change] = []
     end: TurnEnd | None = None
     answers: list[QueryAnswer] = []
+    ahead: int = 0
+    """Above 0: the function has gone on as if the first so many changes (`StepRan`) stood in the
+    journal right behind `seen`; the other changes, and the end, are what it did then. An owner that
+    knows more than `seen` records only the first ones, and answers `overtaken`."""
 
 
 class TurnReply(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -321,6 +325,9 @@ class TurnReply(msgspec.Struct, frozen=True, array_like=True, gc=False):
     queries: list[Query] = []
     retry_after_ms: int = 0
     """Above 0: nothing was taken; send the report again then."""
+    overtaken: bool = False
+    """Something else came before what the function had gone `ahead` of. The results are recorded,
+    what it did then is not: run it again from its whole journal (an empty report of `seen` 0)."""
 
 
 class TurnWake(msgspec.Struct, frozen=True, array_like=True, tag="turn", gc=False):

@@ -32,7 +32,8 @@ class Beats:
         self._next_s: dict[StepRun[Any], float] = {}
         """When the next one may be, by the loop's time."""
         self._timers: dict[StepRun[Any], asyncio.TimerHandle] = {}
-        self._due: set[StepRun[Any]] = set()
+        self.due: set[StepRun[Any]] = set()
+        """Of these `take` has something to record."""
 
     def tell(self, operation: StepRun[Any], details: bytes) -> None:
         """*operation* is so far; from any thread."""
@@ -56,14 +57,14 @@ class Beats:
 
     def _ripe(self, operation: StepRun[Any]) -> None:
         self._timers.pop(operation, None)
-        self._due.add(operation)
+        self.due.add(operation)
         self._on_due()
 
     def take(self, now_ms: int) -> list[tuple[StepRun[Any], bytes]]:
         """Return what is to be recorded now, and of whom; *now_ms*: ms since the epoch."""
-        if not self._due:
+        if not self.due:
             return []
-        due, self._due = self._due, set()
+        due, self.due = self.due, set()
         now_s = self._loop.time()
         found = []
         for operation in due:
@@ -78,7 +79,7 @@ class Beats:
         self._told.pop(operation, None)
         self._next_s.pop(operation, None)
         self._asked.discard(operation)
-        self._due.discard(operation)
+        self.due.discard(operation)
         timer = self._timers.pop(operation, None)
         if timer is not None:
             timer.cancel()

@@ -93,7 +93,7 @@ class StepRun(Journaled[T_co]):
 
     __slots__ = (
         "args", "attempts", "claiming", "details", "due_ms", "first_ms", "kwargs", "launched",
-        "local", "started_ms", "step",
+        "local", "started_ms", "step", "stopped",
     )  # fmt: skip
 
     def __init__(
@@ -112,7 +112,7 @@ class StepRun(Journaled[T_co]):
         self.launched = self.started_ms = 0
         """The newest attempt that has begun here, and when."""
         self.details: bytes = b"\xc0"
-        self.claiming = False
+        self.claiming = self.stopped = False
         self.local: tuple[msgspec.Raw, Any] | None = None
         """What it returned here, encoded and as the function will see it."""
 
@@ -144,6 +144,12 @@ class StepRun(Journaled[T_co]):
         self.first_ms = self.first_ms or entry.started_ms
         self.details = bytes(entry.details)
         self.execution.todo[self.key] = self
+
+    def take_local(self) -> Any:
+        """Return what it returned here, as the function will see it; once."""
+        assert self.local is not None
+        value, self.local = self.local[1], None
+        return value
 
     def _value(self, entry: Entry) -> Any:
         local, self.local = self.local, None

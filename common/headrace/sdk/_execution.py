@@ -92,6 +92,8 @@ class Execution:
         self.closed = False
         self.on_log = on_log
         """May be replaced between turns."""
+        self._held: list[tuple[str, str]] | None = None
+        """What the function said since it went ahead of its journal."""
         self._journal: dict[str, Entry] = {}
         self._coming: deque[Entry] = deque()
         """Known, and not fed yet."""
@@ -124,6 +126,27 @@ class Execution:
         """Feed *entries*, which are new, in their order."""
         self._know(entries)
         self._feed()
+
+    def go_ahead(self, steps: Iterable[tuple[StepRun[Any], int]]) -> None:
+        """Go on as if the results of *steps* stood in the journal, in this order, with their times.
+
+        To be reported as such; then `caught_up`, and the entries are fed as all are.
+        """
+        self._held = []
+        for operation, ended_ms in steps:
+            if self.outcome is not None:
+                return
+            if ended_ms > self.now_ms:
+                self.now_ms = ended_ms
+            operation.settle(operation.take_local())
+            self._advance()
+
+    def caught_up(self) -> None:
+        """What the function went ahead of stands in the journal now."""
+        held, self._held = self._held, None
+        if held and self.on_log is not None:
+            for stream, text in held:
+                self.on_log(stream, text)
 
     def ask(self, queries: Iterable[Query]) -> None:
         """Answer *queries* from the function's handlers; the function must be at rest."""
@@ -215,7 +238,11 @@ class Execution:
 
     def log(self, stream: str, text: str) -> None:
         """Write what the function says, once."""
-        if not self.replaying and not self.closed and self.on_log is not None:
+        if self.replaying or self.closed:
+            return
+        if self._held is not None:
+            self._held.append((stream, text))
+        elif self.on_log is not None:
             self.on_log(stream, text)
 
     def patched(self, name: str) -> bool:

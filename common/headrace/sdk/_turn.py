@@ -38,6 +38,7 @@ from headrace.sdk import _codec
 from headrace.sdk._attempt import StepInfo, run_step
 from headrace.sdk._beats import Beats
 from headrace.sdk._context import Context
+from headrace.sdk._eager import begin
 from headrace.sdk._entries import StepRun
 from headrace.sdk._errors import StepFailure, error_of
 from headrace.sdk._execution import Execution
@@ -60,6 +61,7 @@ class Desk(Protocol):
         changes: list[Change],
         end: TurnEnd | None,
         answers: list[QueryAnswer],
+        ahead: int = 0,
     ) -> TurnReply:
         """Return the owner's final reply: sent again until there is one.
 
@@ -138,8 +140,12 @@ async def _main(workflow: Workflow[Any, Any], ctx: Context, data: msgspec.Raw) -
 class TurnRun:
     """Drives one execution through one turn: ``await run()``."""
 
-    def __init__(self, execution: Execution, desk: Desk, terms: Terms) -> None:
+    def __init__(
+        self, workflow: Workflow[Any, Any], execution: Execution, desk: Desk, terms: Terms
+    ) -> None:
         self.execution = execution
+        """Another one once the journal has overtaken it."""
+        self._workflow = workflow
         self._desk, self._terms = desk, terms
         self._running: dict[StepRun[Any], asyncio.Task[None]] = {}
         self._ended: list[_Ended] = []
@@ -148,6 +154,8 @@ class TurnRun:
         self._asked = False
         """The owner has something to say: report, even if there is nothing to report."""
         self._leaving = False
+        self._ahead = 0
+        """So many results in the next report are known to the function already."""
         self._queries: list[Query] = []
         self._timer: asyncio.TimerHandle | None = None
         self.backlog: list[Entry] = []
@@ -173,7 +181,7 @@ class TurnRun:
         """
         self._queries = list(turn.queries)
         try:
-            return await self._loop()
+            return await self._loop(turn)
         finally:
             if self._timer is not None:
                 self._timer.cancel()
@@ -181,17 +189,23 @@ class TurnRun:
 
     # -- the loop ------------------------------------------------------------------------------
 
-    async def _loop(self) -> TurnEnd | None:
-        execution = self.execution
+    async def _loop(self, turn: Turn) -> TurnEnd | None:
         while True:
+            execution = self.execution
             self._news.clear()
             if self._queries:
                 execution.ask(self._queries)
                 self._queries = []
-            await self._collect()
+            if self._ended:
+                await self._collect()
+            if self._beats.due:
+                await self._record_beats()
             self._stop_unwanted()
-            if execution.outcome is None and not self._leaving:
+            if execution.todo and execution.outcome is None and not (self._ahead or self._leaving):
                 self._start_steps()
+                if self._ended:
+                    # Some have ended in their first step: that is part of this very report.
+                    continue
             end = self._end()
             if end is not None and execution.outcome is not None:
                 await self._stop_all()
@@ -204,22 +218,40 @@ class TurnRun:
             reply = await self._report(end)
             if reply.refused:
                 return None
+            if reply.overtaken:
+                if not await self._replay(turn):
+                    return None
+                continue
+            execution.caught_up()
             if end is not None:
                 self.backlog = reply.entries
                 return end
             self._queries += reply.queries
             execution.feed(reply.entries)
 
+    async def _replay(self, turn: Turn) -> bool:
+        """Run the function again from its journal; False: the turn is refused."""
+        old = self.execution
+        old.close()
+        reply = await self._desk.report(seen=0, changes=[], end=None, answers=[])
+        if reply.refused:
+            return False
+        self._queries += reply.queries
+        whole = msgspec.structs.replace(turn, entries=reply.entries)
+        self.execution = new_execution(self._workflow, old.run, whole, on_log=old.on_log)
+        return True
+
     async def _report(self, end: TurnEnd | None) -> TurnReply:
         execution = self.execution
         changes, execution.changes = execution.changes, []
         answers, execution.answers = execution.answers, []
+        ahead, self._ahead = self._ahead, 0
         self._asked = False
         if end is not None and end.outcome in (TurnOutcome.COMPLETED, TurnOutcome.AGAIN):
             value = await self._desk.outgoing(bytes(end.value))
             end = msgspec.structs.replace(end, value=msgspec.Raw(value))
         return await self._desk.report(
-            seen=execution.seen, changes=changes, end=end, answers=answers
+            seen=execution.seen, changes=changes, end=end, answers=answers, ahead=ahead
         )
 
     def _end(self) -> TurnEnd | None:
@@ -233,7 +265,8 @@ class TurnRun:
             return None
         # What begins in this very report may end at once, in the same entry of the log: the owner
         # makes the next turn then, as for everything that it ends.
-        if all(self._leaves_waiting(change) for change in execution.changes):
+        changes = execution.changes[self._ahead :] if self._ahead else execution.changes
+        if all(self._leaves_waiting(change) for change in changes):
             return TurnEnd(TurnOutcome.WAITING)
         return None
 
@@ -250,8 +283,6 @@ class TurnRun:
     def _start_steps(self) -> None:
         """Start the steps that may run now; look again when the next one may, if that is soon."""
         todo = self.execution.todo
-        if not todo:
-            return
         now_ms = self._terms.now_ms()
         soonest = 0
         for key, operation in list(todo.items()):
@@ -260,9 +291,9 @@ class TurnRun:
                     soonest = min(soonest or operation.due_ms, operation.due_ms)
                 continue
             del todo[key]
-            self._running[operation] = asyncio.get_running_loop().create_task(
-                self._attempt(operation), name=f"step {key}"
-            )
+            task = begin(self._attempt(operation), name=f"step {key}")
+            if task is not None:
+                self._running[operation] = task
         if soonest and self._timer is None:
             delay_s = (soonest - now_ms) / 1_000
             self._timer = asyncio.get_running_loop().call_later(delay_s, self._due)
@@ -292,7 +323,7 @@ class TurnRun:
         try:
             value = await run_step(operation.step, operation.args, operation.kwargs, info)
         except asyncio.CancelledError as raised:
-            if operation.done or operation not in self._running:
+            if operation.done or operation.stopped:
                 raise
             error = StepFailure("cancelled", str(raised) or "the step cancelled itself")
         except (Exception, SystemExit) as raised:
@@ -303,14 +334,26 @@ class TurnRun:
         self._news.set()
 
     async def _collect(self) -> None:
-        """Turn attempts that have ended into changes."""
+        """Turn attempts that have ended into changes, and go on with what they returned, if all
+        that is to be reported is that: what the function does then goes in the same report."""
+        changes = self.execution.changes
+        alone = not changes
+        ran: list[tuple[StepRun[Any], int]] = []
         while self._ended:
             ended, self._ended = self._ended, []
             for attempt in ended:
                 if attempt.operation.done:
                     continue
                 change = self._failed(attempt) if attempt.error else await self._succeeded(attempt)
-                self.execution.change(change)
+                changes.append(change)
+                if isinstance(change, StepRan):
+                    ran.append((attempt.operation, attempt.ended_ms))
+        if alone and ran and len(ran) == len(changes) and not (self._running or self._asked):
+            self._ahead = len(ran)
+            self.execution.go_ahead(ran)
+
+    async def _record_beats(self) -> None:
+        """Note how far the steps are that run."""
         for operation, details in self._beats.take(self._terms.now_ms()):
             if operation in self._running:
                 raw = msgspec.Raw(await self._desk.outgoing(details))
@@ -373,15 +416,18 @@ class TurnRun:
         for operation in stops:
             task = self._running.pop(operation, None)
             if task is not None:
+                operation.stopped = True
                 task.cancel()
 
     async def _stop_all(self) -> None:
-        tasks = list(self._running.values())
+        if not self._running:
+            return
+        running = dict(self._running)
         self._running.clear()
-        for task in tasks:
+        for operation, task in running.items():
+            operation.stopped = True
             task.cancel()
-        if tasks:
-            await asyncio.wait(tasks, timeout=STOP_S)
+        await asyncio.wait(running.values(), timeout=STOP_S)
 
 
 _WAITS: Final = (

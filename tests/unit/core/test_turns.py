@@ -57,6 +57,38 @@ def test_what_a_function_did_is_recorded_and_told_back(kit: CodeKit) -> None:
     assert values(kit.run()) == {"a#1": 7}
 
 
+def test_what_went_ahead_is_recorded_if_nothing_came_between(kit: CodeKit) -> None:
+    reply = kit.tell([ran("a#1", 7), SleepBegun("s#1", 10_000)], end=WAITING, ahead=1)
+
+    assert not reply.overtaken
+    assert [entry.key for entry in reply.entries] == ["a#1", "s#1"]
+    assert values(kit.run())["a#1"] == 7
+
+
+def test_of_what_was_overtaken_only_the_results_are_recorded(kit: CodeKit) -> None:
+    kit.update("u")
+    task = kit.hold()
+    before = kit.run().journal.number
+
+    def report() -> Any:
+        changes = [ran("a#1", 7), SleepBegun("s#1", 10_000)]
+        return kit.tell(changes, end=completed(1), task=task, sequence=1, seen=0, ahead=1)
+
+    reply = report()
+    assert (reply.overtaken, reply.refused, reply.entries) == (True, "", [])
+    assert values(kit.run()) == {"a#1": 7}
+    assert kit.run().journal.number == before + 1
+
+    again = report()
+    assert again.overtaken, "sent again, it is answered the same"
+    assert kit.run().journal.number == before + 1
+
+    known = kit.tell(task=task, sequence=2, seen=0)
+    assert [entry.kind for entry in known.entries] == ["update", "step"]
+    kit.tell(end=completed(1), task=task, sequence=3)
+    assert kit.view().state == "COMPLETED"
+
+
 def test_its_end_is_the_runs_end(kit: CodeKit) -> None:
     kit.tell([ran("a#1", 7)])
     kit.tell(end=completed({"total": 7}))

@@ -52,6 +52,7 @@ class Desk:
             report.changes,
             report.end,
             report.answers,
+            report.ahead,
         )
         if self.lost:
             self.lost -= 1
@@ -213,7 +214,7 @@ async def test_a_report_is_sent_until_it_is_answered_and_recorded_once():
     bench.desk.lost = 3
     await over(bench)
     owner = bench.owner()
-    assert len(owner.reports) == 2
+    assert len(owner.reports) == 1
     assert list(owner.journal) == ["echo#1", "signal:go#1"]
 
 

@@ -136,7 +136,7 @@ class Turns:
         if execution is None:
             raise TurnOver
         key = (task.run, task.step)
-        running = self._running[key] = TurnRun(execution, reports, self._terms)
+        running = self._running[key] = TurnRun(workflow, execution, reports, self._terms)
         self._leave_if_draining(running)
         parked = False
         try:
@@ -156,7 +156,7 @@ class Turns:
             if self._running.get(key) is running:
                 del self._running[key]
             if not parked:
-                execution.close()
+                running.execution.close()
         raise TurnOver
 
     async def _execution(
@@ -225,10 +225,11 @@ class _Reports:
         changes: list[Change],
         end: TurnEnd | None,
         answers: list[QueryAnswer],
+        ahead: int = 0,
     ) -> TurnReply:
         """See `Desk.report`."""
-        reply = await self._exchange(seen, changes, end, answers)
-        if reply.refused or not _incomplete(reply.entries, seen, reply.number):
+        reply = await self._exchange(seen, changes, end, answers, ahead)
+        if reply.refused or reply.overtaken or not _incomplete(reply.entries, seen, reply.number):
             return await self._filled(reply)
         first = reply
         rest = await self._pages(reply.entries, reply.number)
@@ -263,7 +264,12 @@ class _Reports:
         raise HandlerError("journal-too-large", f"the journal has over {PAGES_MAX} pages", False)
 
     async def _exchange(
-        self, seen: int, changes: list[Change], end: TurnEnd | None, answers: list[QueryAnswer]
+        self,
+        seen: int,
+        changes: list[Change],
+        end: TurnEnd | None,
+        answers: list[QueryAnswer],
+        ahead: int = 0,
     ) -> TurnReply:
         self._sequence += 1
         assignment, turns = self._assignment, self._turns
@@ -284,6 +290,7 @@ class _Reports:
                 changes,
                 end,
                 answers,
+                ahead,
             )
             try:
                 reply = await turns._desk.turn(assignment.origin, report)

@@ -153,13 +153,18 @@ def report(tick: Tick, request: TurnReport) -> TurnReply:
     if not request.changes and request.end is None:
         return _reply(tick, run, request.seen)
     before = journal.number
+    overtaken = request.ahead > 0 and request.seen < before
+    changes = request.changes[: request.ahead] if overtaken else request.changes
     try:
-        for change in request.changes:
+        for change in changes:
             _APPLY[type(change)](tick, run, change)
         _check_size(tick, journal)
     except _Unfit as unfit:
         fail_step(tick, run, step, request.attempt, unfit.error)
         return TurnReply(f"the run has failed: {unfit.error.message}")
+    if overtaken:
+        # Not noted as reported: sent again, it is to be answered the same.
+        return TurnReply(number=journal.number, overtaken=True)
     deliver_to_journal(tick, run)
     tick.emit(run, TurnReported(step, request.attempt, request.sequence, _worker(request)))
     if request.end is not None:
