@@ -22,6 +22,7 @@ from support.sim.features import (
     of_plan,
     options,
 )
+from support.sim.functions import play
 from support.sim.people import library, orders
 from support.sim.plans import PlanMaker
 
@@ -41,6 +42,7 @@ RULES = (
     "registry",
     "runs",
     "schedules",
+    "turns",
     "undoing",
 )
 
@@ -68,7 +70,7 @@ def test_plans_of_some_hundred_worlds_say_all_that_a_plan_can() -> None:
         maker = PlanMaker(
             rng, keys=True, jobs=True, sagas=seed % 2 == 0, generations=seed % 3, extras=extras
         )
-        for plan in (maker.plan("p"), library(rng, seed), orders(rng)):
+        for plan in (maker.plan("p"), library(rng, seed), orders(rng), play.plan):
             used.update(of_plan(plan))
     kinds = {kind.__name__ for kind in NODES}
     of_plans = {name for kind in (*NODES, Plan) for name in options(kind)} & known()

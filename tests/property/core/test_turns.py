@@ -58,6 +58,8 @@ changes = st.lists(
 moves = st.lists(
     st.one_of(
         st.tuples(st.just("report"), changes),
+        # Its answer is lost: said again at once, with nothing in between.
+        st.tuples(st.just("twice"), changes),
         st.tuples(st.just("wait"), changes),
         st.tuples(
             st.sampled_from(
@@ -119,6 +121,9 @@ class Play:
         kit = self.kit
         if kind == "report":
             self.report(value)
+        elif kind == "twice":
+            self.report(value)
+            self.resend()
         elif kind == "wait":
             self.report(value, TurnEnd(TurnOutcome.WAITING))
         elif kind == "again":

@@ -1,4 +1,4 @@
-"""Answers to requests that are about no run: is what they say in the log by now?"""
+"""Answers, to clients and to workers: is what they say in the log by now?"""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from headrace.messages import AcquireLock, subjects
+from headrace.messages import AcquireLock, TurnReply, TurnReport, subjects
 from headrace.plan import decode_plan, plan_digest
+from support.sim.instances import DISPATCHED
 
 if TYPE_CHECKING:
     from support.sim.oracle import ShardOracle
+    from support.sim.runs import RunModel
 
 _decode = msgspec.msgpack.Decoder().decode
 
@@ -21,6 +23,67 @@ def check_answer(shard: ShardOracle, request: Any, result: bytes) -> None:
     check = _CHECKS.get(type(request).__name__)
     if check is not None:
         check(shard, request, _decode(result))
+
+
+def check_update(shard: ShardOracle, run: RunModel | None, request: Any, view: Any) -> None:
+    """A client was told what became of its update."""
+    if run is None or view["state"] == "PENDING":
+        return
+    found = run.journal.get(f"update:{request.request_id}")
+    if found is None or found.ended_as(view["state"]) != view.get("value"):
+        shard.fault(f"update {request.request_id} of {request.run} is shown as {view}")
+
+
+def check_results(shard: ShardOracle, batch: Any, reply: Any) -> None:
+    """A worker was told what became of its results."""
+    if reply.retry_after_ms:
+        return
+    for index, result in enumerate(batch.results):
+        run = shard.runs.get(result.run)
+        step = run.instances[result.step] if run is not None else None
+        if step is None or step.state != DISPATCHED or step.attempt != result.attempt:
+            continue
+        if index not in reply.refused:
+            shard.fault(f"result of {result.run} step {result.step} confirmed, not in the log")
+        elif step.token == result.token:
+            shard.fault(
+                f"result of {result.run} step {result.step} attempt {result.attempt} is "
+                "refused for good, though it is the very one that is waited for"
+            )
+
+
+def check_claim(shard: ShardOracle, claim: Any, reply: Any) -> None:
+    """A worker was told whether it may begin."""
+    if not reply.granted:
+        return
+    run = shard.runs.get(claim.run)
+    step = run.instances[claim.step] if run is not None else None
+    if step is None or not step.claimed or step.attempt != claim.attempt:
+        shard.fault(f"claim of {claim.run} step {claim.step} is granted and not in the log")
+
+
+def check_turn(shard: ShardOracle, report: TurnReport, reply: TurnReply) -> None:
+    """A worker was told what became of its report, and what else there is in the journal."""
+    run = shard.runs.get(report.run)
+    if run is None or reply.retry_after_ms:
+        return
+    logged = run.reported >= (report.attempt, report.sequence)
+    says = bool(report.changes or report.end is not None)
+    if reply.refused:
+        if says and not logged and run.has_turn(report.attempt, report.token):
+            shard.fault(f"a report of {report.run} is refused, and it has the turn: {reply}")
+    elif reply.overtaken:
+        # What follows from them was not taken: the function goes another way.
+        for change in report.changes[: report.ahead]:
+            if change.key not in run.journal:  # type: ignore[union-attr]
+                shard.fault(f"{change} of {report.run} is confirmed, and not in the log")
+    elif says and not logged:
+        shard.fault(f"report {report.sequence} of {report.run} is confirmed, and not in the log")
+    else:
+        for entry in reply.entries:
+            wrong = run.differs(entry.key, entry.state, _decode(entry.value))
+            if wrong:
+                shard.fault(f"a worker is told of {report.run}: {wrong}")
 
 
 def check_changed(shard: ShardOracle, request: Any) -> None:

@@ -117,21 +117,21 @@ class SimClient:
             for run, path in self.world.oracle.undecided():
                 await asyncio.sleep(rng.random())
                 resolution = rng.choice(["completed", "failed", "retry"])
-                await self._mutate(run, ResolveStep, step=path, resolution=resolution)
+                await self.mutate(run, ResolveStep, step=path, resolution=resolution)
 
     async def _user(self, run: str, plan: Plan, at_s: float) -> None:
         rng = self.world.rng
         await asyncio.sleep(at_s)
         explicit = rng.random() < 0.3
-        if await self._submit(run, plan, explicit=explicit):
+        if await self.submit(run, plan, explicit=explicit):
             jobs = [self._signals(run, plan)]
             draw = rng.random()
             if draw < 0.1:
                 jobs.append(self._cancel(run))
             elif draw < 0.25:
-                jobs.append(self._pause(run))
+                jobs.append(self.pause(run))
             if rng.random() < 0.4:
-                jobs.append(self._look(run))
+                jobs.append(self.look(run))
             await asyncio.gather(*jobs)
             if self.world.extras.has("reruns") and self.world.extras.rng.random() < 0.5:
                 await self._again(run, plan)
@@ -140,7 +140,7 @@ class SimClient:
     async def _again(self, run: str, plan: Plan) -> None:
         """Once a run has ended, begin another one that takes over some of its results."""
         for _ in range(100):
-            reply = await self.insist(GetRun(run=run, wait_ms=600), self._home(run), limit_s=2.0)
+            reply = await self.insist(GetRun(run=run, wait_ms=600), self.home(run), limit_s=2.0)
             view = _decode(reply.result) if reply is not None and not reply.code else {}
             if view.get("state") in ("COMPLETED", "FAILED", "CANCELLED"):
                 break
@@ -156,7 +156,7 @@ class SimClient:
         }
         carried = {path: data for path, data in done.items() if rng.random() < 0.7}
         name = f"{run}-again"
-        if await self._submit(name, plan, explicit=False, again=(run, carried)):
+        if await self.submit(name, plan, explicit=False, again=(run, carried)):
             await self._signals(name, plan)
 
     # -- requests ------------------------------------------------------------------------------
@@ -169,7 +169,8 @@ class SimClient:
             "not_after_ms": self.clock.now_ms() + PATIENCE_MS,
         }
 
-    def _home(self, run: str) -> int:
+    def home(self, run: str) -> int:
+        """Return the shard of a run."""
         return self.world.layout.home(subjects.run_key("default", run))
 
     async def send(self, shard: int, *requests: Any) -> Any:
@@ -196,27 +197,30 @@ class SimClient:
             pause_s = min(pause_s * 2, 0.5)
         return None
 
-    async def _mutate(self, run: str, kind: type[Any], **fields: Any) -> Any:
+    async def mutate(self, run: str, kind: type[Any], **fields: Any) -> Any:
         """Insist with new requests until there is a final answer."""
         while True:
             request = kind(run=run, **fields, **self.request())
-            reply = await self.insist(request, self._home(run))
+            reply = await self.insist(request, self.home(run))
             if reply is not None and reply.code != "too-late":
                 if not reply.code:
                     self.world.record.acknowledge(run, request)
                 return reply
 
-    async def _submit(
+    async def submit(
         self,
         run: str,
         plan: Plan,
         *,
         explicit: bool,
         again: tuple[str, dict[str, bytes]] | None = None,
+        given: dict[str, Any] | None = None,
     ) -> bool:
-        """Submit; False when nobody knows what became of it."""
-        digest, home = plan_digest(plan), self._home(run)
+        """Submit, with *given* as its input; False when nobody knows what became of it."""
+        digest, home = plan_digest(plan), self.home(run)
         more = self.world.extras.submitted()
+        if given is not None:
+            more["input"] = given
         if again:
             more |= {"rerun_of": again[0], "carried": again[1]}
         while True:
@@ -239,27 +243,35 @@ class SimClient:
                 return True
 
     async def _signals(self, run: str, plan: Plan) -> None:
-        rng = self.world.rng
         for (name, key), count in signals_needed(plan).items():
-            for number in range(count):
-                await asyncio.sleep(rng.random() * 0.6)
-                reply = await self._mutate(
-                    run, SignalRun, name=name, correlation_key=key, payload={"v": number}
-                )
-                if reply.code in ("conflict", "not-found"):
-                    return
+            if not await self.signal(run, name, key, count):
+                return
+
+    async def signal(self, run: str, name: str, key: str, count: int) -> bool:
+        """Send signals of one name; False when the run takes none any more."""
+        for number in range(count):
+            if not await self._signal(run, name, key, number):
+                return False
+        return True
+
+    async def _signal(self, run: str, name: str, key: str, number: int) -> bool:
+        await asyncio.sleep(self.world.rng.random() * 0.6)
+        what = {"name": name, "correlation_key": key, "payload": {"v": number}}
+        reply = await self.mutate(run, SignalRun, **what)
+        return reply.code not in ("conflict", "not-found")
 
     async def _cancel(self, run: str) -> None:
         await asyncio.sleep(self.world.rng.random() * 2)
-        await self._mutate(run, CancelRun, reason="not wanted")
+        await self.mutate(run, CancelRun, reason="not wanted")
 
-    async def _pause(self, run: str) -> None:
+    async def pause(self, run: str) -> None:
+        """Pause a run for a while."""
         rng = self.world.rng
         await asyncio.sleep(rng.random() * 1.0)
-        reply = await self._mutate(run, PauseRun)
+        reply = await self.mutate(run, PauseRun)
         await asyncio.sleep(rng.random() * 2.0)
         if not reply.code:
-            await self._mutate(run, ResumeRun)
+            await self.mutate(run, ResumeRun)
 
     def _rarer(self, run: str) -> Any:
         rng = self.world.extras.rng
@@ -276,7 +288,7 @@ class SimClient:
         )
         return rng.choice(requests)
 
-    async def _look(self, run: str) -> None:
+    async def look(self, run: str) -> None:
         """Ask all sorts of things; the oracle compares every answer with the log."""
         rng = self.world.rng
         for _ in range(rng.randint(1, 6)):
@@ -292,6 +304,6 @@ class SimClient:
             elif draw < 0.5:
                 request = self._rarer(run)
             try:
-                await self.send(self._home(run), request)
+                await self.send(self.home(run), request)
             except Unreachable:
                 continue

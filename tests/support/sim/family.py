@@ -24,12 +24,17 @@ class Families(Model):
         self.heard: dict[tuple[int, int], None] = {}
         """Those whose end is in this run's log."""
         self.parent: tuple[str, int, int] | None = None
+        self.called_by: tuple[str, str] | None = None
+        """(run, holder) of the workflow function that has begun it."""
 
     def born(self, holder: str) -> None:
         """This run is a child: its parent must have said so before."""
         if not holder:
             return
         name, _, rest = holder.partition("#")
+        if ":" in rest:
+            self._born_of_function(name, holder)
+            return
         instance, _, attempt = rest.partition(".")
         place = (int(instance), int(attempt))
         self.parent = (name, *place)
@@ -46,6 +51,16 @@ class Families(Model):
                 registry = self.world.oracle.shards[subjects.SYSTEM_SHARD].registry
                 if registry.versions[f"default/{name_at}", version] != self.digest:
                     self.fault(f"it is to be {source}, and is another one")
+
+        self.world.oracle.later(check)
+
+    def _born_of_function(self, name: str, holder: str) -> None:
+        self.called_by = (name, holder)
+
+        def check() -> None:
+            above = self.world.oracle.run(name)
+            if above is None or not above.is_child(holder, self.key):
+                self.fault(f"it says that {holder} has begun it, which knows nothing of it")
 
         self.world.oracle.later(check)
 
@@ -95,6 +110,10 @@ class Families(Model):
 
     def may_leave(self) -> None:
         """This run is evicted: its parent must not wait for it any more."""
+        if self.called_by is not None:
+            caller = self.world.oracle.run(self.called_by[0])
+            if caller is not None and caller.waits_for(self.called_by[1]):
+                self.fault(f"it is evicted, and {self.called_by} has not logged its end")
         if self.parent is None:
             return
         name, instance, attempt = self.parent

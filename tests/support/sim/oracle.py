@@ -20,13 +20,23 @@ from headrace.messages import (
     ResultBatch,
     ResultReply,
     Task,
+    TurnReply,
+    TurnReport,
+    UpdateRun,
 )
 from headrace.plan import decode_plan
-from support.sim.answers import check_answer, check_changed
+from support.sim.answers import (
+    check_answer,
+    check_changed,
+    check_claim,
+    check_results,
+    check_turn,
+    check_update,
+)
 from support.sim.extras import FIXED_RATES, VARIABLE
 from support.sim.features import NAMES, of_plan, of_struct
 from support.sim.homes import Homes, limit_of, place_of
-from support.sim.instances import DISPATCHED, HELD
+from support.sim.instances import HELD
 from support.sim.journal import AFTER, BEFORE, CHUNKS, TIME_MS, Journal
 from support.sim.plans import asks_for_more
 from support.sim.registry import Registry
@@ -39,11 +49,13 @@ if TYPE_CHECKING:
 _decode = msgspec.msgpack.Decoder().decode
 _batch = msgspec.msgpack.Decoder(ClientBatch)
 _reply_batch = msgspec.msgpack.Decoder(ReplyBatch)
-_worker_request = msgspec.msgpack.Decoder(ResultBatch | Claim)
+_worker_request = msgspec.msgpack.Decoder(ResultBatch | Claim | TurnReport)
 _result_reply = msgspec.msgpack.Decoder(ResultReply)
 _claim_reply = msgspec.msgpack.Decoder(ClaimReply)
+_turn_reply = msgspec.msgpack.Decoder(TurnReply)
 _FINAL = ("COMPLETED", "FAILED", "CANCELLED")
 _OF_RUNS = ("SubmitRun", "SignalRun", "CancelRun", "PauseRun", "ResumeRun")
+_MUTATIONS = ("SignalRun", "CancelRun", "PauseRun", "ResumeRun", "ResolveStep", "UpdateRun")
 SCHEDULE_LABEL = "headrace/schedule"
 
 
@@ -354,9 +366,11 @@ class Oracle:
             shard = self.shards[int(rest.split(".")[1])]
             asked = _worker_request.decode(request)
             if isinstance(asked, ResultBatch):
-                self._results_answered(shard, asked, _result_reply.decode(reply))
+                check_results(shard, asked, _result_reply.decode(reply))
+            elif isinstance(asked, TurnReport):
+                check_turn(shard, asked, _turn_reply.decode(reply))
             else:
-                self._claim_answered(shard, asked, _claim_reply.decode(reply))
+                check_claim(shard, asked, _claim_reply.decode(reply))
 
     def _client_answered(self, shard: ShardOracle, request: Any, reply: Any) -> None:
         kind = type(request).__name__
@@ -369,15 +383,9 @@ class Oracle:
                     shard.fault("a plan is acknowledged and not in the log")
             elif kind == "SubmitRun" or (kind == "GetRun" and not request.at_ms):
                 self._view_answered(shard, run, _decode(reply.result))
-            elif kind in ("SignalRun", "CancelRun", "PauseRun", "ResumeRun", "ResolveStep"):
+            elif kind in _MUTATIONS:
                 self._mutation_answered(shard, run, request)
-                view = _decode(reply.result)
-                if view is not None:
-                    self._view_answered(shard, run, view)
-                elif run is not None and not run.evicted:
-                    shard.fault(
-                        f"{kind} of {name} is answered without a view, and the run is there"
-                    )
+                self._seen_after(shard, run, request, _decode(reply.result))
             elif kind == "GetHistory" and run is not None:
                 for entry in _decode(reply.result):
                     if entry["number"] > run.events:
@@ -394,6 +402,18 @@ class Oracle:
         elif reply.code == "not-found" and name and run is not None and not run.evicted:
             shard.fault(f"{kind} of {name} is refused: {reply.message}; the log knows it well")
 
+    def _seen_after(
+        self, shard: ShardOracle, run: RunModel | None, request: Any, view: Any
+    ) -> None:
+        """Check what a client is shown once its change is done."""
+        if isinstance(request, UpdateRun):
+            check_update(shard, run, request, view)
+        elif view is not None:
+            self._view_answered(shard, run, view)
+        elif run is not None and not run.evicted:
+            kind, name = type(request).__name__, request.run
+            shard.fault(f"{kind} of {name} is answered without a view, and the run is there")
+
     def _view_answered(self, shard: ShardOracle, run: RunModel | None, view: Any) -> None:
         if run is None:
             shard.fault(f"{view['id']} is shown, and is not in the log")
@@ -408,30 +428,6 @@ class Oracle:
         request_id = request.request_id
         if run is None or (request_id not in run.requests and request_id not in shard.seen):
             shard.fault(f"{type(request).__name__} {request_id} is acknowledged and not in the log")
-
-    def _results_answered(self, shard: ShardOracle, batch: Any, reply: Any) -> None:
-        if reply.retry_after_ms:
-            return
-        for index, result in enumerate(batch.results):
-            run = shard.runs.get(result.run)
-            step = run.instances[result.step] if run is not None else None
-            if step is None or step.state != DISPATCHED or step.attempt != result.attempt:
-                continue
-            if index not in reply.refused:
-                shard.fault(f"result of {result.run} step {result.step} confirmed, not in the log")
-            elif step.token == result.token:
-                shard.fault(
-                    f"result of {result.run} step {result.step} attempt {result.attempt} is "
-                    "refused for good, though it is the very one that is waited for"
-                )
-
-    def _claim_answered(self, shard: ShardOracle, claim: Any, reply: Any) -> None:
-        if not reply.granted:
-            return
-        run = shard.runs.get(claim.run)
-        step = run.instances[claim.step] if run is not None else None
-        if step is None or not step.claimed or step.attempt != claim.attempt:
-            shard.fault(f"claim of {claim.run} step {claim.step} is granted and not in the log")
 
     # -- the end -------------------------------------------------------------------------------
 

@@ -404,6 +404,9 @@ def _rounds(node: Node) -> int:
 
 def asks_for_more(plan: Plan) -> bool:
     """Tell whether some node may begin in a cancelled run."""
+    if any(isinstance(node, Task) and node.code for node in plan.nodes):
+        # Its function is asked to let go, and may undo what it did.
+        return True
     return any("always" in node.condition or "failure" in node.condition for node in plan.nodes)
 
 

@@ -28,6 +28,7 @@ from support.sim.instances import (
     Instance,
 )
 from support.sim.loops import Loops
+from support.sim.turns import Functions
 from support.sim.undoing import Undoing
 
 if TYPE_CHECKING:
@@ -36,13 +37,14 @@ if TYPE_CHECKING:
 __all__ = ["DISPATCHED", "RunModel"]
 
 
-class RunModel(Undoing, Families, Gates, Loops):
+class RunModel(Undoing, Families, Gates, Loops, Functions):
     """See the module. `fault` reports a broken rule."""
 
     def __init__(self, shard: ShardOracle, key: str, plan: Plan, asks_for_more: bool) -> None:
         Undoing.__init__(self)
         Families.__init__(self)
         Gates.__init__(self)
+        Functions.__init__(self)
         self.shard, self.key, self.plan = shard, key, plan
         self.world = shard.world
         self._asks_for_more = asks_for_more
@@ -127,6 +129,7 @@ class RunModel(Undoing, Families, Gates, Loops):
         self.run_key, self.digest, self.variables = key, event[2], event[21]
         self.carried = event[16] or {}
         self.born(event[17])
+        self.given = event[3]
         if self.variables is not None:
             self.shard.registry.pinned(self, self.variables)
         if not held:
@@ -224,7 +227,10 @@ class RunModel(Undoing, Families, Gates, Loops):
 
     def _completed(self, event: list[Any]) -> None:
         step = self._step(event, event[2])
-        self.shard.check_output(self.key, step.index, event[2], event[3], event[6])
+        if step is self.function:
+            self.check_result(event[6])
+        else:
+            self.shard.check_output(self.key, step.index, event[2], event[3], event[6])
         self.note_completed(step)
         self.note_result(step, event[6])
         self.finish(step, COMPLETED)
@@ -476,4 +482,14 @@ _HANDLERS = {
     51: RunModel.compensation_started,
     52: RunModel.compensation_scheduled,
     53: RunModel.restarted,
+    60: RunModel.turn_reported,
+    61: RunModel.entry_begun,
+    62: RunModel.entry_ended,
+    63: RunModel.entry_tried,
+    64: RunModel.child_run_begun,
+    65: RunModel.turn_ended,
+    66: RunModel.turn_due,
+    68: RunModel.labels_changed,
+    69: RunModel.entry_accepted,
+    70: RunModel.entry_beat,
 }

@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING, Any, cast
 import msgspec
 
 from headrace.errors import HeadraceError
-from headrace.messages import Claim, ResultBatch, ResultReply, decode
+from headrace.messages import Claim, ResultBatch, ResultReply, TurnReport, decode
 from headrace.worker.broker import BusRequests
-from headrace.worker.core import Assignments, Identity
+from headrace.worker.core import Assignment, Assignments, Identity
 from headrace.worker.executor import Executor
 from headrace.worker.handlers import Context, Handler, HandlerError, Registry
 from headrace.worker.life import Life, Terms
 from headrace.worker.payloads import Payloads
 from headrace.worker.reporter import Reporter
+from headrace.worker.turns import Turns
 from support.sim.bus import SimBus
+from support.sim.functions import APP, turn_now, worker_now
 from support.sim.net import SimClock
 from support.sim.plans import HANDLER
 from support.sim.pulls import SimPull
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 
 HEARTBEAT_S = 0.4
 RESTART_S = 0.5
-_worker_request = msgspec.msgpack.Decoder(ResultBatch | Claim)
+_worker_request = msgspec.msgpack.Decoder(ResultBatch | Claim | TurnReport)
 
 
 class Requests(BusRequests):
@@ -42,6 +44,21 @@ class Requests(BusRequests):
         if isinstance(asked, ResultBatch):
             self._record.answered(asked, decode(ResultReply, answer))
         return answer
+
+
+class SimTurns(Turns):
+    """Turns whose steps know in which one they run."""
+
+    world: World
+
+    async def run(
+        self, workflow: Any, context: Context, assignment: Assignment, inputs: msgspec.Raw
+    ) -> None:
+        task = assignment.task
+        worker = f"{self._worker}.{self._incarnation}"
+        self.world.record.started(worker, task, assignment.token)
+        turn_now.set((task.run, task.attempt))
+        await super().run(workflow, context, assignment, inputs)
 
 
 class NoFolders:
@@ -87,15 +104,24 @@ class SimWorker:
 
     def _build(self) -> Life:
         registry = Registry([Handler(HANDLER, self._run_step, builtin=True)])
+        if APP.capability in self.capabilities:
+            registry.serve(APP)
+            self.process.context.run(worker_now.set, self)
 
         def executor(assignments: Assignments, reporter: Reporter) -> Executor:
+            payloads, (name, life) = Payloads(None), self.worker.split(".")
+            turns = SimTurns(
+                reporter, payloads, worker=name, incarnation=life, clock=self.clock, cached_max=3
+            )
+            turns.world = self.world
             return Executor(
                 registry=registry,
                 results=reporter,
                 assignments=assignments,
                 workspaces=cast("Any", NoFolders()),
-                payloads=Payloads(None),
+                payloads=payloads,
                 claims=reporter,
+                turns=turns,
                 clock=self.clock,
             )
 

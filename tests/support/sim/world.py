@@ -14,10 +14,12 @@ from headrace.coordinator.core import ShardState, explain
 from headrace.coordinator.runtime.layout import Layout
 from support.sim.agreement import Agreement
 from support.sim.broker import Broker
+from support.sim.callers import Callers
 from support.sim.chaos import Chaos
 from support.sim.clients import SimClient
 from support.sim.coordinators import SKEW_MS_MAX, SimCoordinator
 from support.sim.extras import Extras
+from support.sim.functions import APP, Effects
 from support.sim.loop import Process, SimLoop, Stuck
 from support.sim.net import BROKER, Net
 from support.sim.oracle import Oracle
@@ -81,7 +83,8 @@ class World:
         self.part_bytes_max = rng.choice([300, 2_000, 512 * 1024])
         self.segment_bytes = rng.choice([600, 256 * 1024])
         self.archive, self.snapshots = SimArchive(self), SimSnapshots(self)
-        self.record = Record(self)
+        self.record, self.effects = Record(self), Effects(self)
+        self.callers = Callers(seed)
         self.oracle = Oracle(self)
         self.agreement = Agreement(self)
         self.coordinators: dict[str, SimCoordinator] = {}
@@ -154,6 +157,7 @@ class World:
             self._schedule(until_s)
         self.people = People(self.client, self.extras.rng, until_s)
         self.people.start()
+        self.callers.start(self.client, until_s)
         self.client.decide()
         for plan in plans if self.story is not None else ():
             self.tell(drawn(plan))
@@ -347,7 +351,7 @@ class World:
             self,
             name,
             self._lives,
-            capabilities=WORKERS[name],
+            capabilities=WORKERS[name] + ((APP.capability,) if self.callers.there else ()),
             slots=self.rng.choice([1, 2, 4]),
             skew_ms=self._skew_ms(),
         )
