@@ -1,10 +1,14 @@
-"""Writes the plain manifests below `base/` from the chart, so that the two cannot disagree.
+"""Writes the chart's logins from the rights of roles, and the plain manifests from the chart.
+
+So neither can disagree with what it is made from.
 
 Usage: python deploy/k8s/generate.py     (needs helm and PyYAML)
 """
 
 from __future__ import annotations
 
+import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,8 +16,11 @@ from typing import Any
 
 import yaml
 
+from headrace.flowctl._accounts import User, accounts
+
 HERE = Path(__file__).parent
 BASE = HERE / "base"
+ACCOUNTS = HERE / "chart" / "charts" / "nats" / "files" / "accounts.conf"
 KUBE = "1.31.0"
 HEAD = (
     "# Written by deploy/k8s/generate.py from the chart: change base/values.yaml, or an overlay.\n"
@@ -23,11 +30,21 @@ FILES = {
     "coordinator": "headrace/coordinators.yaml",
     "worker": "headrace/workers.yaml",
 }
+ANY = ("*",)
+LOGINS = (
+    User(role="coordinator", name="coordinator", public_key="coordinator"),
+    User(role="operator", name="operator", public_key="operator"),
+    User(role="pool", name="worker", namespaces=ANY, capabilities=ANY, public_key="worker"),
+    User(role="client", name="client", namespaces=ANY, public_key="client"),
+)
+"""The chart's own: roles are apart, tenants and pools are not."""
 MONITORS = ("ServiceMonitor", "PodMonitor", "PrometheusRule")
 
 
 def main() -> None:
     """Write all files."""
+    ACCOUNTS.parent.mkdir(exist_ok=True)
+    ACCOUNTS.write_text(with_passwords())
     ran = subprocess.run(
         [
             *("helm", "template", "headrace", str(HERE / "chart"), "--kube-version", KUBE),
@@ -43,6 +60,17 @@ def main() -> None:
         path = BASE / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
+
+
+def with_passwords() -> str:
+    """Return the accounts that the chart's NATS servers have, with passwords from variables."""
+    made = accounts(LOGINS) | {"SYS": {"users": [{"nkey": "system"}]}}
+    text = re.sub(
+        r'"nkey": "(\w+)"',
+        lambda found: f'"user": "{found[1]}", "password": ${found[1].upper()}_PASSWORD',
+        json.dumps(made, indent=1),
+    )
+    return f"accounts: {text}\n"
 
 
 def files(rendered: str) -> dict[str, str]:

@@ -1,11 +1,14 @@
 """The chart, rendered by helm: it is valid, and keeps what it promises."""
 
 import re
+import shlex
 
+import click
 import pytest
 import yaml
 
 from headrace.config import load
+from headrace.flowctl._app import cli
 from headrace.telemetry import lane_label
 from support.deploykit import (
     CHART,
@@ -122,8 +125,15 @@ def test_a_role_sees_its_own_login_only(values):
 def test_no_password_outside_of_secrets():
     docs = chart()
     secret = only(docs, "Secret", "hr-nats-auth")
-    assert sorted(secret["data"]) == ["client", "coordinator", "system", "worker"]
-    assert len(set(secret["data"].values())) == 4
+    roles = ["client", "coordinator", "operator", "system", "worker"]
+    assert sorted(secret["data"]) == roles
+    assert len(set(secret["data"].values())) == 5
+    server = pod_of(only(docs, "StatefulSet", "hr-nats"))["containers"][0]["env"]
+    given = {e["valueFrom"]["secretKeyRef"]["key"]: e["name"] for e in server[1:]}
+    assert sorted(given) == roles
+    config = only(docs, "ConfigMap", "hr-nats")["data"]["nats.conf"]
+    for role, name in given.items():
+        assert f'"user": "{role}", "password": ${name}\n' in config
     others = yaml.safe_dump([doc for doc in docs if doc["kind"] != "Secret"])
     for value in secret["data"].values():
         assert value not in others
@@ -151,6 +161,36 @@ def test_all_traffic_is_denied_but_what_is_needed():
         ]
         assert all(rule.get("from") or rule.get("to") for rule in rules), doc["metadata"]
     assert of_kind(chart("minimal"), "NetworkPolicy") == []
+
+
+# -- what people call ----------------------------------------------------------------------------
+
+
+def understood(line):
+    """Tell whether flowctl has that command with those options; raises click's error if not."""
+    command, words = cli, shlex.split(line)[1:]
+    while isinstance(command, click.Group):
+        command = command.get_command(click.Context(command), words.pop(0))
+        assert command is not None, line
+    command.make_parser(click.Context(command)).parse_args(words)
+    return True
+
+
+def test_flowctl_has_what_the_chart_calls():
+    script = only(chart(), "Pod", "hr-headrace-test")["spec"]["containers"][0]["args"][0]
+    notes = (CHART / "templates" / "NOTES.txt").read_text()
+    lines = [line.strip() for text in (script, notes) for line in text.splitlines()]
+    calls = [line for line in lines if line.startswith("flowctl ")]
+    assert len(calls) >= 3
+    assert all(understood(line) for line in calls)
+    with pytest.raises(click.NoSuchOption):
+        understood("flowctl submit hello.yaml --no-such-thing")
+
+
+def test_the_pod_of_the_test_stays_for_its_logs():
+    # `helm test --logs` fails where the pod is gone.
+    pod = only(chart(), "Pod", "hr-headrace-test")
+    assert pod["metadata"]["annotations"]["helm.sh/hook-delete-policy"] == "before-hook-creation"
 
 
 # -- coordinators ---------------------------------------------------------------------------------

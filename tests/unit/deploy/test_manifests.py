@@ -31,6 +31,11 @@ def test_the_base_is_what_the_chart_renders(generator):
         assert (K8S / "base" / name).read_text() == text, name
 
 
+def test_the_charts_logins_are_what_roles_may(generator):
+    # Mend with: python deploy/k8s/generate.py
+    assert generator.ACCOUNTS.read_text() == generator.with_passwords()
+
+
 def test_there_are_no_secrets_in_the_base():
     docs = [
         doc

@@ -40,7 +40,7 @@ def judged(text, folder):
     """Return what nats-server says of a configuration; empty: nothing is wrong."""
     path = folder / "nats.conf"
     path.write_text(text.replace("/etc/nats/", f"{folder}/").replace('"/data"', f'"{folder}/js"'))
-    names = ("COORDINATOR", "WORKER", "CLIENT", "SYSTEM")
+    names = ("COORDINATOR", "OPERATOR", "WORKER", "CLIENT", "SYSTEM")
     env = {f"{name}_PASSWORD": f"secret{name}" for name in names}
     env |= {"POD_NAME": "hr-nats-0", "SERVER_NAME": "nats-1", "PATH": os.environ["PATH"]}
     ran = subprocess.run(
