@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sys
+import time
 from pathlib import Path
 
 from headrace.local import LocalEngine
@@ -39,6 +41,51 @@ async def copy_rows(folder: str) -> int:
 async def migration(ctx: Context, folder: str) -> int:
     """Copy everything."""
     return await ctx.step(copy_rows, folder)
+
+
+# -- cancels ---------------------------------------------------------------------------------------
+
+
+def spin(folder: str) -> None:
+    """Keep a CPU busy for ever."""
+    note(folder, f"{os.getpid()} 1 0")
+    while True:
+        pass
+
+
+crunch = app.step(name="crunch", kind="process")(spin)
+
+
+@app.step
+def block(folder: str) -> None:
+    """Hold a thread until there is a file `go`, whatever anybody wants."""
+    note(folder, f"{os.getpid()} 1 0")
+    while not (Path(folder) / "go").exists():
+        time.sleep(POLL_S)
+
+
+@app.step
+async def clutch(folder: str) -> None:
+    """Go on after a cancel, until there is a file `go`."""
+    note(folder, f"{os.getpid()} 1 0")
+    while not (Path(folder) / "go").exists():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(POLL_S)
+    note(folder, f"{os.getpid()} 2 0")
+
+
+@app.workflow
+async def one_step(ctx: Context, name: str, folder: str) -> None:
+    """Run the step *name*, and let go when cancelled."""
+    await ctx.step({"crunch": crunch, "block": block, "clutch": clutch}[name], folder)
+
+
+@app.workflow(cancel_timeout=0.5)
+async def stubborn(ctx: Context, name: str, folder: str) -> None:
+    """Do not let go when cancelled."""
+    with contextlib.suppress(asyncio.CancelledError):
+        await ctx.sleep(3_600)
+    await ctx.step({"block": block, "clutch": clutch}[name], folder)
 
 
 async def main(folder: str) -> None:

@@ -141,7 +141,11 @@ class App:
     ) -> Workflow[P, R]: ...
     @overload
     def workflow(
-        self, *, name: str = "", timeout: Duration | None = None
+        self,
+        *,
+        name: str = "",
+        timeout: Duration | None = None,
+        cancel_timeout: Duration | None = None,
     ) -> _WorkflowDecorator: ...
     def workflow(
         self,
@@ -149,17 +153,25 @@ class App:
         *,
         name: str = "",
         timeout: Duration | None = None,
+        cancel_timeout: Duration | None = None,
     ) -> Any:
         """Make an async function, whose first parameter is a `Context`, a workflow.
 
-        *timeout*: of a whole run. Raises `InvalidRequest`.
+        *timeout*: of a whole run. *cancel_timeout*: how long the function may clean up after a
+        cancel; then its run is CANCELLED without it (None: it has as long as it takes). Raises
+        `InvalidRequest`.
         """
 
         def mark(function: Callable[..., Any]) -> Workflow[Any, Any]:
             called = name or function.__name__
             self._claim(called, self.workflows)
             made: Workflow[Any, Any] = Workflow(
-                function, app=self.name, version=self.version, name=called, timeout=timeout
+                function,
+                app=self.name,
+                version=self.version,
+                name=called,
+                timeout=timeout,
+                cancel_timeout=cancel_timeout,
             )
             made.owner = self
             self.workflows[called] = made

@@ -8,7 +8,14 @@ from headrace.plan import Group, Plan, Task
 from headrace.retry import RetryPolicy
 
 
-def code_plan(*, app: str, version: str, name: str, timeout_ms: int | None) -> Plan:
+def code_plan(
+    *,
+    app: str,
+    version: str,
+    name: str,
+    timeout_ms: int | None = None,
+    cancel_timeout_ms: int | None = None,
+) -> Plan:
     """Return the plan of a workflow function: its one task is run in turns."""
     task = Task(
         name=name,
@@ -23,7 +30,7 @@ def code_plan(*, app: str, version: str, name: str, timeout_ms: int | None) -> P
         version=version,
         timeout_ms=timeout_ms,
         labels={"app": app},
-        nodes=(Group(name=name, size=2), task),
+        nodes=(Group(name=name, size=2, cancel_timeout_ms=cancel_timeout_ms), task),
     )
 
 

@@ -47,6 +47,7 @@ class Workflow(Generic[P, R]):
         version: str,
         name: str,
         timeout: Duration | None = None,
+        cancel_timeout: Duration | None = None,
     ) -> None:
         if not inspect.iscoroutinefunction(function):
             raise InvalidRequest(f"workflow {name} is not an async function")
@@ -54,6 +55,7 @@ class Workflow(Generic[P, R]):
             raise InvalidRequest(f"workflow {name} takes no Context")
         self.function, self.app, self.version, self.name = function, app, version, name
         self.timeout_ms = to_ms(timeout) if timeout is not None else None
+        self.cancel_timeout_ms = to_ms(cancel_timeout) if cancel_timeout is not None else None
         self.signature = Signature(function, skip=1)
         self.options_ = WorkflowOptions()
         self.owner: App | None = None
@@ -79,7 +81,11 @@ class Workflow(Generic[P, R]):
     def plan(self) -> Plan:
         """The plan of its runs."""
         return code_plan(
-            app=self.app, version=self.version, name=self.name, timeout_ms=self.timeout_ms
+            app=self.app,
+            version=self.version,
+            name=self.name,
+            timeout_ms=self.timeout_ms,
+            cancel_timeout_ms=self.cancel_timeout_ms,
         )
 
     @functools.cached_property

@@ -8,6 +8,7 @@ from __future__ import annotations
 from headrace.coordinator.core import status
 from headrace.coordinator.core.commands import Order
 from headrace.coordinator.core.contexts import Contexts, functions
+from headrace.coordinator.core.evolve_code import LET_GO_TIMER
 from headrace.coordinator.core.nodes import cancel_due_ms, is_compensating
 from headrace.coordinator.core.state import Run
 from headrace.coordinator.core.tick import Tick
@@ -50,7 +51,7 @@ def cancel_run(
             request.actor if request else "",
             spared=spared or None,
             gives_up=run.cancelling and bool(run.sagas),
-            limits=_limits(tick, run),
+            limits=_time_to_let_go(tick, run) if asks else _limits(tick, run),
         ),
     )
     _arm(tick, run)
@@ -98,10 +99,29 @@ def _limits(tick: Tick, run: Run) -> list[tuple[int, int]] | None:
     return [(job, due_ms) for job, due_ms in found if due_ms] or None
 
 
+def _time_to_let_go(tick: Tick, run: Run) -> list[tuple[int, int]] | None:
+    due_ms = cancel_due_ms(run, 0, tick.state.now_ms)
+    return [(LET_GO_TIMER, due_ms)] if due_ms else None
+
+
 def _arm(tick: Tick, run: Run) -> None:
-    for job in run.jobs:
-        if job in run.due:
-            tick.timers.push(run.due[job], run.key, job)
+    for place in (*run.jobs, LET_GO_TIMER):
+        if place in run.due:
+            tick.timers.push(run.due[place], run.key, place)
+
+
+def abandon(tick: Tick, run: Run) -> None:
+    """The time of a function that was asked to let go is over: its run ends without it.
+
+    Its worker is told to stop the turn; whatever it still says is refused.
+    """
+    if not lets_go(run):
+        return
+    step = run.program.code
+    reason = f"{run.cancel_reason}; abandoned: its function did not let go in time"
+    tick.emit(run, CancelRequested(reason))
+    tick.stop_doomed(run)
+    tick.emit(run, StepCancelled(step, run.attempt[step], "", reason))
 
 
 def stop_job(tick: Tick, run: Run, job: int) -> None:

@@ -25,6 +25,8 @@ from headrace.messages import NOTHING, Entry, EntryState, TurnOutcome, subjects
 
 JOURNAL_TIMER = -4
 """Stands for an instance in `Run.due`, and in the timers: the earliest time of an entry."""
+LET_GO_TIMER = -5
+"""As well: when a function that was asked to let go is not waited for any more."""
 ATTEMPTS_WRAP = 50_000
 """Turns after which they are counted from 1 again; tokens keep them apart."""
 _encode = msgspec.msgpack.Encoder().encode

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from headrace.coordinator.core import status
+from headrace.coordinator.core.evolve_code import LET_GO_TIMER
 from headrace.coordinator.core.facts import Facts
 from headrace.coordinator.core.journal_views import journal_reasons
 from headrace.coordinator.core.nodes import KINDS, gate_reason, held_reason, key_reason
@@ -66,6 +67,7 @@ def explain(state: ShardState, run: Run, facts: Facts | None = None) -> Explanat
                 reason=f"being cancelled: {run.cancel_reason}",
                 owner="worker",
                 since_ms=told_ms(run, CancelRequested),
+                deadline_ms=run.due.get(LET_GO_TIMER, 0),
             )
         )
     if not reasons:

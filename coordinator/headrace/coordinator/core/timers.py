@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from headrace.coordinator.core import arrivals, keys, schedules, status, turns
 from headrace.coordinator.core.advance import advance
-from headrace.coordinator.core.cancellation import stop_job, time_out
-from headrace.coordinator.core.evolve_code import JOURNAL_TIMER
+from headrace.coordinator.core.cancellation import abandon, stop_job, time_out
+from headrace.coordinator.core.evolve_code import JOURNAL_TIMER, LET_GO_TIMER
 from headrace.coordinator.core.nodes import KINDS, fail_node, release
 from headrace.coordinator.core.ready import EVENTS_TIMER, KEY_TIMER, SCHEDULE_TIMER, Audits
 from headrace.coordinator.core.state import Run
@@ -52,6 +52,9 @@ def _fire(tick: Tick, when_ms: int, key: str, instance: int) -> int:
 def _apply(tick: Tick, run: Run, instance: int) -> int:
     if instance == JOURNAL_TIMER:
         turns.fire_due(tick, run)
+        return 1
+    if instance == LET_GO_TIMER:
+        abandon(tick, run)
         return 1
     value = run.status[instance]
     if value == status.RUNNING:

@@ -1,4 +1,4 @@
-"""Workers of workflow functions that are killed: how far a step was is not lost with them."""
+"""Workers of workflow functions that are killed, and functions and steps that do not let go."""
 
 import asyncio
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from headrace.sdk import Client
+from headrace.sdk import Client, RunFailed
 from support import functions_app
 from support.cluster import Cluster, kept, wait_for
 
@@ -72,3 +72,58 @@ def test_heartbeats_of_a_killed_program_reach_its_next_life(tmp_path):
     assert (began, attempt) == (0, 1)
     assert 1 <= again <= functions_app.ROWS
     assert done.stdout.split("\n")[-2] == f"result {again}"
+
+
+async def begun(folder):
+    async def look():
+        return notes(folder)
+
+    return (await wait_for(look, within_s=WITHIN_S, what="a step to begin"))[0][0]
+
+
+async def idle(cluster):
+    """Wait until no worker holds anything."""
+
+    def fits(info):
+        online = [w for w in info.workers if w.state in ("Online", "Busy")]
+        return online and all(w.free == w.slots for w in online)
+
+    await cluster.info_when(fits, within_s=WITHIN_S, what="free workers")
+
+
+@pytest.mark.parametrize("step", ["block", "clutch"])
+async def test_a_function_that_does_not_let_go_is_abandoned(cluster, tmp_path, step):
+    async with await Client.connect(cluster.servers), asyncio.timeout(WITHIN_S):
+        handle = await functions_app.stubborn.start(step, str(tmp_path))
+
+        async def parked():
+            return "WAITING" in (await handle.view()).conditions
+
+        await wait_for(parked, within_s=WITHIN_S, what="the function to wait")
+        await handle.cancel(reason="enough")
+        await begun(tmp_path)
+        with pytest.raises(RunFailed, match="CANCELLED: enough; abandoned") as raised:
+            await handle.result()
+        assert raised.value.state == "CANCELLED"
+        before = len(await handle.history())
+        (tmp_path / "go").touch()
+        await idle(cluster)
+        assert len(await handle.history()) == before
+
+
+@pytest.mark.parametrize("step", ["crunch", "block", "clutch"])
+async def test_a_run_is_cancelled_whatever_its_step_does(cluster, tmp_path, step):
+    async with await Client.connect(cluster.servers), asyncio.timeout(WITHIN_S):
+        handle = await functions_app.one_step.start(step, str(tmp_path))
+        pid = await begun(tmp_path)
+        await handle.cancel(reason="enough")
+        with pytest.raises(RunFailed, match="CANCELLED: enough"):
+            await handle.result()
+        (tmp_path / "go").touch()
+        if step == "crunch":
+
+            async def dead():
+                return not Path(f"/proc/{pid}").exists()
+
+            await wait_for(dead, within_s=WITHIN_S, what="the end of the step's process")
+        await idle(cluster)
