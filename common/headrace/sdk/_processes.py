@@ -42,13 +42,18 @@ class _Process:
 
     def call(self, job: bytes, info: StepInfo) -> tuple[bool, Any]:
         """Send a job and read until its end, in a thread. Raises `EOFError` when it dies."""
-        self.connection.send_bytes(job)
-        while True:
-            kind, value = pickle.loads(self.connection.recv_bytes())
-            if kind == "beat":
-                info.heartbeat(value)
-            else:
-                return kind == "done", value
+        try:
+            self.connection.send_bytes(job)
+            while True:
+                kind, value = pickle.loads(self.connection.recv_bytes())
+                if kind == "beat":
+                    info.heartbeat(value)
+                else:
+                    return kind == "done", value
+        except (EOFError, OSError):
+            # Also when it was killed from here: nothing is left of it.
+            self.close()
+            raise
 
     def kill(self) -> None:
         """Kill it; who reads from it sees the end."""
@@ -78,7 +83,6 @@ async def in_process(
     try:
         done, value = await THREADS.start(lambda: process.call(job, info))
     except (EOFError, OSError) as error:
-        await THREADS.start(process.close)
         code = process.process.exitcode
         raise StepFailure("process-died", f"its process ended, exit code {code}") from error
     except BaseException:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
 import random
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple, Protocol
@@ -44,6 +45,10 @@ from headrace.sdk._errors import StepFailure, error_of
 from headrace.sdk._execution import Execution
 from headrace.sdk._retry import matched_type
 from headrace.sdk._workflow import Workflow
+
+log = logging.getLogger(__name__)
+_abandoned: Final[set[asyncio.Task[None]]] = set()
+"""Steps that do not end when they are cancelled: here, so that they are not lost in the middle."""
 
 SHORT_RETRY_MS: Final = 2_000
 """A pause before another attempt that is no longer than this keeps the turn."""
@@ -148,6 +153,8 @@ class TurnRun:
         self._workflow = workflow
         self._desk, self._terms = desk, terms
         self._running: dict[StepRun[Any], asyncio.Task[None]] = {}
+        self._stopping: set[asyncio.Task[None]] = set()
+        """Steps that were cancelled, and clean up."""
         self._ended: list[_Ended] = []
         self._news = asyncio.Event()
         self._beats = Beats(self._news.set)
@@ -416,18 +423,29 @@ class TurnRun:
         for operation in stops:
             task = self._running.pop(operation, None)
             if task is not None:
-                operation.stopped = True
-                task.cancel()
+                self._stop(operation, task)
+
+    def _stop(self, operation: StepRun[Any], task: asyncio.Task[None]) -> None:
+        operation.stopped = True
+        task.cancel()
+        self._stopping.add(task)
+        task.add_done_callback(self._stopping.discard)
 
     async def _stop_all(self) -> None:
-        if not self._running:
+        """Stop what runs; return once it has cleaned up, or has had its time for that."""
+        while self._running:
+            self._stop(*self._running.popitem())
+        if not self._stopping:
             return
-        running = dict(self._running)
-        self._running.clear()
-        for operation, task in running.items():
-            operation.stopped = True
-            task.cancel()
-        await asyncio.wait(running.values(), timeout=STOP_S)
+        _, left = await asyncio.wait(tuple(self._stopping), timeout=STOP_S)
+        for task in left:
+            log.warning(
+                "a step goes on after it was cancelled; what it does changes nothing any more",
+                extra={"run": self.execution.run, "task": task.get_name()},
+            )
+            _abandoned.add(task)
+            task.add_done_callback(_abandoned.discard)
+        self._stopping.difference_update(left)
 
 
 _WAITS: Final = (

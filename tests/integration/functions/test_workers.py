@@ -102,7 +102,7 @@ async def test_a_function_that_does_not_let_go_is_abandoned(cluster, tmp_path, s
         await wait_for(parked, within_s=WITHIN_S, what="the function to wait")
         await handle.cancel(reason="enough")
         await begun(tmp_path)
-        with pytest.raises(RunFailed, match="CANCELLED: enough; abandoned") as raised:
+        with pytest.raises(RunFailed, match=r"CANCELLED: enough .*; abandoned") as raised:
             await handle.result()
         assert raised.value.state == "CANCELLED"
         before = len(await handle.history())
@@ -117,6 +117,9 @@ async def test_a_run_is_cancelled_whatever_its_step_does(cluster, tmp_path, step
         handle = await functions_app.one_step.start(step, str(tmp_path))
         pid = await begun(tmp_path)
         await handle.cancel(reason="enough")
+        if step == "clutch":
+            # It has a while to clean up, and the run's end waits for that.
+            (tmp_path / "go").touch()
         with pytest.raises(RunFailed, match="CANCELLED: enough"):
             await handle.result()
         (tmp_path / "go").touch()
