@@ -70,7 +70,12 @@ def context(context: click.Context) -> None:
 @some_options("output")
 @pass_settings
 def list_contexts(settings: Settings) -> None:
-    """List the contexts; the current one bears a star."""
+    """List the contexts; the current one bears a star.
+
+    \b
+    Examples:
+      flowctl context list -o json
+    """
     from headrace.client import read_config
     from headrace.config import shown_addresses
 
@@ -103,7 +108,13 @@ def list_contexts(settings: Settings) -> None:
 @context.command(name="use")
 @click.argument("name")
 def use_context(name: str) -> None:
-    """Make NAME the current context; `-` means none."""
+    """Make NAME the current context; `-` means none.
+
+    \b
+    Examples:
+      flowctl context use production
+      flowctl context use -
+    """
     from headrace.client import context_named, read_config
 
     config = read_config()

@@ -60,7 +60,13 @@ class _Ports(msgspec.Struct):
     type=click.IntRange(1, 65_535),
     help="Port of the NATS server (default: 4222, or a free one).",
 )
-@click.option("--workers", type=click.IntRange(0, WORKERS_MAX), default=1, show_default=True)
+@click.option(
+    "--workers",
+    type=click.IntRange(0, WORKERS_MAX),
+    default=1,
+    show_default=True,
+    help="How many, each a process.",
+)
 @click.option(
     "--slots",
     type=click.IntRange(1, 10_000),
@@ -100,6 +106,12 @@ def dev(
     """Run everything on this machine: NATS, a coordinator and workers.
 
     Ctrl-C stops it; the data stays, and the next `flowctl dev` continues the live runs.
+
+    \b
+    Examples:
+      flowctl dev
+      flowctl dev --app shop.flows:app --reload
+      flowctl dev --run workflow.yaml --input order=7
     """
     if inputs and file is None:
         raise click.UsageError("--input needs --run")

@@ -63,7 +63,12 @@ def worker(
     metrics_port: int | None,
     path: Path | None,
 ) -> None:
-    """Run steps until SIGTERM, then finish them and leave."""
+    """Run steps until SIGTERM, then finish them and leave.
+
+    \b
+    Examples:
+      flowctl worker --server nats://n1:4222 -c linux -c gpu --slots 8 --app shop.flows:app
+    """
     overrides = {
         "broker.servers": listed_addresses(servers) or None,
         "worker.id": worker_id,

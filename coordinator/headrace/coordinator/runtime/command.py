@@ -58,7 +58,12 @@ def coordinator(
     monitor: str,
     path: Path | None,
 ) -> None:
-    """Run a replica of the control plane until SIGTERM."""
+    """Run a replica of the control plane until SIGTERM.
+
+    \b
+    Examples:
+      flowctl coordinator --server nats://n1:4222 --id c1 --data-dir /var/lib/headrace
+    """
     overrides = {
         "broker.servers": listed_addresses(servers) or None,
         "coordinator.id": coordinator_id,
