@@ -35,29 +35,36 @@ def test_patterns_match_whole_names_and_brackets_are_plain():
     assert skips.unlisted(skipped, allowed) == ["t.py::aa", "t.py::b"]
 
 
-SOURCES = {
-    "pass": "def test(): pass",
+SKIPPED = {
     "skip": "import pytest\n@pytest.mark.skip\ndef test(): pass",
     "xfail": "import pytest\n@pytest.mark.xfail\ndef test(): assert False",
     "module": "import pytest\npytest.importorskip('no_such_module_at_all')\ndef test(): pass",
 }
 
 
-@pytest.mark.parametrize("processes", ["0", "1"])
-@pytest.mark.parametrize("kind", SOURCES)
-def test_an_unlisted_skip_fails_the_run(tmp_path, kind, processes):
-    (tmp_path / "test_it.py").write_text(SOURCES[kind])
-    (tmp_path / "test_other.py").write_text("def test(): pass")
-    ran = subprocess.run(
+def strict(folder, processes):
+    return subprocess.run(
         [
             *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"),
             *("-p", "conftest", "--strict-skips", "-n", processes, "."),
         ],
-        cwd=tmp_path,
+        cwd=folder,
         env={**os.environ, "PYTHONPATH": str(TESTS)},
         capture_output=True,
         text=True,
         timeout=60,
     )
-    assert ran.returncode == (0 if kind == "pass" else 1), ran.stdout + ran.stderr
-    assert ("NOT LISTED" in ran.stdout) == (kind != "pass")
+
+
+@pytest.mark.parametrize("processes", ["0", "1"])
+def test_unlisted_skips_fail_the_run(tmp_path, processes):
+    (tmp_path / "test_other.py").write_text("def test(): pass")
+    ran = strict(tmp_path, processes)
+    assert (ran.returncode, "NOT LISTED" in ran.stdout) == (0, False), ran.stdout + ran.stderr
+    for kind, text in SKIPPED.items():
+        (tmp_path / f"test_{kind}.py").write_text(text)
+    ran = strict(tmp_path, processes)
+    assert ran.returncode == 1, ran.stdout + ran.stderr
+    told = [line for line in ran.stdout.splitlines() if "NOT LISTED" in line]
+    assert len(told) == len(SKIPPED), ran.stdout
+    assert all(any(f"test_{kind}.py" in line for line in told) for kind in SKIPPED), told
