@@ -37,12 +37,6 @@ def clusters(tmp_path_factory):
         yield made
 
 
-@pytest.fixture
-async def cluster(clusters, request):
-    async with clusters.whole(request.session) as whole:
-        yield whole
-
-
 def metric(port, name):
     """Return the sum of a counter's values."""
     _, text = http_get(port, "/metrics")

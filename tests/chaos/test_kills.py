@@ -8,7 +8,7 @@ import os
 
 import pytest
 
-from support.chaos import APP, Load
+from support.chaos import APP
 from support.cluster import Cluster, kept
 
 RUNS = int(os.environ.get("HEADRACE_CHAOS_RUNS", "1000"))
@@ -23,20 +23,6 @@ pytestmark = [pytest.mark.chaos, pytest.mark.timeout(180)]
 def clusters(tmp_path_factory):
     with kept(lambda: Cluster(tmp_path_factory.mktemp("kills"), **MADE)) as made:
         yield made
-
-
-@pytest.fixture
-async def cluster(clusters, request):
-    async with clusters.whole(request.session) as whole:
-        yield whole
-
-
-@pytest.fixture
-async def load(cluster):
-    made = Load(cluster, runs=RUNS)
-    made.start()
-    yield made
-    await made.stop()
 
 
 def moment(round_number):

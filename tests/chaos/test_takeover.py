@@ -28,12 +28,6 @@ def clusters(tmp_path_factory):
         yield made
 
 
-@pytest.fixture
-async def cluster(clusters, request):
-    async with clusters.whole(request.session) as whole:
-        yield whole
-
-
 async def test_a_successor_knows_who_holds_what_and_begins_nothing_again(cluster, tmp_path):
     journal, gate = tmp_path / "journal", tmp_path / "gate"
     values, plan = {"journal": str(journal), "gate": str(gate)}, compiled(HELD)

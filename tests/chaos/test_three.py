@@ -26,20 +26,6 @@ def clusters(tmp_path_factory):
         yield made
 
 
-@pytest.fixture
-async def cluster(clusters, request):
-    async with clusters.whole(request.session) as whole:
-        yield whole
-
-
-@pytest.fixture
-async def load(cluster):
-    made = Load(cluster, runs=RUNS)
-    made.start()
-    yield made
-    await made.stop()
-
-
 async def leader_of(cluster, stream):
     """Return the broker that leads *stream*."""
     async with await connect([broker.url for broker in cluster.brokers], name="test") as bus:

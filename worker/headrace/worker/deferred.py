@@ -27,6 +27,7 @@ from headrace.expressions import (
 from headrace.payloads import reference as reference_of
 from headrace.payloads import replaced
 from headrace.worker.handlers import Context, HandlerError
+from headrace.worker.scalars import text_of
 
 PLACES: Final = "$at"
 """Key in `TaskOptions.deferred`: paths (``["inputs", "run"]``, ``["env", "TOKEN"]``) of the strings
@@ -321,10 +322,4 @@ def _replaced(
 def _text(value: Any) -> str:
     if isinstance(value, Opaque):
         raise OpaqueValue(value)
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return str(value)
+    return text_of(value)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import types
-from collections.abc import Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator
 from typing import Any
+
+from headrace.worker.core import Assignment, Stop
 
 
 class Work:
@@ -17,6 +19,41 @@ class Work:
         self.runner = runner
         self.timeout: asyncio.TimerHandle | None = None
         self.watch: asyncio.TimerHandle | None = None
+
+    def arm(
+        self,
+        assignment: Assignment,
+        *,
+        now_ms: Callable[[], int],
+        stop: Callable[[Assignment, Stop], None],
+    ) -> None:
+        """Have the attempt stopped when it runs too long, or shows no life for too long."""
+        options = assignment.task.options
+        if options is None:
+            return
+        if options.timeout_ms:
+            left_ms = options.timeout_ms - (now_ms() - assignment.started_ms)
+            late = Stop("timeout", f"ran longer than {options.timeout_ms} ms")
+            loop = asyncio.get_running_loop()
+            self.timeout = loop.call_later(max(left_ms, 0) / 1000, stop, assignment, late)
+        if options.heartbeat_timeout_ms:
+            assignment.beat_ms = now_ms()
+            self._watch(assignment, options.heartbeat_timeout_ms, now_ms, stop)
+
+    def _watch(
+        self,
+        assignment: Assignment,
+        limit_ms: int,
+        now_ms: Callable[[], int],
+        stop: Callable[[Assignment, Stop], None],
+    ) -> None:
+        silent_ms = now_ms() - assignment.beat_ms
+        if silent_ms >= limit_ms:
+            stop(assignment, Stop("timeout", f"no heartbeat for {limit_ms} ms"))
+            return
+        self.watch = asyncio.get_running_loop().call_later(
+            (limit_ms - silent_ms) / 1000, self._watch, assignment, limit_ms, now_ms, stop
+        )
 
     def disarm(self) -> None:
         """Cancel the timers."""

@@ -311,7 +311,7 @@ class Executor:
         if self._taker is runner:
             self._taker = None
         self._wake()
-        self._arm(assignment, work)
+        work.arm(assignment, now_ms=self._now_ms, stop=self.stop)
         try:
             await rest
         finally:
@@ -369,30 +369,6 @@ class Executor:
             return
         extra = context.result_extra()
         self._end(assignment, context, ResultStatus.COMPLETED, output, None, extra)
-
-    # -- timeouts ------------------------------------------------------------------------------
-
-    def _arm(self, assignment: Assignment, work: Work) -> None:
-        options = assignment.task.options
-        if options is None:
-            return
-        loop = asyncio.get_running_loop()
-        if options.timeout_ms:
-            left_ms = options.timeout_ms - (self._now_ms() - assignment.started_ms)
-            stop = Stop("timeout", f"ran longer than {options.timeout_ms} ms")
-            work.timeout = loop.call_later(max(left_ms, 0) / 1000, self.stop, assignment, stop)
-        if options.heartbeat_timeout_ms:
-            assignment.beat_ms = self._now_ms()
-            self._watch(assignment, work, options.heartbeat_timeout_ms)
-
-    def _watch(self, assignment: Assignment, work: Work, limit_ms: int) -> None:
-        silent_ms = self._now_ms() - assignment.beat_ms
-        if silent_ms >= limit_ms:
-            self.stop(assignment, Stop("timeout", f"no heartbeat for {limit_ms} ms"))
-            return
-        work.watch = asyncio.get_running_loop().call_later(
-            (limit_ms - silent_ms) / 1000, self._watch, assignment, work, limit_ms
-        )
 
     # -- ends ----------------------------------------------------------------------------------
 

@@ -13,8 +13,9 @@ from typing import Any, Final
 import msgspec
 
 from headrace.worker.builtin.process import run_process
-from headrace.worker.builtin.shell import CommandOutputs, run_command, run_script, text_of
+from headrace.worker.builtin.shell import CommandOutputs, run_command, run_script
 from headrace.worker.handlers import Context, HandlerError, handler
+from headrace.worker.scalars import text_of
 
 PROBE_S: Final = 10.0
 _Values = dict[str, str | int | float | bool | None]

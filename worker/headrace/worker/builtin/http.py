@@ -12,8 +12,8 @@ import msgspec
 from headrace.worker.builtin.basic import parse_duration_s
 from headrace.worker.builtin.exchange import Answer, Outgoing, retryable, send
 from headrace.worker.builtin.paths import workspace_path
-from headrace.worker.builtin.shell import text_of
 from headrace.worker.handlers import Context, HandlerError, handler
+from headrace.worker.scalars import text_of
 
 BODY_BYTES_MAX: Final = 32 * 1024 * 1024
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})

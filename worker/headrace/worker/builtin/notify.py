@@ -9,8 +9,8 @@ import msgspec
 from headrace.messages import subjects
 from headrace.worker.builtin.basic import parse_duration_s
 from headrace.worker.builtin.exchange import Outgoing, json_text, retryable, send
-from headrace.worker.builtin.shell import text_of
 from headrace.worker.handlers import Context, HandlerError, handler
+from headrace.worker.scalars import text_of
 
 _COLOURS: Final = {
     "info": "#3b82f6",

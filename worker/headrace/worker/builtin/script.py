@@ -10,8 +10,9 @@ from typing import Any, Final
 import msgspec
 
 from headrace.worker.builtin.process import CAPTURE_TAIL_BYTES
-from headrace.worker.builtin.shell import CommandOutputs, command_line, run_command, text_of
+from headrace.worker.builtin.shell import CommandOutputs, command_line, run_command
 from headrace.worker.handlers import Context, HandlerError, handler
+from headrace.worker.scalars import text_of
 
 RESULT_BYTES_MAX: Final = 64 * 1024 * 1024
 ENV_VALUE_BYTES_MAX: Final = 96 * 1024

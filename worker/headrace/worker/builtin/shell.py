@@ -25,6 +25,7 @@ from headrace.worker.builtin.commands import (
 from headrace.worker.builtin.environment import StepFiles, step_environment
 from headrace.worker.builtin.process import CAPTURE_WHOLE_BYTES, Finished, run_process
 from headrace.worker.handlers import Context, HandlerError, handler
+from headrace.worker.scalars import text_of
 from headrace.worker.scratch import scratch_folder
 
 _SHELLS: Final = {
@@ -220,17 +221,6 @@ class OutputLines:
         elif len(annotations) == ANNOTATIONS_MAX:
             text = f"over {ANNOTATIONS_MAX} annotations: the rest is in the log alone"
             annotations.append({"level": "notice", "message": text})
-
-
-def text_of(value: str | int | float | bool | None) -> str:
-    """Return a scalar of YAML as an environment variable holds it."""
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return str(value)
 
 
 def _outcome(
