@@ -9,6 +9,7 @@ from typing import Any
 
 from headrace.errors import NotFound
 from headrace.messages import ClaimReply, LogLine, StepResult, Task
+from headrace.telemetry import Clock
 from headrace.worker.artifacts import FileArtifacts
 from headrace.worker.builtin import builtin_registry
 from headrace.worker.core import Assignments, Origin
@@ -44,6 +45,7 @@ class Bench:
         inline_bytes: int = 32 * 1024,
         bytes_max: int = 1024 * 1024,
         with_blobs: bool = True,
+        clock: Clock | None = None,
     ) -> None:
         self.folder = folder
         self.results: list[StepResult] = []
@@ -70,6 +72,7 @@ class Bench:
             secrets=self,
             variables=Fixed(variables or {}),
             artifacts=FileArtifacts(folder / "artifacts"),
+            clock=clock,
         )
 
     async def run(self, *tasks: Task) -> list[StepResult]:

@@ -14,6 +14,7 @@ from headrace.errors import NotFound
 from headrace.messages import ClaimReply, ResultStatus
 from headrace.worker.core import Stop
 from headrace.worker.handlers import Context, HandlerError, handler
+from support.fakebus import FakeClock
 from support.worker_bench import ORIGIN
 from support.worker_owner import make_task, output_of
 
@@ -254,18 +255,21 @@ async def test_timeout_of_the_attempt(make_bench) -> None:
 
 
 async def test_timeout_of_the_heartbeat(make_bench) -> None:
-    beaten = 0
+    beaten, clock = 0, FakeClock()
 
     @handler("beats")
     async def beats(ctx: Context, inputs: dict) -> None:
         nonlocal beaten
         for beaten in range(4):
             ctx.heartbeat(beaten)
-            await asyncio.sleep(0.03)
+            clock.advance(19)
+            # Real time in which the executor looks, at least once.
+            await asyncio.sleep(0.025)
+        clock.advance(20)
         await asyncio.Event().wait()
 
-    bench = make_bench(handlers=[beats])
-    result = await bench.run_one(make_task(uses="beats", heartbeat_timeout_ms=60))
+    bench = make_bench(handlers=[beats], clock=clock)
+    result = await bench.run_one(make_task(uses="beats", heartbeat_timeout_ms=20))
     assert error_of(result) == ("timeout", True)
     assert "no heartbeat" in result.error.message
     assert beaten == 3
