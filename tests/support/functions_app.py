@@ -43,6 +43,23 @@ async def migration(ctx: Context, folder: str) -> int:
     return await ctx.step(copy_rows, folder)
 
 
+@app.step
+async def words(text: str) -> str:
+    """Tell a text word by word."""
+    for word in text.split():
+        step_info().emit(word, stream="words")
+    return text
+
+
+@app.workflow
+async def talk(ctx: Context, text: str) -> str:
+    """Tell a text twice, with a pause for a signal."""
+    ctx.emit({"text": text})
+    await ctx.step(words, text)
+    await ctx.signal("go")
+    return await ctx.step(words, text + " " + "x" * 20_000)
+
+
 # -- cancels ---------------------------------------------------------------------------------------
 
 

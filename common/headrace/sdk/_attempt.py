@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from headrace.errors import InvalidRequest
 from headrace.sdk import _codec
+from headrace.sdk._emit import pieces
 from headrace.sdk._errors import StepFailure
 from headrace.threads import Threads
 
@@ -27,6 +28,7 @@ class StepInfo:
     __slots__ = (
         "_on_details",
         "_on_heartbeat",
+        "_on_log",
         "attempt",
         "beat_s",
         "cancelled",
@@ -49,9 +51,10 @@ class StepInfo:
         details: bytes = _NOTHING,
         on_heartbeat: Callable[[Any], None] | None = None,
         on_details: Callable[[bytes], None] | None = None,
+        on_log: Callable[[str, str], None] | None = None,
     ) -> None:
-        """*on_heartbeat* is given the details as they are, *on_details* encoded ones; both may be
-        called from any thread."""
+        """*on_heartbeat* is given the details as they are, *on_details* encoded ones, *on_log* a
+        stream and a line; all may be called from any thread."""
         self.name, self.key, self.run, self.attempt = name, key, run, attempt
         """`key`: in the journal. `run`: ``<namespace>/<run id>``. `attempt`: from 1."""
         self.idempotency = idempotency
@@ -63,6 +66,7 @@ class StepInfo:
         """Time of the loop at the last heartbeat that was noticed."""
         self.details = details
         self._on_heartbeat, self._on_details = on_heartbeat, on_details
+        self._on_log = on_log
 
     def idempotency_key(self) -> str:
         """Return a text that is the same for all attempts of this step, and no other step's."""
@@ -82,6 +86,20 @@ class StepInfo:
                 self._on_details(self.latest)
         if self._on_heartbeat is not None:
             self._on_heartbeat(details)
+
+    def emit(self, value: Any, *, stream: str = "progress") -> None:
+        """Tell who follows the run something, as `Context.emit` does; each attempt tells anew.
+
+        Of a step with `runs_on` it is on the stream of its own run. Raises `InvalidRequest` for
+        what has no form in JSON.
+        """
+        for name, text in pieces(value, stream):
+            self.write(name, text)
+
+    def write(self, stream: str, text: str) -> None:
+        """Write a line to the run's log."""
+        if self._on_log is not None and not self.cancelled:
+            self._on_log(stream, text)
 
     def last_details(self, kind: Any = Any) -> Any:
         """Return what attempts before this one said last in a heartbeat, as *kind*; None: nothing.

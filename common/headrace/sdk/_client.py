@@ -11,6 +11,7 @@ import msgspec
 from headrace.errors import HeadraceError, InvalidRequest, Unreachable
 from headrace.sdk import _codec
 from headrace.sdk._durations import Duration, to_ms
+from headrace.sdk._emit import Joined
 from headrace.sdk._remote import RESULT
 from headrace.sdk._workflow import Workflow
 
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-EMIT = "emit:"
-"""Beginning of the names of streams that `Context.emit` writes."""
 
 
 class RunFailed(HeadraceError):
@@ -99,11 +97,16 @@ class Handle(Generic[R]):
         await self._client.core.cancel(self.id, reason=reason)
 
     async def stream(self, name: str = "progress") -> AsyncIterator[Any]:
-        """Yield what the function emits on a stream, from the beginning, until the run ends."""
+        """Yield what the function and its steps emit on a stream, until the run ends.
+
+        From the beginning, as far as it is kept (on a cluster with the logs of steps; the newest 16
+        MiB of all runs in an engine of this process, of its present life).
+        """
+        joined = Joined(name)
         async for lines in self._client.core.logs(self.id, follow=True):
             for line in lines.lines:
-                if line.stream == EMIT + name:
-                    yield msgspec.json.decode(line.text)
+                for value in joined.taken(line.stream, line.text):
+                    yield value
 
 
 def _plain(value: Any) -> Any:

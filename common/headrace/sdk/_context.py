@@ -14,6 +14,7 @@ from headrace.messages import LabelsSet, subjects
 from headrace.plan import Plan
 from headrace.sdk import _codec, _elsewhere
 from headrace.sdk._durations import Duration, to_ms
+from headrace.sdk._emit import pieces
 from headrace.sdk._entries import Signal, Sleep, StepRun, Value
 from headrace.sdk._execution import ContinueAsNew, Execution
 from headrace.sdk._log import WorkflowLog
@@ -346,10 +347,13 @@ class Context:
             self._execution.change(LabelsSet({name: value}))
 
     def emit(self, value: Any, *, stream: str = "progress") -> None:
-        """Tell who follows the run something (progress, tokens); it is in no journal."""
-        if not subjects.valid_name(stream):
-            raise InvalidRequest(f"not a stream's name: {stream!r}")
-        self._execution.log(f"emit:{stream}", _codec.to_json(value))
+        """Tell who follows the run something (progress, tokens): `Handle.stream`.
+
+        It is in no journal, and told once, or again after the loss of a worker. In a step it is
+        ``step_info().emit(…)``. Raises `InvalidRequest` for what has no form in JSON.
+        """
+        for name, text in pieces(value, stream):
+            self._execution.log(name, text)
 
     # -- ends ----------------------------------------------------------------------------------
 

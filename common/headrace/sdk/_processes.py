@@ -48,6 +48,8 @@ class _Process:
                 kind, value = pickle.loads(self.connection.recv_bytes())
                 if kind == "beat":
                     info.heartbeat(value)
+                elif kind == "log":
+                    info.write(*value)
                 else:
                     return kind == "done", value
         except (EOFError, OSError):
@@ -127,7 +129,10 @@ def _serve(connection: Connection) -> None:
             def beat(details: Any) -> None:
                 connection.send_bytes(pickle.dumps(("beat", details)))
 
-            info = StepInfo(**facts, on_heartbeat=beat)
+            def write(stream: str, text: str) -> None:
+                connection.send_bytes(pickle.dumps(("log", (stream, text))))
+
+            info = StepInfo(**facts, on_heartbeat=beat, on_log=write)
             try:
                 with running_as(info):
                     value = _load(reference)(*args, **kwargs)

@@ -29,6 +29,7 @@ class _HandlerContext(Protocol):
     @property
     def idempotency_key(self) -> str: ...
     def heartbeat(self, details: Any = None) -> None: ...
+    def log(self, line: str, *, stream: str = "stdout") -> None: ...
 
 
 def remote_handler(step: Step[Any, Any]) -> Callable[..., Any]:
@@ -47,6 +48,7 @@ def remote_handler(step: Step[Any, Any]) -> Callable[..., Any]:
             attempt=ctx.attempt,
             idempotency=ctx.idempotency_key,
             on_heartbeat=ctx.heartbeat,
+            on_log=lambda stream, text: ctx.log(text, stream=stream),
         )
         value = await run_step(step, args, kwargs, info)
         return msgspec.Raw(_codec.encode({RESULT: value}))

@@ -321,6 +321,7 @@ class TurnRun:
             details=operation.details,
             on_heartbeat=self._desk.beat,
             on_details=functools.partial(self._beats.tell, operation),
+            on_log=execution.on_log,
         )
         started_ms = operation.started_ms = now_ms()
         operation.launched = info.attempt

@@ -19,7 +19,6 @@ from headrace.errors import Unreachable
 from headrace.messages import (
     Claim,
     ClaimReply,
-    LogLine,
     LogLines,
     ResultBatch,
     StepResult,
@@ -291,20 +290,6 @@ class LocalDispatch:
                 return _decode_turn(await answer)
         except TimeoutError as error:
             raise Unreachable("the report was not answered") from error
-
-
-class Lines:
-    """A `LogSink` that calls back."""
-
-    def __init__(self, on_log: OnLog | None) -> None:
-        self._on_log = on_log
-
-    def write(self, origin: Origin, task: Task, first: int, lines: Sequence[LogLine]) -> None:
-        """See `LogSink.write`."""
-        if self._on_log is not None:
-            self._on_log(
-                LogLines(1, task.run, task.step, task.path, task.attempt, first, list(lines))
-            )
 
 
 def _settle(answer: asyncio.Future[bytes]) -> Callable[[bytes], None]:

@@ -29,13 +29,13 @@ from headrace.local.dispatch import (
     WINDOW_MAX,
     WORKER,
     DirectAssignments,
-    Lines,
     LocalDispatch,
     Offer,
     OnLog,
 )
 from headrace.local.ends import Ends, Start
 from headrace.local.functions import FunctionClient
+from headrace.local.lines import KeptLines
 from headrace.local.storage import Storage, open_storage
 from headrace.local.submits import Submits
 from headrace.local.transport import SHARD, LocalTransport
@@ -123,7 +123,6 @@ class LocalEngine(Asking):
         self._path = None if path is None else Path(path).absolute()
         self._own_process = own_process
         self._capabilities = None if capabilities is None else tuple(capabilities)
-        self._on_log = on_log
         self._secrets, self._variables, self._limits = secrets, variables, limits
         self._artifacts = artifacts
         self._clock: Clock = clock or SystemClock()
@@ -133,6 +132,7 @@ class LocalEngine(Asking):
         self._submits = Submits(self._now_ms)
         self._ends = Ends()
         self._listeners: set[Callable[[bytes], None]] = set()
+        self._lines = KeptLines(SHARD, on_log)
         self._storage: Storage | None = None
         self._owner: Owner | None = None
         self._owning: asyncio.Task[None] | None = None
@@ -188,7 +188,12 @@ class LocalEngine(Asking):
         self._dispatch.connect(owner, self._executor)
         self._client = Client(
             LocalTransport(
-                self.running, storage.archive, self._builtin, storage.level, self._listeners
+                self.running,
+                storage.archive,
+                self._builtin,
+                storage.level,
+                self._listeners,
+                self._lines,
             ),
             namespace=self.namespace,
             now_s=lambda: self._now_ms() / 1_000,
@@ -227,7 +232,7 @@ class LocalEngine(Asking):
             payloads=payloads,
             turns=self.turns,
             claims=self._dispatch,
-            logs=Lines(self._on_log),
+            logs=self._lines,
             secrets=self._secrets or secrets_at(),
             variables=self._variables or variables_at(),
             artifacts=FileArtifacts(self._artifacts or storage.data_dir / "artifacts"),

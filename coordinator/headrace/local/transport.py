@@ -16,10 +16,12 @@ from headrace.coordinator.runtime.inbox import PendingBatch, reply_of
 from headrace.coordinator.runtime.owner import Owner
 from headrace.coordinator.shardlog import Level
 from headrace.errors import HeadraceError, Unreachable
+from headrace.local.lines import KeptLines
 from headrace.messages import ClientBatch, GetInfo, ServerInfo, ShardInfo, decode, subjects
 
 ADDRESS: Final = "the engine of this process"
 SHARD: Final = 0
+_LINES: Final = subjects.step_logs(SHARD, "")
 
 
 class LocalTransport(Transport):
@@ -32,12 +34,13 @@ class LocalTransport(Transport):
         builtin: frozenset[str],
         level: Level,
         listeners: set[Callable[[bytes], None]],
+        lines: KeptLines,
     ) -> None:
         """*owner* returns the running owner or raises why there is none; *listeners* are called
-        after each tick that changed something."""
+        after each tick that changed something; *lines* are those that steps have written."""
         self._owner, self._archive, self._builtin = owner, archive, builtin
         self._level: Level = level
-        self._listeners = listeners
+        self._listeners, self._lines = listeners, lines
 
     @property
     def address(self) -> str:
@@ -101,20 +104,24 @@ class LocalTransport(Transport):
     async def subscribe(
         self, subject: str, callback: Callable[[bytes], None]
     ) -> Callable[[], Awaitable[None]]:
-        """See `Transport.subscribe`: whatever the subject, the callback hears of each tick."""
-        self._listeners.add(callback)
+        """See `Transport.subscribe`: of lines of a run, or else of each tick."""
+        listeners = self._listeners
+        if subject.startswith(_LINES):
+            listeners = self._lines.listeners.setdefault(subject, set())
+        listeners.add(callback)
 
         async def unsubscribe() -> None:
-            self._listeners.discard(callback)
+            listeners.discard(callback)
+            if not listeners:
+                self._lines.listeners.pop(subject, None)
 
         return unsubscribe
 
     async def stored(
         self, stream: str, subject: str, *, after: int = 0
     ) -> AsyncIterator[tuple[int, bytes]]:
-        """See `Transport.stored`: lines of steps are not kept, they go to `on_log`."""
-        nothing: tuple[tuple[int, bytes], ...] = ()
-        for message in nothing:
+        """See `Transport.stored`: the newest lines of steps, and nothing else."""
+        for message in self._lines.stored(subject, after):
             yield message
 
     async def close(self) -> None:

@@ -60,6 +60,21 @@ async def test_heartbeats_of_a_killed_worker_reach_the_next_attempt(cluster, tmp
         assert 1 <= first <= functions_app.ROWS
 
 
+async def test_streams_are_followed_over_a_broker(cluster):
+    async with await Client.connect(cluster.servers), asyncio.timeout(WITHIN_S):
+        handle = await functions_app.talk.start("one two")
+        stream = handle.stream("words")
+        assert [await anext(stream), await anext(stream)] == ["one", "two"]
+        await handle.signal("go")
+        expected = ["one", "two", "x" * 20_000]
+        assert [value async for value in stream] == expected
+        # From the beginning, for whoever comes later.
+        again = [value async for value in handle.stream("words")]
+        assert again == ["one", "two", *expected]
+        assert [value async for value in handle.stream()] == [{"text": "one two"}]
+        assert (await handle.result()).startswith("one two x")
+
+
 def test_heartbeats_of_a_killed_program_reach_its_next_life(tmp_path):
     command = [sys.executable, functions_app.__file__, str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as life:

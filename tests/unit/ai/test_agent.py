@@ -7,7 +7,16 @@ from typing import Any
 
 import pytest
 
-from headrace.ai import Agent, ChatReply, Message, ProviderError, Scripted, ToolCall, Usage
+from headrace.ai import (
+    Agent,
+    ChatReply,
+    ChatRequest,
+    Message,
+    ProviderError,
+    Scripted,
+    ToolCall,
+    Usage,
+)
 from headrace.ai.agent import tool_spec
 from headrace.errors import InvalidRequest
 from headrace.evidence import check
@@ -172,3 +181,26 @@ def test_a_tool_is_described_by_its_docstring_and_annotations() -> None:
     }
     with pytest.raises(InvalidRequest, match="turns_max"):
         Agent(App("x"), "a", provider=Scripted([]), model="m", turns_max=0)
+
+
+async def test_words_are_streamed_as_they_come_and_recorded_whole() -> None:
+    app, work, _ = made(["one two three"], stream="words")
+    async with LocalEngine(apps=[app]) as engine:
+        handle = await engine.start(work, "go")
+        told = [piece async for piece in handle.stream("words")]
+        assert [piece["text"] for piece in told] == ["one", " two", " three"]
+        assert {piece["attempt"] for piece in told} == {1}
+        assert (await handle.result())["text"] == "one two three"
+        steps = [step for step in (await handle.view()).steps if step.kind == "step"]
+        assert [step.outputs["reply"]["text"] for step in steps] == ["one two three"]
+
+
+def test_a_provider_that_answers_in_one_piece_cannot_be_streamed() -> None:
+    class Plain:
+        name = "plain"
+
+        async def chat(self, request: ChatRequest) -> ChatReply:
+            return ChatReply()
+
+    with pytest.raises(InvalidRequest, match="provider plain answers in one piece"):
+        Agent(App("tools"), "helper", provider=Plain(), model="m", stream="words")

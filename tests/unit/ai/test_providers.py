@@ -225,3 +225,136 @@ async def test_hashed_texts_with_the_same_words_are_near() -> None:
     near, same, far = await HashEmbeddings().embed(["red apple pie", "Apple pie, red", "log fsync"])
     assert sum(x * y for x, y in zip(near, same, strict=True)) == pytest.approx(1.0)
     assert abs(sum(x * y for x, y in zip(near, far, strict=True))) < 0.5
+
+
+# -- word by word ----------------------------------------------------------------------------------
+
+
+def openai_events(*choices: dict[str, Any]) -> bytes:
+    head = {"id": "x1", "model": "m-2026"}
+    chunks = [head | {"choices": [choice]} for choice in choices]
+    chunks.append(head | {"choices": [], "usage": {"prompt_tokens": 11, "completion_tokens": 3}})
+    return b"".join(b"data: " + json.dumps(c).encode() + b"\n\n" for c in chunks) + DONE
+
+
+DONE = b"data: [DONE]\n\n"
+
+
+def delta(finish: str = "", **fields: Any) -> dict[str, Any]:
+    return {"index": 0, "delta": fields, "finish_reason": finish or None}
+
+
+async def test_openai_streams_words_and_gives_the_whole(server: Server) -> None:
+    def call(**function: str) -> dict[str, Any]:
+        return {"index": 0, "function": function}
+
+    server.says(
+        openai_events(
+            delta(role="assistant", content=""),
+            delta(content="Hel"),
+            delta(content="lo \u2028you"),
+            delta(tool_calls=[{"id": "c9"} | call(name="look_up", arguments="")]),
+            delta(tool_calls=[call(arguments='{"num')]),
+            delta(tool_calls=[call(arguments='ber": 8}')]),
+            delta("tool_calls"),
+        )
+    )
+    told: list[str] = []
+    provider = OpenAI(base_url=server.url + "/v1", api_key="k")
+    reply = await provider.stream(REQUEST, told.append)
+    assert told == ["Hel", "lo \u2028you"]
+    calls = [ToolCall("c9", "look_up", {"number": 8})]
+    assert reply == ChatReply("Hello \u2028you", calls, "m-2026", "tool_calls", Usage(11, 3), "x1")
+    body = server.asked[0][2]
+    assert (body["stream"], body["stream_options"]) == (True, {"include_usage": True})
+
+
+ANTHROPIC: list[dict[str, Any]] = [
+    {
+        "type": "message_start",
+        "message": {
+            "id": "y1",
+            "model": "n-2026",
+            "usage": {"input_tokens": 7, "output_tokens": 1},
+        },
+    },
+    {"type": "ping"},
+    {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+    {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "I "}},
+    {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "look."}},
+    {"type": "content_block_stop", "index": 0},
+    {
+        "type": "content_block_start",
+        "index": 1,
+        "content_block": {"type": "tool_use", "id": "c9", "name": "look_up", "input": {}},
+    },
+    {
+        "type": "content_block_delta",
+        "index": 1,
+        "delta": {"type": "input_json_delta", "partial_json": '{"number"'},
+    },
+    {
+        "type": "content_block_delta",
+        "index": 1,
+        "delta": {"type": "input_json_delta", "partial_json": ": 8}"},
+    },
+    {"type": "content_block_stop", "index": 1},
+    {
+        "type": "message_delta",
+        "delta": {"stop_reason": "tool_use"},
+        "usage": {"output_tokens": 9},
+    },
+    {"type": "message_stop"},
+]
+
+
+def anthropic_events(events: list[dict[str, Any]]) -> bytes:
+    return b"".join(
+        f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode() for event in events
+    )
+
+
+async def test_anthropic_streams_words_and_gives_the_whole(server: Server) -> None:
+    server.says(anthropic_events(ANTHROPIC))
+    told: list[str] = []
+    reply = await Anthropic(base_url=server.url, api_key="k").stream(REQUEST, told.append)
+    assert told == ["I ", "look."]
+    calls = [ToolCall("c9", "look_up", {"number": 8})]
+    assert reply == ChatReply("I look.", calls, "n-2026", "tool_use", Usage(7, 9), "y1")
+    assert server.asked[0][2]["stream"] is True
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "type", "retryable"),
+    [
+        (anthropic_events(ANTHROPIC[:5]), 200, "invalid-answer", True),
+        (
+            anthropic_events([{"type": "error", "error": {"message": "busy"}}]),
+            200,
+            "overloaded",
+            True,
+        ),
+        (b"data: {\n\n", 200, "invalid-answer", True),
+        (b"data: 7\n\n", 200, "invalid-answer", True),
+        (b'{"error": {"message": "no key"}}', 401, "refused", False),
+    ],
+)
+async def test_what_goes_wrong_in_a_stream_is_sorted(
+    server: Server, body: bytes, status: int, type: str, retryable: bool
+) -> None:
+    server.says(body, status)
+    with pytest.raises(ProviderError) as raised:
+        await Anthropic(base_url=server.url).stream(REQUEST, [].append)
+    assert (raised.value.type, raised.value.retryable) == (type, retryable)
+
+
+async def test_openai_notices_an_answer_that_is_cut_off(server: Server) -> None:
+    server.says(openai_events(delta(content="Hel")).removesuffix(DONE))
+    with pytest.raises(ProviderError, match="ended in the middle"):
+        await OpenAI(base_url=server.url).stream(REQUEST, [].append)
+
+
+async def test_a_script_is_told_word_by_word() -> None:
+    told: list[str] = []
+    reply = await Scripted(["  two  words "]).stream(REQUEST, told.append)
+    assert ("".join(told), len(told)) == (reply.text, 2)

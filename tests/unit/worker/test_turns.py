@@ -66,6 +66,7 @@ class HandlerContext:
     def __init__(self, run):
         self.run = run
         self.lines = []
+        self.opened_log = None
 
     def log(self, line, *, stream="stdout"):
         self.lines.append(line)

@@ -18,12 +18,22 @@ from headrace.ai.chat import (
     ChatRequest,
     Message,
     ProviderError,
+    StreamingProvider,
     ToolCall,
     ToolSpec,
     Usage,
 )
 from headrace.errors import HeadraceError, InvalidRequest
-from headrace.sdk import App, Context, NonRetryable, Operation, OperationFailed, Retry, Step
+from headrace.sdk import (
+    App,
+    Context,
+    NonRetryable,
+    Operation,
+    OperationFailed,
+    Retry,
+    Step,
+    step_info,
+)
 from headrace.sdk import Duration as Duration
 
 TURNS_MAX: Final = 20
@@ -96,19 +106,25 @@ class Agent:
         retry: Retry = MODEL_RETRY,
         timeout: Duration = 180,
         on_budget: str = "return",
+        stream: str = "",
     ) -> None:
         """*tools* are steps of *app*: their docstrings and annotations tell the model of them.
 
         *approve*: before such a tool is called, the run waits for the signal
         ``<name>-approval`` with the call's id as correlation key, at most *approval_timeout*; no
         answer is a no. *turns_max* model calls, *tokens_max* tokens in all (0: no limit; looked
-        at before each turn, so the last one may go beyond). Raises `InvalidRequest`.
+        at before each turn, so the last one may go beyond). *stream*: where the model's words are
+        told as they come, ``{"attempt": 1, "text": "…"}`` each; the journal has the whole answer.
+        Raises `InvalidRequest`, also for a *stream* with a provider that cannot do that.
         """
         if on_budget not in ("return", "fail"):
             raise InvalidRequest("on_budget is 'return' or 'fail'")
         if turns_max < 1 or tokens_max < 0:
             raise InvalidRequest("turns_max is 1 or more, tokens_max 0 or more")
+        if stream and not isinstance(provider, StreamingProvider):
+            raise InvalidRequest(f"provider {provider.name} answers in one piece: no stream")
         self.name, self._provider, self._model = name, provider, model
+        self._stream = stream
         self._instructions, self._approve = instructions, approve
         self._approval_timeout = approval_timeout
         self._turns_max, self._tokens_max, self._on_budget = turns_max, tokens_max, on_budget
@@ -121,12 +137,23 @@ class Agent:
     async def _asked(self, request: ChatRequest) -> Recorded:
         """Ask the model: the step."""
         try:
-            reply = await self._provider.chat(request)
+            reply = await self._answer(request)
         except ProviderError as error:
             if not error.retryable:
                 raise NonRetryable(f"{error.type}: {error.message}") from error
             raise
         return Recorded(reply, self._provider.name, request.model, parameters_of(request))
+
+    async def _answer(self, request: ChatRequest) -> ChatReply:
+        provider = self._provider
+        if not self._stream or not isinstance(provider, StreamingProvider):
+            return await provider.chat(request)
+        info = step_info()
+
+        def told(text: str) -> None:
+            info.emit({"attempt": info.attempt, "text": text}, stream=self._stream)
+
+        return await provider.stream(request, told)
 
     async def run(
         self, ctx: Context, prompt: str | Sequence[Message], *, emit: str = "agent"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 from headrace.ai.chat import ChatReply, ChatRequest, Message, ToolCall, Usage
-from headrace.ai.exchange import TIMEOUT_S, invalid, post
+from headrace.ai.exchange import TIMEOUT_S, arguments, events, invalid, post
 
 BASE_URL = "https://api.anthropic.com"
 VERSION = "2023-06-01"
@@ -26,35 +27,103 @@ class Anthropic:
         """See `ChatProvider.name`."""
         return "anthropic"
 
+    def _url(self) -> str:
+        base = self._base_url or os.environ.get("ANTHROPIC_BASE_URL") or BASE_URL
+        return f"{base.rstrip('/')}/v1/messages"
+
+    def _headers(self) -> dict[str, str]:
+        key = self._api_key or os.environ.get("ANTHROPIC_API_KEY", "")
+        return {"x-api-key": key, "anthropic-version": VERSION}
+
     async def chat(self, request: ChatRequest) -> ChatReply:
         """See `ChatProvider.chat`."""
-        base = self._base_url or os.environ.get("ANTHROPIC_BASE_URL") or BASE_URL
-        url = f"{base.rstrip('/')}/v1/messages"
-        key = self._api_key or os.environ.get("ANTHROPIC_API_KEY", "")
-        body: dict[str, Any] = {
-            "model": request.model,
-            "max_tokens": request.max_tokens,
-            "messages": _spoken(request.messages),
-        }
-        if request.system:
-            body["system"] = request.system
-        if request.temperature is not None:
-            body["temperature"] = request.temperature
-        if request.tools:
-            body["tools"] = [
-                {"name": t.name, "description": t.description, "input_schema": t.parameters}
-                for t in request.tools
-            ]
-        found = await post(
-            url,
-            body | request.extra,
-            headers={"x-api-key": key, "anthropic-version": VERSION},
-            timeout_s=self._timeout_s,
-        )
+        url = self._url()
+        found = await post(url, _body(request), headers=self._headers(), timeout_s=self._timeout_s)
         try:
             return _reply(found)
         except (LookupError, TypeError, AttributeError, ValueError) as error:
             raise invalid(url, f"is no message: {error!r}") from error
+
+    async def stream(self, request: ChatRequest, told: Callable[[str], None]) -> ChatReply:
+        """See `StreamingProvider.stream`."""
+        url, whole = self._url(), _Whole()
+        body = _body(request) | {"stream": True}
+        try:
+            async for event in events(
+                url, body, headers=self._headers(), timeout_s=self._timeout_s
+            ):
+                text = whole.take(event)
+                if text:
+                    told(text)
+            if not whole.stop:
+                raise invalid(url, "ended in the middle")
+            return _reply(whole.found())
+        except (LookupError, TypeError, AttributeError, ValueError) as error:
+            raise invalid(url, f"is no message: {error!r}") from error
+
+
+def _body(request: ChatRequest) -> dict[str, Any]:
+    body: dict[str, Any] = {
+        "model": request.model,
+        "max_tokens": request.max_tokens,
+        "messages": _spoken(request.messages),
+    }
+    if request.system:
+        body["system"] = request.system
+    if request.temperature is not None:
+        body["temperature"] = request.temperature
+    if request.tools:
+        body["tools"] = [
+            {"name": t.name, "description": t.description, "input_schema": t.parameters}
+            for t in request.tools
+        ]
+    return body | request.extra
+
+
+class _Whole:
+    """A message that comes in events, put together.
+
+    https://docs.anthropic.com/en/api/messages-streaming
+    """
+
+    def __init__(self) -> None:
+        self._message: dict[str, Any] = {}
+        self._blocks: dict[int, dict[str, Any]] = {}
+        self._inputs: dict[int, str] = {}
+        self.stop = False
+        """It has ended."""
+
+    def take(self, event: dict[str, Any]) -> str:
+        """Take the next event; return its text."""
+        kind = event["type"]
+        if kind == "message_start":
+            self._message = event["message"]
+        elif kind == "content_block_start":
+            self._blocks[event["index"]] = dict(event["content_block"])
+        elif kind == "content_block_delta":
+            return self._delta(event["index"], event["delta"])
+        elif kind == "message_delta":
+            self._message["stop_reason"] = event["delta"].get("stop_reason")
+            self._message["usage"] = (self._message.get("usage") or {}) | (event.get("usage") or {})
+        elif kind == "message_stop":
+            self.stop = True
+        return ""
+
+    def _delta(self, index: int, delta: dict[str, Any]) -> str:
+        if delta["type"] == "text_delta":
+            text = str(delta["text"])
+            self._blocks[index]["text"] += text
+            return text
+        if delta["type"] == "input_json_delta":
+            self._inputs[index] = self._inputs.get(index, "") + delta["partial_json"]
+        return ""
+
+    def found(self) -> dict[str, Any]:
+        """Return what an answer in one piece would be."""
+        for index, text in self._inputs.items():
+            if text:
+                self._blocks[index]["input"] = arguments(text)
+        return self._message | {"content": [self._blocks[i] for i in sorted(self._blocks)]}
 
 
 def _spoken(messages: list[Message]) -> list[dict[str, Any]]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Literal, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import msgspec
 
@@ -108,6 +108,18 @@ class ChatProvider(Protocol):
 
     async def chat(self, request: ChatRequest) -> ChatReply:
         """Return the answer. Raises `ProviderError`."""
+        ...
+
+
+@runtime_checkable
+class StreamingProvider(ChatProvider, Protocol):
+    """Answers conversations word by word, too."""
+
+    async def stream(self, request: ChatRequest, told: Callable[[str], None]) -> ChatReply:
+        """Return the whole answer; *told* is called with each piece of its text as it comes.
+
+        Raises `ProviderError`, also in the middle.
+        """
         ...
 
 

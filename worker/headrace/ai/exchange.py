@@ -1,8 +1,8 @@
-"""One POST to a provider, with its errors sorted into those that another attempt may mend."""
+"""A POST to a provider, answered at once or in pieces; errors sorted by whether to try again."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -12,6 +12,7 @@ from headrace.ai.chat import ProviderError
 TIMEOUT_S: Final = 120.0
 SHOWN_CHARS_MAX: Final = 500
 RETRY_AFTER_S_MAX: Final = 3_600.0
+_JSON: Final = {"content-type": "application/json"}
 _OK: Final = 200
 _RATE_LIMITED: Final = 429
 _TIMED_OUT: Final = 408
@@ -29,15 +30,10 @@ async def post(
     try:
         async with httpx.AsyncClient(timeout=timeout_s) as client:
             answer = await client.post(
-                url,
-                content=msgspec.json.encode(body),
-                headers={"content-type": "application/json", **headers},
+                url, content=msgspec.json.encode(body), headers={**_JSON, **headers}
             )
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        # An unusable URL stays so; anything else is the network's.
-        lasting = isinstance(error, httpx.InvalidURL | httpx.UnsupportedProtocol)
-        text = f"{url}: {str(error) or type(error).__name__}"
-        raise ProviderError("unreachable", text, retryable=not lasting) from error
+        raise _unreachable(url, error) from error
     if answer.status_code != _OK:
         raise _refusal(url, answer.status_code, answer.content, answer.headers)
     try:
@@ -49,9 +45,76 @@ async def post(
     return found
 
 
+async def events(
+    url: str, body: Mapping[str, Any], *, headers: Mapping[str, str], timeout_s: float = TIMEOUT_S
+) -> AsyncIterator[dict[str, Any]]:
+    """Yield the JSON objects of a stream of server-sent events, as they come.
+
+    https://html.spec.whatwg.org/multipage/server-sent-events.html; of its fields only `data` counts
+    here, and ``[DONE]`` is OpenAI's end. *timeout_s*: between two pieces. Raises `ProviderError`.
+    """
+    import httpx
+
+    try:
+        async with (
+            httpx.AsyncClient(timeout=timeout_s) as client,
+            client.stream(
+                "POST", url, content=msgspec.json.encode(body), headers={**_JSON, **headers}
+            ) as answer,
+        ):
+            if answer.status_code != _OK:
+                raise _refusal(url, answer.status_code, await answer.aread(), answer.headers)
+            data: list[str] = []
+            async for line in answer.aiter_lines():
+                if line.startswith("data:"):
+                    data.append(line[5:].removeprefix(" "))
+                elif not line and data:
+                    text, data = "\n".join(data), []
+                    if text == "[DONE]":
+                        return
+                    yield _event(url, text)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise _unreachable(url, error) from error
+
+
+def _event(url: str, text: str) -> dict[str, Any]:
+    try:
+        found = msgspec.json.decode(text)
+    except msgspec.DecodeError as error:
+        raise invalid(url, f"has an event that is no JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise invalid(url, "has an event that is no JSON object")
+    if found.get("error"):
+        # In the middle of an answer: as a rule the provider is overloaded.
+        raise ProviderError("overloaded", f"{url}: {_said(text.encode())}", retryable=True)
+    return found
+
+
+def _unreachable(url: str, error: Exception) -> ProviderError:
+    import httpx
+
+    # An unusable URL stays so; anything else is the network's.
+    lasting = isinstance(error, httpx.InvalidURL | httpx.UnsupportedProtocol)
+    text = f"{url}: {str(error) or type(error).__name__}"
+    return ProviderError("unreachable", text, retryable=not lasting)
+
+
 def invalid(url: str, text: str) -> ProviderError:
     """Return the error for an answer that is not in the provider's form; asked again it may be."""
     return ProviderError("invalid-answer", f"the answer of {url} {text}", retryable=True)
+
+
+def arguments(text: str) -> dict[str, Any]:
+    """Return a call's arguments. Raises `ProviderError`: models write broken JSON at times."""
+    try:
+        found = msgspec.json.decode(text)
+    except msgspec.DecodeError as error:
+        told = f"arguments of a tool call are no JSON: {error}"
+        raise ProviderError("invalid-answer", told, retryable=True) from error
+    if not isinstance(found, dict):
+        told = "arguments of a tool call are no object"
+        raise ProviderError("invalid-answer", told, retryable=True)
+    return found
 
 
 def _refusal(url: str, status: int, content: bytes, headers: Mapping[str, str]) -> ProviderError:

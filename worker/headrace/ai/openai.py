@@ -7,13 +7,13 @@ https://platform.openai.com/docs/api-reference/chat
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
 
-from headrace.ai.chat import ChatReply, ChatRequest, Message, ProviderError, ToolCall, Usage
-from headrace.ai.exchange import TIMEOUT_S, invalid, post
+from headrace.ai.chat import ChatReply, ChatRequest, Message, ToolCall, Usage
+from headrace.ai.exchange import TIMEOUT_S, arguments, events, invalid, post
 
 BASE_URL = "https://api.openai.com/v1"
 
@@ -43,27 +43,27 @@ class OpenAI:
 
     async def chat(self, request: ChatRequest) -> ChatReply:
         """See `ChatProvider.chat`."""
-        body: dict[str, Any] = {
-            "model": request.model,
-            "messages": [
-                *([{"role": "system", "content": request.system}] if request.system else []),
-                *map(_spoken, request.messages),
-            ],
-            "max_tokens": request.max_tokens,
-        }
-        if request.temperature is not None:
-            body["temperature"] = request.temperature
-        if request.tools:
-            body["tools"] = [
-                {"type": "function", "function": msgspec.to_builtins(tool)}
-                for tool in request.tools
-            ]
         url = self._url("chat/completions")
-        found = await post(
-            url, body | request.extra, headers=self._headers(), timeout_s=self._timeout_s
-        )
+        found = await post(url, _body(request), headers=self._headers(), timeout_s=self._timeout_s)
         try:
             return _reply(found)
+        except (LookupError, TypeError, AttributeError, ValueError) as error:
+            raise invalid(url, f"is no chat completion: {error!r}") from error
+
+    async def stream(self, request: ChatRequest, told: Callable[[str], None]) -> ChatReply:
+        """See `StreamingProvider.stream`."""
+        url, whole = self._url("chat/completions"), _Whole()
+        body = _body(request) | {"stream": True, "stream_options": {"include_usage": True}}
+        try:
+            async for event in events(
+                url, body, headers=self._headers(), timeout_s=self._timeout_s
+            ):
+                text = whole.take(event)
+                if text:
+                    told(text)
+            if not whole.stop:
+                raise invalid(url, "ended in the middle")
+            return _reply(whole.found())
         except (LookupError, TypeError, AttributeError, ValueError) as error:
             raise invalid(url, f"is no chat completion: {error!r}") from error
 
@@ -80,6 +80,65 @@ class OpenAI:
         if len(vectors) != len(texts):
             raise invalid(url, f"has {len(vectors)} vectors for {len(texts)} texts")
         return vectors
+
+
+def _body(request: ChatRequest) -> dict[str, Any]:
+    body: dict[str, Any] = {
+        "model": request.model,
+        "messages": [
+            *([{"role": "system", "content": request.system}] if request.system else []),
+            *map(_spoken, request.messages),
+        ],
+        "max_tokens": request.max_tokens,
+    }
+    if request.temperature is not None:
+        body["temperature"] = request.temperature
+    if request.tools:
+        body["tools"] = [
+            {"type": "function", "function": msgspec.to_builtins(tool)} for tool in request.tools
+        ]
+    return body | request.extra
+
+
+class _Whole:
+    """A completion that comes in pieces (`chat.completion.chunk`), put together."""
+
+    def __init__(self) -> None:
+        self._head: dict[str, Any] = {}
+        self._text: list[str] = []
+        self._calls: dict[int, dict[str, Any]] = {}
+        self._usage: dict[str, Any] = {}
+        self.stop = ""
+        """Why it has ended; empty: it has not."""
+
+    def take(self, chunk: dict[str, Any]) -> str:
+        """Take the next piece; return its text."""
+        self._head = self._head or {"id": chunk.get("id"), "model": chunk.get("model")}
+        self._usage = chunk.get("usage") or self._usage
+        told = ""
+        for choice in chunk.get("choices") or ():
+            delta = choice.get("delta") or {}
+            told += delta.get("content") or delta.get("refusal") or ""
+            for piece in delta.get("tool_calls") or ():
+                self._call(piece)
+            self.stop = choice.get("finish_reason") or self.stop
+        self._text.append(told)
+        return told
+
+    def _call(self, piece: dict[str, Any]) -> None:
+        index = piece.get("index", len(self._calls))
+        empty: dict[str, Any] = {"id": "", "function": {"name": "", "arguments": ""}}
+        call = self._calls.setdefault(index, empty)
+        call["id"] = piece.get("id") or call["id"]
+        for name, text in (piece.get("function") or {}).items():
+            call["function"][name] += text or ""
+
+    def found(self) -> dict[str, Any]:
+        """Return what an answer in one piece would be."""
+        calls = [self._calls[index] for index in sorted(self._calls)]
+        message = {"content": "".join(self._text), "tool_calls": calls}
+        choice = {"message": message, "finish_reason": self.stop}
+        return {**self._head, "choices": [choice], "usage": self._usage}
 
 
 def _spoken(message: Message) -> dict[str, Any]:
@@ -121,16 +180,3 @@ def _reply(found: dict[str, Any]) -> ChatReply:
         usage=Usage(int(usage.get("prompt_tokens", 0)), int(usage.get("completion_tokens", 0))),
         id=str(found.get("id", "")),
     )
-
-
-def arguments(text: str) -> dict[str, Any]:
-    """Return a call's arguments. Raises `ProviderError`: models write broken JSON at times."""
-    try:
-        found = msgspec.json.decode(text)
-    except msgspec.DecodeError as error:
-        told = f"arguments of a tool call are no JSON: {error}"
-        raise ProviderError("invalid-answer", told, retryable=True) from error
-    if not isinstance(found, dict):
-        told = "arguments of a tool call are no object"
-        raise ProviderError("invalid-answer", told, retryable=True)
-    return found

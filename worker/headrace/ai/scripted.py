@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import math
 import re
@@ -14,6 +15,7 @@ from headrace.ai.chat import ChatReply, ChatRequest, ProviderError
 
 Answer: TypeAlias = ChatReply | ProviderError | str
 _WORD = re.compile(r"\w+")
+_PIECE = re.compile(r"\s*\S+\s*$|\s*\S+")
 
 
 class Scripted:
@@ -46,6 +48,14 @@ class Scripted:
             raise answer
         reply = ChatReply(text=answer, stop="stop") if isinstance(answer, str) else answer
         return reply if reply.model else msgspec.structs.replace(reply, model=request.model)
+
+    async def stream(self, request: ChatRequest, told: Callable[[str], None]) -> ChatReply:
+        """See `StreamingProvider.stream`: word by word."""
+        reply = await self.chat(request)
+        for piece in _PIECE.findall(reply.text):
+            told(piece)
+            await asyncio.sleep(0)
+        return reply
 
 
 class HashEmbeddings:

@@ -228,6 +228,10 @@ class _Reports:
         ahead: int = 0,
     ) -> TurnReply:
         """See `Desk.report`."""
+        opened = self._context.opened_log
+        if end is not None and opened is not None:
+            # Before the run's end: who sees that finds what was emitted.
+            opened.flush()
         reply = await self._exchange(seen, changes, end, answers, ahead)
         if reply.refused or reply.overtaken or not _incomplete(reply.entries, seen, reply.number):
             return await self._filled(reply)
