@@ -39,6 +39,8 @@ class OwnerDesk:
         await asyncio.sleep(0)
         return reply
 
+    inline_bytes = 1 << 20
+
     async def outgoing(self, data):
         return data
 

@@ -64,6 +64,13 @@ def decode(kind: Any, data: bytes | msgspec.Raw) -> Any:
         raise CodecError(f"does not fit {name_of(kind)}: {error}") from error
 
 
+def as_recorded(kind: Any, value: Any, data: bytes) -> Any:
+    """Return what `decode` makes of *data*, which *value* was encoded to. Raises `CodecError`."""
+    if type(value) is kind and kind in _PLAIN:
+        return value
+    return decode(kind, data)
+
+
 def convert(kind: Any, value: Any) -> Any:
     """Return plain data as *kind*. Raises `CodecError`."""
     if kind is Any:
@@ -85,6 +92,8 @@ def name_of(kind: Any) -> str:
 
 
 _KEPT: Final = (bytes,)
+_PLAIN: Final = frozenset((type(None), bool, int, float, str, bytes))
+"""What nothing can change, and an encoding does not either."""
 
 
 def to_json(value: Any) -> str:

@@ -31,6 +31,7 @@ from headrace.sdk._operation import Operation
 if TYPE_CHECKING:
     from headrace.sdk._execution import Execution
     from headrace.sdk._step import Step
+    from headrace.sdk._strand import Strand
 
 T_co = TypeVar("T_co", covariant=True)
 _CANCELLED = StepError("cancelled", "the run was cancelled", False)
@@ -105,7 +106,13 @@ class StepRun(Journaled[T_co]):
         kwargs: dict[str, Any],
         packed: bytes,
     ) -> None:
-        super().__init__(execution, key, "step", step.name, _codec.digest(packed))
+        # Not by way of its bases: each step of a function makes one.
+        self.execution, self.key, self.kind, self.name = execution, key, "step", step.name
+        self.digest = _codec.digest(packed)
+        self._begun = self.done = False
+        self.value: Any = None
+        self.error: BaseException | None = None
+        self.waiters: list[Strand | Callable[[Operation[Any]], None]] = []
         self.step, self.args, self.kwargs = step, args, kwargs
         self.attempts = self.due_ms = self.first_ms = 0
         """Failed attempts; when the next may begin; when the first began."""

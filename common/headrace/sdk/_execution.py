@@ -285,7 +285,8 @@ class Execution:
                 operation = self._operations.get(entry.key)
                 if operation is not None and not operation.done:
                     operation.take(entry)
-            self._advance()
+            if self._ready or self.conditions:
+                self._advance()
 
     def _agrees(self, operation: Journaled[Any], entry: Entry) -> bool:
         if entry.kind != operation.kind:
@@ -321,6 +322,8 @@ class Execution:
                 strand, error = ready.popleft()
                 if not strand.ended:
                     self._drive(strand, error)
+            if not self.conditions:
+                return
             if not any(condition.check() for condition in list(self.conditions)) and not ready:
                 return
 

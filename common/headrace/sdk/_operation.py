@@ -35,7 +35,9 @@ class Operation(Generic[T_co]):
         self.waiters: list[Strand | Callable[[Operation[Any]], None]] = []
 
     def __await__(self) -> Generator[Any, Any, T_co]:
-        self.begin()
+        if not self._begun:
+            self._begun = True
+            self._begin()
         if not self.done:
             strand = self.execution.current
             if strand is None:

@@ -78,6 +78,11 @@ class Desk(Protocol):
         """Return *data*, or a reference to where it was put because it is large."""
         ...
 
+    @property
+    def inline_bytes(self) -> int:
+        """What is no longer than this is not large."""
+        ...
+
     def beat(self, details: Any) -> None:
         """Note a sign of life; from any thread."""
         ...
@@ -95,7 +100,7 @@ class Left(Exception):
     """The turn was left in the middle: the worker drains. Hand it back."""
 
 
-class _Ended(NamedTuple):
+class _Ended(msgspec.Struct, gc=False):
     """An attempt of a step that has ended."""
 
     operation: StepRun[Any]
@@ -156,8 +161,10 @@ class TurnRun:
         self._stopping: set[asyncio.Task[None]] = set()
         """Steps that were cancelled, and clean up."""
         self._ended: list[_Ended] = []
-        self._news = asyncio.Event()
-        self._beats = Beats(self._news.set)
+        self._stirred = False
+        """Something has happened since the loop's last round began."""
+        self._waiter: asyncio.Future[None] | None = None
+        self._beats = Beats(self._stir)
         self._asked = False
         """The owner has something to say: report, even if there is nothing to report."""
         self._leaving = False
@@ -173,12 +180,18 @@ class TurnRun:
     def wake(self) -> None:
         """The owner has news (`TurnWake`)."""
         self._asked = True
-        self._news.set()
+        self._stir()
 
     def leave(self) -> None:
         """Let go as soon as no step runs and all is reported: `run` raises `Left`."""
         self._leaving = True
-        self._news.set()
+        self._stir()
+
+    def _stir(self) -> None:
+        self._stirred = True
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
 
     async def run(self, turn: Turn) -> TurnEnd | None:
         """Go on until the turn ends; return how it ended, None when the owner refused it.
@@ -199,7 +212,7 @@ class TurnRun:
     async def _loop(self, turn: Turn) -> TurnEnd | None:
         while True:
             execution = self.execution
-            self._news.clear()
+            self._stirred = False
             if self._queries:
                 execution.ask(self._queries)
                 self._queries = []
@@ -207,7 +220,8 @@ class TurnRun:
                 await self._collect()
             if self._beats.due:
                 await self._record_beats()
-            self._stop_unwanted()
+            if execution.stops:
+                self._stop_unwanted()
             if execution.todo and execution.outcome is None and not (self._ahead or self._leaving):
                 self._start_steps()
                 if self._ended:
@@ -219,8 +233,9 @@ class TurnRun:
             if end is None and not (execution.changes or execution.answers or self._asked):
                 if self._leaving and not self._running:
                     raise Left
-                if not self._ended:
-                    await self._news.wait()
+                if not self._stirred:
+                    self._waiter = asyncio.get_running_loop().create_future()
+                    await self._waiter
                 continue
             reply = await self._report(end)
             if reply.refused:
@@ -233,7 +248,8 @@ class TurnRun:
             if end is not None:
                 self.backlog = reply.entries
                 return end
-            self._queries += reply.queries
+            if reply.queries:
+                self._queries += reply.queries
             execution.feed(reply.entries)
 
     async def _replay(self, turn: Turn) -> bool:
@@ -254,7 +270,7 @@ class TurnRun:
         answers, execution.answers = execution.answers, []
         ahead, self._ahead = self._ahead, 0
         self._asked = False
-        if end is not None and end.outcome in (TurnOutcome.COMPLETED, TurnOutcome.AGAIN):
+        if end is not None and len(end.value) > self._desk.inline_bytes:
             value = await self._desk.outgoing(bytes(end.value))
             end = msgspec.structs.replace(end, value=msgspec.Raw(value))
         return await self._desk.report(
@@ -268,14 +284,15 @@ class TurnRun:
             return execution.outcome
         if self._running or self._ended or self._leaving or self._asked or self._timer is not None:
             return None
-        if any(self._short(operation) for operation in execution.todo.values()):
-            return None
+        for operation in execution.todo.values():
+            if self._short(operation):
+                return None
         # What begins in this very report may end at once, in the same entry of the log: the owner
         # makes the next turn then, as for everything that it ends.
-        changes = execution.changes[self._ahead :] if self._ahead else execution.changes
-        if all(self._leaves_waiting(change) for change in changes):
-            return TurnEnd(TurnOutcome.WAITING)
-        return None
+        for change in execution.changes[self._ahead :]:
+            if not self._leaves_waiting(change):
+                return None
+        return TurnEnd(TurnOutcome.WAITING)
 
     def _leaves_waiting(self, change: Change) -> bool:
         if isinstance(change, StepTried):
@@ -285,6 +302,8 @@ class TurnRun:
     # -- steps ---------------------------------------------------------------------------------
 
     def _short(self, operation: StepRun[Any]) -> bool:
+        if not operation.due_ms:
+            return True
         return operation.due_ms - self._terms.now_ms() <= self._terms.short_retry_ms
 
     def _start_steps(self) -> None:
@@ -307,7 +326,7 @@ class TurnRun:
 
     def _due(self) -> None:
         self._timer = None
-        self._news.set()
+        self._stir()
 
     async def _attempt(self, operation: StepRun[Any]) -> None:
         execution, now_ms = self.execution, self._terms.now_ms
@@ -338,8 +357,11 @@ class TurnRun:
             error = raised
         self._ended.append(_Ended(operation, started_ms, now_ms(), value, error, info.latest))
         self._running.pop(operation, None)
-        self._beats.ended(operation)
-        self._news.set()
+        if info.latest is not info.details:
+            self._beats.ended(operation)
+        self._stirred = True
+        if self._waiter is not None:
+            self._stir()
 
     async def _collect(self) -> None:
         """Turn attempts that have ended into changes, and go on with what they returned, if all
@@ -372,11 +394,12 @@ class TurnRun:
         operation = attempt.operation
         try:
             data = _codec.encode(attempt.value)
-            seen = _codec.decode(operation.step.signature.result, data)
-            data = await self._desk.outgoing(data)
+            seen = _codec.as_recorded(operation.step.signature.result, attempt.value, data)
+            if len(data) > self._desk.inline_bytes:
+                data = await self._desk.outgoing(data)
         except _codec.CodecError as error:
             wrong = StepFailure("invalid-result", f"its result {error}", retryable=False)
-            return self._failed(attempt._replace(error=wrong))
+            return self._failed(msgspec.structs.replace(attempt, error=wrong))
         raw = msgspec.Raw(data)
         operation.local = (raw, seen)
         return StepRan(

@@ -46,6 +46,8 @@ BACKOFF_MIN_S: Final = 0.05
 BACKOFF_MAX_S: Final = 2.0
 RETRY_AFTER_MAX_S: Final = 60.0
 PAGES_MAX: Final = 10_000
+_REFERENCE_MIN: Final = len(BLOB_KEY) + 1
+"""Bytes of the smallest value in which there may be a reference to a large one."""
 _DECODER: Final = msgspec.msgpack.Decoder(Turn)
 
 
@@ -314,9 +316,11 @@ class _Reports:
         """Put values in the place of references to large ones."""
         incoming = None
         for entry in reply.entries:
+            if len(entry.value) < _REFERENCE_MIN and len(entry.details) < _REFERENCE_MIN:
+                continue
             for name in ("value", "details"):
                 raw: msgspec.Raw = getattr(entry, name)
-                if len(raw) > 1 and BLOB_KEY in bytes(raw):
+                if BLOB_KEY in bytes(raw):
                     incoming = incoming or self._turns._payloads.incoming(self._context.run)
                     value = await incoming.decoded(raw)
                     setattr(entry, name, msgspec.Raw(msgspec.msgpack.encode(value)))
@@ -324,10 +328,12 @@ class _Reports:
 
     async def outgoing(self, data: bytes) -> bytes:
         """See `Desk.outgoing`."""
-        payloads = self._turns._payloads
-        if len(data) <= payloads.inline_bytes:
-            return data
-        return await payloads.outgoing_value(self._context.run, data)
+        return await self._turns._payloads.outgoing_value(self._context.run, data)
+
+    @property
+    def inline_bytes(self) -> int:
+        """See `Desk.inline_bytes`."""
+        return self._turns._payloads.inline_bytes
 
     def beat(self, details: Any) -> None:
         """See `Desk.beat`: the details are in reports."""

@@ -61,7 +61,8 @@ def _time(run: Run) -> None:
 
 def turn_reported(state: ShardState, run: Run, event: TurnReported) -> None:
     """Fold `TurnReported`."""
-    journal = _journal(run)
+    journal = run.journal
+    assert journal is not None
     journal.reported = (event.attempt, event.sequence)
     journal.worker, journal.known = event.worker, journal.number
     if run.losses:
@@ -96,7 +97,8 @@ def entry_begun(state: ShardState, run: Run, event: EntryBegun) -> None:
 
 def entry_ended(state: ShardState, run: Run, event: EntryEnded) -> None:
     """Fold `EntryEnded`."""
-    journal = _journal(run)
+    journal = run.journal
+    assert journal is not None
     old = journal.entries.get(event.key)
     entry = Entry(
         event.key,

@@ -133,6 +133,8 @@ class Journal:
                 break
             found.append(entry)
         found.reverse()
+        if self.bytes <= bytes_max:
+            return found
         total = 0
         for count, entry in enumerate(found):
             total += size_of(entry)
