@@ -5,6 +5,7 @@
 
 - W1: one run of one no-op step at a time, from the call to the ended run.
 - S1: the same as a workflow function of `headrace.sdk` with one step.
+- S50: what each further step of a function costs: one of 50 steps, one after the other, less S1.
 - W2: 200 concurrent runs of 10 chained no-op steps, each recorded before the next begins.
 - W3: one run that fans out to 1,000 no-op steps and joins them.
 - W4: 10,000 one-step runs started together.
@@ -42,15 +43,17 @@ from bench.page import BENCHMARKS, splice
 
 from headrace.local import LocalEngine
 from headrace.plan import Group, Loop, Plan, Task
-from headrace.sdk import App, Context
+from headrace.sdk import App, Context, Workflow
 
 CHAINS, STEPS = 200, 10
+FUNCTION_STEPS = 50
 FAN_OUT = 1_000
 MANY = 10_000
 FSYNCS = 200
 BUDGETS = {
     ("memory", "W1 p50 us"): 30,
     ("memory", "S1 p50 us"): 50,
+    ("memory", "S50 us/step"): 50,
     ("memory", "W2 steps/s"): 150_000,
     ("journal", "W1 p50 us"): 500,
     ("journal", "W2 steps/s"): 80_000,
@@ -100,14 +103,33 @@ async def _function(ctx: Context, n: int) -> int:
     return await ctx.step(_step, n)
 
 
-async def s1(engine: LocalEngine, runs: int) -> dict[str, float]:
-    """W1 as a workflow function with one step: its result is recorded, then the run's."""
+@_app.workflow
+async def _long_function(ctx: Context, n: int) -> int:
+    for _ in range(FUNCTION_STEPS):
+        await ctx.step(_step, n)
+    return n
+
+
+async def _function_us(engine: LocalEngine, function: Workflow[[int], int], runs: int) -> float:
+    """Return the median time of a run."""
     took_us = []
     for number in range(runs):
         began = time.perf_counter_ns()
-        assert await engine.start_and_wait(_function, number) == number
+        assert await engine.start_and_wait(function, number) == number
         took_us.append((time.perf_counter_ns() - began) / 1e3)
-    return {"S1 p50 us": statistics.median(took_us)}
+    return statistics.median(took_us)
+
+
+async def s1(engine: LocalEngine, runs: int) -> dict[str, float]:
+    """W1 as a workflow function with one step: its result is recorded with the run's."""
+    return {"S1 p50 us": await _function_us(engine, _function, runs)}
+
+
+async def s50(engine: LocalEngine, runs: int) -> dict[str, float]:
+    """A function with many steps: what each step behind the first one costs."""
+    one_us = await _function_us(engine, _function, runs)
+    all_us = await _function_us(engine, _long_function, runs)
+    return {"S50 us/step": (all_us - one_us) / (FUNCTION_STEPS - 1)}
 
 
 async def w2(engine: LocalEngine, repeats: int) -> dict[str, float]:
@@ -149,9 +171,10 @@ async def w4(engine: LocalEngine, _: int) -> dict[str, float]:
 
 Load = Callable[[LocalEngine, int], Awaitable[dict[str, float]]]
 LOADS: list[tuple[Load, dict[str, int]]] = [
-    (w1, {"memory": 5_000, "snapshot": 5_000, "journal": 1_000}),
-    (s1, {"memory": 5_000, "snapshot": 5_000, "journal": 1_000}),
-    (w2, {"memory": 20, "snapshot": 20, "journal": 15}),
+    (w1, {"memory": 2_000, "snapshot": 2_000, "journal": 500}),
+    (s1, {"memory": 2_000, "snapshot": 2_000, "journal": 500}),
+    (s50, {"memory": 100, "snapshot": 100, "journal": 20}),
+    (w2, {"memory": 10, "snapshot": 10, "journal": 10}),
     (w3, {}),
     (w4, {}),
 ]

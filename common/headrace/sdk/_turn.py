@@ -212,16 +212,7 @@ class TurnRun:
     async def _loop(self, turn: Turn) -> TurnEnd | None:
         while True:
             execution = self.execution
-            self._stirred = False
-            if self._queries:
-                execution.ask(self._queries)
-                self._queries = []
-            if self._ended:
-                await self._collect()
-            if self._beats.due:
-                await self._record_beats()
-            if execution.stops:
-                self._stop_unwanted()
+            await self._gather()
             if execution.todo and execution.outcome is None and not (self._ahead or self._leaving):
                 self._start_steps()
                 if self._ended:
@@ -251,6 +242,20 @@ class TurnRun:
             if reply.queries:
                 self._queries += reply.queries
             execution.feed(reply.entries)
+
+    async def _gather(self) -> None:
+        """Take in what has happened beside the function."""
+        self._stirred = False
+        execution = self.execution
+        if self._queries:
+            execution.ask(self._queries)
+            self._queries = []
+        if self._ended:
+            await self._collect()
+        if self._beats.due:
+            await self._record_beats()
+        if execution.stops:
+            self._stop_unwanted()
 
     async def _replay(self, turn: Turn) -> bool:
         """Run the function again from its journal; False: the turn is refused."""
