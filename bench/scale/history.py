@@ -7,12 +7,16 @@ does it. CPU time of this thread only.
 from __future__ import annotations
 
 import statistics
+from collections.abc import Callable, Generator
 from typing import Any
 
 from headrace.coordinator.core import encode_hashed, loading
 from headrace.coordinator.core.explain import explain
-from headrace.coordinator.core.past import past_view
-from headrace.coordinator.core.views import history_entries, run_view
+from headrace.coordinator.core.histories import telling
+from headrace.coordinator.core.past import copy_of, viewing_past
+from headrace.coordinator.core.snapshot import encode_run
+from headrace.coordinator.core.views import run_view, viewing
+from headrace.coordinator.runtime.inbox import reply_of
 from headrace.events import SegmentArchived, decode_chunk
 from headrace.messages import GetRun, SubmitRun
 from headrace.plan import Group, Loop, Plan, Task
@@ -25,6 +29,8 @@ WINDOW = 200
 KEY = "default/long"
 STEPS = 24
 """Of one repetition: there are at most 10,000."""
+HISTORY_PAGE = 1_000
+"""As the client asks for it."""
 
 
 def _plan(times: int) -> Plan:
@@ -99,25 +105,54 @@ def measure(lengths: list[int]) -> list[dict[str, Any]]:
 
 
 def _looks(long: Long) -> dict[str, Any]:
-    """What people ask of the run, and what a takeover has to read of it; in ms."""
+    """What people ask of the run, and what a takeover has to read of it; in ms.
+
+    What is done in pieces has the longest one, too (`…_hold_ms`): so long it holds a loop up.
+    """
     run, state = long.run, long.shard.machine.state
     found: dict[str, Any] = {}
 
     def timed(name: str, action: Any) -> Any:
         began = cpu_s()
         result = action()
-        found[name] = (cpu_s() - began) * 1_000
+        found[f"{name}_ms"] = (cpu_s() - began) * 1_000
         return result
 
-    timed("get_ms", lambda: run_view(run, steps=False))
-    timed("get_steps_ms", lambda: run_view(run, steps=True))
-    timed("explain_ms", lambda: explain(state, run))
+    def pieces(name: str, *parts: Any) -> None:
+        result, took, longest = None, 0.0, 0.0
+        for part in parts:
+            figures, result = in_pieces(part(result))
+            took, longest = took + figures["ms"], max(longest, figures["longest_ms"])
+        found[f"{name}_ms"], found[f"{name}_hold_ms"] = took, longest
+
+    timed("get", lambda: run_view(run, steps=False))
+    timed("explain", lambda: explain(state, run))
     chunks = [*long.archived, *run.history]
-    after = run.events - 100
-    timed("history_ms", lambda: history_entries(run, chunks, after=after, limit=100))
-    asked = GetRun(run="long", at_event=run.events // 2, steps=False)
-    timed("past_ms", lambda: past_view(KEY, run.programs(), chunks, asked, shard=0))
-    data, _ = timed("snapshot_ms", lambda: encode_hashed(state))
+    at = run.events // 2
+    asked = GetRun(run="long", at_event=at, steps=True)
+    pieces(
+        "get_steps",
+        lambda _: at_once(lambda: encode_run(run)),
+        lambda data: at_once(lambda: copy_of(data, KEY, run.programs(), 0)),
+        lambda copied: viewing(copied, shard=0),
+        lambda view: at_once(lambda: reply_of(view)),
+    )
+    pieces(
+        "history",
+        lambda _: telling(run, chunks, after=at, limit=HISTORY_PAGE),
+    )
+    pieces(
+        "past",
+        lambda _: viewing_past(KEY, run.programs(), chunks, asked, shard=0),
+        lambda view: at_once(lambda: reply_of(view)),
+    )
+    data, _ = timed("snapshot", lambda: encode_hashed(state))
     found["state_bytes"] = len(data)
     found["load_ms"] = in_pieces(loading(data, BUILTIN))[0]["ms"]
     return found
+
+
+def at_once(action: Callable[[], Any]) -> Generator[None, None, Any]:
+    """Return *action* as something that is done in one piece."""
+    return action()
+    yield

@@ -28,8 +28,9 @@ from headrace.coordinator.core import (
     state_hash,
     status,
 )
+from headrace.coordinator.core.histories import history_entries
 from headrace.coordinator.core.parking import park_all
-from headrace.coordinator.core.views import history_entries, run_view
+from headrace.coordinator.core.views import run_view
 from headrace.events import StepScheduled, decode_batch, decode_chunk
 from headrace.messages import (
     CancelRun,

@@ -52,6 +52,7 @@ class Batch(msgspec.Struct, frozen=True, array_like=True, gc=False):
 _encoder = msgspec.msgpack.Encoder()
 _batches = msgspec.msgpack.Decoder(Batch)
 _chunks = msgspec.msgpack.Decoder(Chunk)
+_heads = msgspec.msgpack.Decoder(tuple[str, int, int, msgspec.Raw])
 
 
 def encode_chunk(run: str, first: int, time_ms: int, events: Sequence[object]) -> bytes:
@@ -72,6 +73,14 @@ def decode_batch(data: bytes) -> Batch:
 def decode_chunk(data: bytes | msgspec.Raw) -> Chunk:
     """Return a run's chunk; raises `msgspec.MsgspecError`."""
     return _chunks.decode(data)
+
+
+def chunk_first(data: bytes) -> int:
+    """Return the number of a chunk's first event, at a fraction of the cost of `decode_chunk`.
+
+    Raises `msgspec.MsgspecError`.
+    """
+    return _heads.decode(data)[1]
 
 
 def event_name(kind: type) -> str:

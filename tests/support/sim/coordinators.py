@@ -16,9 +16,10 @@ from headrace.coordinator.dispatch import Dispatcher
 from headrace.coordinator.dispatch.dispatcher import Settings as DispatchSettings
 from headrace.coordinator.dispatch.lanes import Lanes
 from headrace.coordinator.runtime import parker
-from headrace.coordinator.runtime.leading import Shard, Surroundings
+from headrace.coordinator.runtime.leading import Shard
 from headrace.coordinator.runtime.observe import Observer
 from headrace.coordinator.runtime.server import CoordinatorServer
+from headrace.coordinator.runtime.surroundings import Surroundings
 from headrace.coordinator.shardlog import ShardLog
 from headrace.coordinator.shardlog.jetstream import JetStreamLog
 from headrace.errors import HeadraceError, Unreachable

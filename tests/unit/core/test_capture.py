@@ -17,6 +17,7 @@ from headrace.coordinator.core import (
     state_hash,
     verify,
 )
+from headrace.coordinator.core.pieces import array_head
 from headrace.events import RunEvicted
 from support.corekit import BUILTIN, Kit
 from support.plans import key, plan, task
@@ -122,4 +123,4 @@ def test_what_reads_back_differently_is_noticed() -> None:
 
 @pytest.mark.parametrize("length", [0, 1, 15, 16, 17, 65_535, 65_536])
 def test_arrays_begin_as_msgpack_begins_them(length: int) -> None:
-    assert capture._array(length) + b"\xc0" * length == msgspec.msgpack.encode([None] * length)
+    assert array_head(length) + b"\xc0" * length == msgspec.msgpack.encode([None] * length)

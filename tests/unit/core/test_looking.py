@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from headrace.coordinator.core import Facts, WorkerFacts
-from headrace.coordinator.core.views import history_entries
+from headrace.coordinator.core.histories import history_entries
 from headrace.messages import ResultExtra
 from support.corekit import Kit
 from support.plans import group, job, loop, plan, retry, sleep, task, wait

@@ -26,6 +26,7 @@ from headrace.messages import (
     HistoryEntry,
     ListRuns,
     ReplyBatch,
+    RunView,
     decode,
     subjects,
 )
@@ -34,6 +35,11 @@ from support.ownerkit import BUILTIN, ask, do, get, report, store, submission, s
 from support.plans import chain, loop, plan, task
 
 ONE = plan(task("a"))
+
+
+def read(result, kind):
+    """Return a result as whoever asked gets it."""
+    return msgspec.msgpack.decode(reply_of(result).result, type=kind)
 
 
 # -- layout -----------------------------------------------------------------------------------
@@ -179,10 +185,12 @@ async def test_long_histories_leave_in_segments(kit, monkeypatch):
         await eventually(lambda: kit.dispatch.sent)
         await report(owner, kit.dispatch.sent.pop()).reply()
         await eventually(lambda: not owner.machine.state.runs)
-    entries = await answer(kit.archive, BUILTIN, "default", GetHistory(run="r", limit=10_000))
+    told = await answer(kit.archive, BUILTIN, "default", GetHistory(run="r", limit=10_000))
+    entries = read(told, list[HistoryEntry])
     assert [entry.number for entry in entries] == list(range(1, len(entries) + 1))
     assert entries[-1].type == "RunEnded"
-    view = await answer(kit.archive, BUILTIN, "default", GetRun(run="r", steps=True))
+    told = await answer(kit.archive, BUILTIN, "default", GetRun(run="r", steps=True))
+    view = read(told, RunView)
     assert len(view.steps) == 30
     assert [step.path for step in view.steps if not step.started_ms] == []
 
@@ -236,7 +244,7 @@ async def test_questions_about_a_closed_run(kit):
     async def found(request):
         return await answer(kit.archive, BUILTIN, "default", request)
 
-    view = await found(GetRun(run="r", steps=True))
+    view = read(await found(GetRun(run="r", steps=True)), RunView)
     assert (view.state, view.archived) == ("COMPLETED", True)
     assert len([step for step in view.steps if step.path.startswith("each[")]) == 3
     assert (await found(GetExplanation(run="r"))).summary

@@ -8,7 +8,7 @@ events → state → effects. Only `evolve` and `shard_events` change state.
 from headrace.coordinator.core.arrivals import Taken, has_room
 from headrace.coordinator.core.capture import Capture, verify
 from headrace.coordinator.core.commands import Loss, Order, Outgoing, Refusal, TickEffects
-from headrace.coordinator.core.explain import explain
+from headrace.coordinator.core.explain import explain, summary
 from headrace.coordinator.core.facts import Facts, WorkerFacts
 from headrace.coordinator.core.fold import BrokenLog, Folder, apply_chunk, batch_hash
 from headrace.coordinator.core.limits import Limits
@@ -57,5 +57,6 @@ __all__ = [
     "has_room",
     "loading",
     "state_hash",
+    "summary",
     "verify",
 ]

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from headrace.coordinator.core.pieces import array_head
 from headrace.coordinator.core.snapshot import (
     SNAPSHOT_VERSION,
     BadSnapshot,
@@ -109,11 +110,11 @@ class Capture:
         now_ms, batch_hash, token_last = self._facts
         # What a hash leaves out: the clock, and the batch's place (see `state_hash`).
         head = (SNAPSHOT_VERSION, self.shard)
-        self._buffer.write(_array(_FIELDS) + _fields(*head, now_ms))
+        self._buffer.write(array_head(_FIELDS) + _fields(*head, now_ms))
         self._buffer.write(_encode([self.index, self.position, batch_hash]))
-        self._digest.update(_array(_FIELDS) + _fields(*head, 0, [self.index, 0, batch_hash]))
+        self._digest.update(array_head(_FIELDS) + _fields(*head, 0, [self.index, 0, batch_hash]))
         keys = [*self._runs, *self._parked]
-        self._write(_fields(token_last, self._plans) + _array(len(keys)))
+        self._write(_fields(token_last, self._plans) + array_head(len(keys)))
         yield
         ordered = yield from _in_order(keys, str)
         yield from self._encode_runs(ordered)
@@ -121,7 +122,7 @@ class Capture:
         yield from self._encode_records(self._requests)
         self._write(_fields(self._keys, sorted(self._outbox), self._snapshots, self._settings))
         self._write(
-            _fields(self._triggers, self._namespaces, self._sticky) + _array(len(self._kept))
+            _fields(self._triggers, self._namespaces, self._sticky) + array_head(len(self._kept))
         )
         for begin in range(0, len(self._kept), PIECE_KEPT):
             self._write(b"".join(map(_encode, self._kept[begin : begin + PIECE_KEPT])))
@@ -152,7 +153,7 @@ class Capture:
         return self._early.pop(run, None) or encode_run(run)
 
     def _encode_records(self, records: Sequence[tuple[Any, ...]]) -> Iterator[None]:
-        self._write(_array(len(records)))
+        self._write(array_head(len(records)))
         ordered = yield from _in_order(records, itemgetter(0))
         while piece := list(islice(ordered, PIECE_ITEMS)):
             self._write(b"".join(map(_encode, piece)))
@@ -171,16 +172,16 @@ def verify(data: bytes, builtin: frozenset[str], cuts: Sequence[int]) -> Generat
     """
     count = len(cuts) - 1
     head = data[: cuts[0]]
-    if not head.endswith(_array(count)):
+    if not head.endswith(array_head(count)):
         raise BadSnapshot(f"unreadable snapshot: no {count} runs at byte {cuts[0]}")
-    image = decode_image(head.removesuffix(_array(count)) + _array(0) + data[cuts[-1] :])
+    image = decode_image(head.removesuffix(array_head(count)) + array_head(0) + data[cuts[-1] :])
     yield
     state = ShardState(image.shard, builtin)
     state.plans = dict(image.plans)
-    digest = hashlib.blake2b(_array(_FIELDS), digest_size=16)
+    digest = hashlib.blake2b(array_head(_FIELDS), digest_size=16)
     index, _, batch_hash = image.batch
     digest.update(_fields(image.version, image.shard, 0, [index, 0, batch_hash]))
-    digest.update(_fields(image.token_last, image.plans) + _array(count))
+    digest.update(_fields(image.token_last, image.plans) + array_head(count))
     yield
     last = ""
     for number, (begin, end) in enumerate(pairwise(cuts), 1):
@@ -195,7 +196,7 @@ def verify(data: bytes, builtin: frozenset[str], cuts: Sequence[int]) -> Generat
         if number % PIECE_RUNS == 0:
             yield
     for records in (image.tombstones, image.requests):
-        digest.update(_array(len(records)))
+        digest.update(array_head(len(records)))
         for begin in range(0, len(records), PIECE_ITEMS):
             piece: Sequence[Any] = records[begin : begin + PIECE_ITEMS]
             digest.update(b"".join([_encode(record) for record in piece]))
@@ -217,12 +218,3 @@ def _in_order(items: Sequence[T], key: Callable[[T], str]) -> Generator[None, No
 
 def _fields(*values: Any) -> bytes:
     return b"".join(map(_encode, values))
-
-
-def _array(length: int) -> bytes:
-    """Return how msgpack begins an array."""
-    if length < 16:
-        return bytes((0x90 | length,))
-    if length < 1 << 16:
-        return b"\xdc" + length.to_bytes(2, "big")
-    return b"\xdd" + length.to_bytes(4, "big")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from typing import Final
+
 from headrace.coordinator.core import status
 from headrace.coordinator.core.evolve_code import LET_GO_TIMER
 from headrace.coordinator.core.facts import Facts
@@ -13,30 +16,53 @@ from headrace.events import CancelRequested, CompensationStarted, RunPaused
 from headrace.messages import Explanation, WaitReason, subjects
 
 REASONS_MAX = 200
+_OPEN: Final = re.compile(rb"[\x00-\x03]")
+"""Status of what has not ended (see `status`): among 50,000 steps a few are looked for."""
 
 
 def explain(state: ShardState, run: Run, facts: Facts | None = None) -> Explanation:
     """Return why *run* is where it is: one reason for each thing that it waits for."""
-    facts = facts or Facts()
     name = subjects.split_key(run.key)[1]
     shown = status.NAMES[run.state]
     if status.is_final(run.state):
         return Explanation.of_ended(name, shown, run.ended_reason)
+    reasons, steps = _reasons(state, run, facts or Facts(), REASONS_MAX)
+    times = step_times(run) if steps else {}
+    for instance, reason in steps.items():
+        # A label may have been missing for longer than this step has needed it.
+        reason.since_ms = max(reason.since_ms, waits_since(run, instance, times))
+        if instance in run.sagas:
+            reason.since_ms = told_ms(run, CompensationStarted, instance)
+    return Explanation(run=name, state=shown, summary=_summary(run, reasons[0]), reasons=reasons)
+
+
+def summary(state: ShardState, run: Run, facts: Facts) -> str:
+    """Return the first reason of a run that has not ended, in words."""
+    reasons, _ = _reasons(state, run, facts, 1)
+    return _summary(run, reasons[0])
+
+
+def _summary(run: Run, first: WaitReason) -> str:
+    where = f"{first.path}: " if first.path else ""
+    text = f"{where}{first.reason}"
+    if run.patches is not None:
+        event = run.patches.moves[-1].event
+        text += f" (its definition was patched at event {event})"
+    return text
+
+
+def _reasons(
+    state: ShardState, run: Run, facts: Facts, reasons_max: int
+) -> tuple[list[WaitReason], dict[int, WaitReason]]:
+    """Return all reasons, about *reasons_max* of them, and those of steps by instance."""
     reasons: list[WaitReason] = []
+    steps: dict[int, WaitReason] = {}
     if run.quarantined:
         reasons.append(
             WaitReason(state="BLOCKED", reason=f"quarantined: {run.quarantined}", owner="operator")
         )
     if run.paused:
-        why = f": {run.pause_reason}" if run.pause_reason else ""
-        reasons.append(
-            WaitReason(
-                state="PAUSED",
-                reason=f"paused{why}; `flowctl resume {name}` goes on",
-                owner="person",
-                since_ms=told_ms(run, RunPaused),
-            )
-        )
+        reasons.append(_paused(run))
     if run.state == status.PENDING:
         reasons.append(
             gate_reason(state, run, -1)
@@ -44,9 +70,8 @@ def explain(state: ShardState, run: Run, facts: Facts | None = None) -> Explanat
         )
     else:
         kind = run.program.kind
-        times = step_times(run)
-        for instance in range(0 if run.sagas else 1, len(run.status)):
-            if len(reasons) >= REASONS_MAX:
+        for instance in _waiting(run):
+            if len(reasons) >= reasons_max:
                 break
             reason: WaitReason | None
             if instance in run.held:
@@ -54,12 +79,9 @@ def explain(state: ShardState, run: Run, facts: Facts | None = None) -> Explanat
             else:
                 reason = KINDS[kind[run.locate(instance)[0]]].why(state, run, instance, facts)
             if reason is not None:
-                # A label may have been missing for longer than this step has needed it.
-                reason.since_ms = max(reason.since_ms, waits_since(run, instance, times))
-                if instance in run.sagas:
-                    reason.since_ms = told_ms(run, CompensationStarted, instance)
+                steps[instance] = reason
                 reasons.append(reason)
-    reasons += journal_reasons(run, state.now_ms, REASONS_MAX - len(reasons))
+    reasons += journal_reasons(run, state.now_ms, max(reasons_max - len(reasons), 0))
     if run.cancelling:
         reasons.append(
             WaitReason(
@@ -73,15 +95,28 @@ def explain(state: ShardState, run: Run, facts: Facts | None = None) -> Explanat
     if not reasons:
         reasons.append(
             WaitReason(
-                state=shown,
+                state=status.NAMES[run.state],
                 reason="the coordinator is about to decide what follows",
                 owner="coordinator",
             )
         )
-    first = reasons[0]
-    where = f"{first.path}: " if first.path else ""
-    summary = f"{where}{first.reason}"
-    if run.patches is not None:
-        event = run.patches.moves[-1].event
-        summary += f" (its definition was patched at event {event})"
-    return Explanation(run=name, state=shown, summary=summary, reasons=reasons)
+    return reasons, steps
+
+
+def _paused(run: Run) -> WaitReason:
+    name = subjects.split_key(run.key)[1]
+    why = f": {run.pause_reason}" if run.pause_reason else ""
+    return WaitReason(
+        state="PAUSED",
+        reason=f"paused{why}; `flowctl resume {name}` goes on",
+        owner="person",
+        since_ms=told_ms(run, RunPaused),
+    )
+
+
+def _waiting(run: Run) -> list[int]:
+    """Return the instances, in order, that something may be said of; the root only in a saga."""
+    found = [match.start() for match in _OPEN.finditer(run.status)]
+    if run.held or run.sagas:
+        found = sorted({*found, *run.held, *run.sagas})
+    return found if run.sagas or not found or found[0] else found[1:]

@@ -131,6 +131,11 @@ def apply_chunk(state: ShardState, data: bytes) -> None:
     except UNREADABLE:
         _apply_unread(state, data)
         return
+    apply_read(state, chunk, data)
+
+
+def apply_read(state: ShardState, chunk: Chunk, data: bytes) -> None:
+    """Apply one run's events; *chunk* is what was read from *data*."""
     run = state.runs.get(chunk.run)
     if run is None:
         run = _created(state, chunk)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
 from functools import partial
 
 from headrace.coordinator.core.outline import parkable
+from headrace.coordinator.core.pieces import Pieces, finished
 from headrace.coordinator.core.snapshot import decode_image, decode_run, restore_rest
 from headrace.coordinator.core.state import ShardState
 
@@ -13,7 +13,7 @@ PIECE_RUNS = 500
 """Runs of one piece: a millisecond or two; some 15 if none of them is parked."""
 
 
-def loading(data: bytes, builtin: frozenset[str]) -> Generator[None, None, ShardState]:
+def loading(data: bytes, builtin: frozenset[str]) -> Pieces[ShardState]:
     """Return the state in *data*, read piece by piece; raises `BadSnapshot`."""
     image = decode_image(data)
     yield
@@ -39,10 +39,4 @@ def loading(data: bytes, builtin: frozenset[str]) -> Generator[None, None, Shard
 
 def decode_state(data: bytes, builtin: frozenset[str]) -> ShardState:
     """Return the state in *data*, read in one go; raises `BadSnapshot`."""
-    pieces = loading(data, builtin)
-    while True:
-        try:
-            next(pieces)
-        except StopIteration as end:
-            state: ShardState = end.value
-            return state
+    return finished(loading(data, builtin))

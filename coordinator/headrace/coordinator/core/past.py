@@ -1,19 +1,26 @@
 """A run folded again from the beginning of its history: to its end, or up to an event or a time.
 
-The run is folded in a state of its own, so nothing that lives is touched.
+The run is folded in a state of its own, so nothing that lives is touched. All of it is done in
+pieces, see `pieces`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Final
 
-from headrace.coordinator.core.fold import apply_chunk
+from headrace.coordinator.core.fold import apply_read
+from headrace.coordinator.core.pieces import PIECE, Piece, Pieces, finished
 from headrace.coordinator.core.program import Program
+from headrace.coordinator.core.snapshot import decode_run
 from headrace.coordinator.core.state import UNREADABLE, Run, ShardState
-from headrace.coordinator.core.views import run_view
+from headrace.coordinator.core.views import run_view, viewing
 from headrace.errors import InvalidRequest, Unavailable
 from headrace.events import Chunk, decode_chunk, encode_chunk
 from headrace.messages import GetRun, RunView, subjects
+
+FOLDED: Final = PIECE
+"""Events that are folded in one go, about; a chunk may hold ten thousand."""
 
 
 def asks_past(request: object) -> bool:
@@ -21,31 +28,68 @@ def asks_past(request: object) -> bool:
     return isinstance(request, GetRun) and (request.at_event is not None or bool(request.at_ms))
 
 
-def refold(state: ShardState, key: str, history: Iterable[tuple[Chunk, bytes]]) -> Run:
-    """Fold run *key* in *state*, which knows its plan; return it with all of its *history*.
+def refolding(
+    state: ShardState,
+    key: str,
+    chunks: Iterable[bytes],
+    until: Callable[[Chunk], int] = lambda chunk: len(chunk.events),
+) -> Pieces[Run | None]:
+    """Fold run *key* in *state*, which knows its plan; return it with all of its history, or None.
 
-    The fold drops what went to the archive; the times of steps are read from all of it. Raises
-    KeyError if there is nothing to fold.
+    *chunks* are in order; what comes twice counts once. *until* tells how many events of a chunk
+    count; the first one of which not all do is the last. The fold drops what went to the archive;
+    the times of steps are read from all of it. Raises `Unavailable` for a history with a hole, or
+    one that this release cannot read.
     """
     folded: list[bytes] = []
-    for chunk, data in history:
-        state.now_ms = chunk.time_ms
-        apply_chunk(state, data)
-        folded.append(data)
+    following = 1
+    piece = Piece()
+    for data in chunks:
+        chunk = read_chunk(key, data)
+        if chunk.first > following:
+            raise Unavailable(f"the history of {key} has no event {following}")
+        if chunk.first == following:
+            count = until(chunk)
+            for part in _parts(chunk, data, count):
+                state.now_ms = chunk.time_ms
+                apply_read(state, *part)
+                folded.append(part[1])
+                if piece.full(len(part[1])):
+                    yield
+            if count < len(chunk.events):
+                break
+            following += count
+        elif piece.full(len(data)):
+            yield
     run = state.runs.get(key)
-    if run is None:
-        raise KeyError(key)
-    run.history = folded
+    if run is not None:
+        run.history = folded
     return run
 
 
+def read_chunk(key: str, data: bytes) -> Chunk:
+    """Read one of the chunks of run *key*. Raises `Unavailable`: this release cannot read it."""
+    try:
+        return decode_chunk(data)
+    except UNREADABLE as error:
+        raise Unavailable(f"the history of {key} cannot be read: {error}") from error
+
+
+def _parts(chunk: Chunk, data: bytes, count: int) -> Iterator[tuple[Chunk, bytes]]:
+    """Yield the first *count* events of a chunk as chunks that are folded in one go."""
+    events = chunk.events
+    if count == len(events) <= FOLDED:
+        yield chunk, data
+        return
+    for at in range(0, count, FOLDED):
+        part = Chunk(
+            chunk.run, chunk.first + at, chunk.time_ms, events[at : min(at + FOLDED, count)]
+        )
+        yield part, encode_chunk(part.run, part.first, part.time_ms, part.events)
+
+
 def past_view(
-    key: str,
-    programs: Iterable[Program],
-    chunks: Sequence[bytes],
-    request: GetRun,
-    *,
-    shard: int,
+    key: str, programs: Iterable[Program], chunks: Sequence[bytes], request: GetRun, *, shard: int
 ) -> RunView:
     """Return the view of run *key* right behind the event, or at the time, that *request* names.
 
@@ -54,59 +98,60 @@ def past_view(
     event. Raises `InvalidRequest` for an event or a time that the history does not reach,
     `Unavailable` for one that this release cannot read.
     """
-    try:
-        history = in_order([(decode_chunk(data), data) for data in chunks])
-    except UNREADABLE as error:
-        raise Unavailable(f"the history of run {request.run} cannot be read: {error}") from error
-    wanted = _up_to(_last_event([chunk for chunk, _ in history], request), history)
-    state = ShardState(shard)
-    for program in programs:
-        state.programs[program.digest, subjects.split_key(key)[0]] = program
-    run = refold(state, key, wanted)
-    view = run_view(run, steps=request.steps, shard=shard)
-    view.as_of_ms = request.at_ms or wanted[-1][0].time_ms
+    run = finished(_run_then(key, programs, chunks, request, shard))
+    return _as_of(request, run, run_view(run, steps=request.steps, shard=shard))
+
+
+def viewing_past(
+    key: str, programs: Iterable[Program], chunks: Sequence[bytes], request: GetRun, *, shard: int
+) -> Pieces[RunView]:
+    """`past_view`, piece by piece, to be encoded: its steps are already."""
+    run = yield from _run_then(key, programs, chunks, request, shard)
+    if not request.steps:
+        return _as_of(request, run, run_view(run, steps=False, shard=shard))
+    return _as_of(request, run, (yield from viewing(run, shard=shard)))
+
+
+def _as_of(request: GetRun, run: Run, view: RunView) -> RunView:
+    view.as_of_ms = request.at_ms or decode_chunk(run.history[-1]).time_ms
     return view
 
 
-def in_order(chunks: Sequence[tuple[Chunk, bytes]]) -> list[tuple[Chunk, bytes]]:
-    """Return each event's chunk once; archived segments may overlap with what the state holds."""
-    found: list[tuple[Chunk, bytes]] = []
-    following = 1
-    for chunk, data in chunks:
-        if chunk.first == following:
-            found.append((chunk, data))
-            following += len(chunk.events)
-        elif chunk.first > following:
-            raise Unavailable(f"the history of {chunk.run} has no event {following}")
-    return found
+def _run_then(
+    key: str, programs: Iterable[Program], chunks: Sequence[bytes], request: GetRun, shard: int
+) -> Pieces[Run]:
+    """Return run *key* as it was."""
 
+    def until(chunk: Chunk) -> int:
+        if request.at_event is not None:
+            return max(min(request.at_event - chunk.first + 1, len(chunk.events)), 0)
+        return len(chunk.events) if chunk.time_ms <= request.at_ms else 0
 
-def _up_to(last: int, history: Sequence[tuple[Chunk, bytes]]) -> list[tuple[Chunk, bytes]]:
-    """Return the chunks up to event number *last*, the one that holds it cut behind it."""
-    found = [(chunk, data) for chunk, data in history if chunk.first <= last]
-    chunk, _ = found[-1]
-    events = chunk.events[: last - chunk.first + 1]
-    if len(events) < len(chunk.events):
-        data = encode_chunk(chunk.run, chunk.first, chunk.time_ms, events)
-        found[-1] = (chunk, data)
-    return found
-
-
-def _last_event(history: Sequence[Chunk], request: GetRun) -> int:
-    """Return the number of the last event to fold."""
-    newest = history[-1].first + len(history[-1].events) - 1 if history else 0
-    if request.at_event is not None:
-        if not 1 <= request.at_event <= newest:
-            raise InvalidRequest(
-                f"run {request.run} has no event {request.at_event}: its history goes "
-                f"from 1 to {newest}"
-            )
-        return request.at_event
-    found = 0
-    for chunk in history:
-        if chunk.time_ms > request.at_ms:
-            break
-        found = chunk.first + len(chunk.events) - 1
-    if not found:
+    run = yield from refolding(_apart(key, programs, shard), key, chunks, until)
+    if request.at_event is not None and (run is None or run.events < request.at_event):
+        newest = run.events if run is not None else _newest(chunks)
+        raise InvalidRequest(
+            f"run {request.run} has no event {request.at_event}: its history goes "
+            f"from 1 to {newest}"
+        )
+    if run is None:
         raise InvalidRequest(f"run {request.run} did not exist yet at that time")
-    return found
+    return run
+
+
+def _newest(chunks: Sequence[bytes]) -> int:
+    chunk = decode_chunk(chunks[-1]) if chunks else None
+    return chunk.first + len(chunk.events) - 1 if chunk is not None else 0
+
+
+def copy_of(data: bytes, key: str, programs: Iterable[Program], shard: int) -> Run:
+    """Return run *key*, which `snapshot.encode_run` has encoded, as a run that nobody changes."""
+    return decode_run(_apart(key, programs, shard), data)
+
+
+def _apart(key: str, programs: Iterable[Program], shard: int) -> ShardState:
+    """Return a state of its own for a run that has gone by *programs*."""
+    state = ShardState(shard)
+    for program in programs:
+        state.programs[program.digest, subjects.split_key(key)[0]] = program
+    return state

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+from headrace.coordinator.core.pieces import Piece, Pieces, finished
 from headrace.coordinator.core.state import Run
 from headrace.events import (
     CancelRequested,
@@ -50,10 +51,13 @@ class Times(NamedTuple):
     """What the step said beside its outputs."""
 
 
-def times_of(run: Run, segments: Iterable[bytes]) -> dict[int, Times]:
+def timing(run: Run, segments: Iterable[bytes]) -> Pieces[dict[int, Times]]:
     """Gather the times of instances from the run's history: *segments*, then what it holds."""
     found: dict[int, Times] = {}
+    piece = Piece()
     for data in (*segments, *run.history):
+        if piece.full(len(data)):
+            yield
         chunk = decode_chunk(data)
         now_ms = chunk.time_ms
         for number, event in enumerate(chunk.events, chunk.first):
@@ -99,8 +103,8 @@ def _renumbered(run: Run, event: int, found: dict[int, Times]) -> dict[int, Time
 
 
 def step_times(run: Run) -> Mapping[int, Times]:
-    """Return what `waits_since` needs; it reads the whole history, so once for all steps."""
-    return {} if run.quarantined else times_of(run, ())
+    """Return what `waits_since` needs; it reads all of the history that the state holds."""
+    return {} if run.quarantined else finished(timing(run, ()))
 
 
 def waits_since(run: Run, instance: int, times: Mapping[int, Times]) -> int:

@@ -1,4 +1,4 @@
-"""What people see of a run: its view with steps, its history, pages of runs. Pure reads."""
+"""What people see of a run, and pages of runs. Pure reads."""
 
 from __future__ import annotations
 
@@ -7,36 +7,16 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from headrace.coordinator.core import program as kinds
 from headrace.coordinator.core import status
 from headrace.coordinator.core.commands import Refusal
-from headrace.coordinator.core.contexts import Contexts, functions
-from headrace.coordinator.core.journal_views import entry_views, is_blocked
+from headrace.coordinator.core.journal_views import is_blocked
 from headrace.coordinator.core.listing import Listing, Place
-from headrace.coordinator.core.nodes import KINDS
-from headrace.coordinator.core.outcomes import conclusion, outcome
 from headrace.coordinator.core.outline import Outline
-from headrace.coordinator.core.since import Times, times_of
+from headrace.coordinator.core.pieces import Packed, Pieces, finished
 from headrace.coordinator.core.state import EMPTY_MAP, Run, ShardState
-from headrace.errors import HeadraceError, InvalidRequest
-from headrace.events import (
-    OF_ENTRIES,
-    EntryBegun,
-    EntryEnded,
-    decode_chunk,
-    event_name,
-)
-from headrace.expressions import resolve, to_string
-from headrace.messages import (
-    EntryState,
-    HistoryEntry,
-    ListRuns,
-    RunPage,
-    RunView,
-    StepView,
-    subjects,
-)
-from headrace.plan import Node, Task, is_expression
+from headrace.coordinator.core.step_views import viewing_steps
+from headrace.errors import InvalidRequest
+from headrace.messages import ListRuns, RunPage, RunView, subjects
 
 _decode = msgspec.msgpack.Decoder().decode
 
@@ -46,10 +26,6 @@ SCANNED_MAX = 2_000
 """Entries that the making of a page looks at: some 2 ms of the owner's loop."""
 RECORD_COST = 20
 """As many entries the record of a parked run costs, to be shown: some 40 µs."""
-ENTRY_STATES = {
-    number: name for name, number in vars(EntryState).items() if isinstance(number, int)
-}
-"""Of a journal's entries."""
 ENDED = frozenset(("COMPLETED", "FAILED", "CANCELLED"))
 
 
@@ -104,6 +80,28 @@ def run_view(
 
     *segments* are the run's older history, for times that the state does not keep.
     """
+    view = _without_steps(run, shard)
+    if steps:
+        finished(viewing_steps(run, holders or {}, segments, view.steps))
+    return view
+
+
+def viewing(
+    run: Run, *, shard: int = 0, holders: Mapping[tuple[str, int], str] | None = None
+) -> Pieces[RunView]:
+    """`run_view` with steps, piece by piece, to be encoded: its steps are already (`Packed`).
+
+    *run* must not change meanwhile.
+    """
+    packed = Packed()
+    yield from viewing_steps(run, holders or {}, (), packed)
+    view = _without_steps(run, shard)
+    steps: Any = packed.raw()
+    view.steps = steps
+    return view
+
+
+def _without_steps(run: Run, shard: int) -> RunView:
     namespace, name = subjects.split_key(run.key)
     view = RunView(
         id=name,
@@ -131,96 +129,7 @@ def run_view(
         view.parent = run.family.parent.partition("#")[0].partition("/")[2]
     if run.patches is not None:
         view.patched = [move.event for move in run.patches.moves]
-    if steps:
-        view.steps = step_views(run, holders or {}, segments)
     return view
-
-
-def step_views(
-    run: Run, holders: Mapping[tuple[str, int], str], segments: Iterable[bytes]
-) -> list[StepView]:
-    """Return one view a node, containers included, in the order of the plan."""
-    times = times_of(run, segments)
-    views = []
-    for instance in _plan_order(run):
-        value = run.status[instance]
-        if value == status.TEMPLATE:
-            continue
-        node, shift, _ = run.locate(instance)
-        found = run.program.nodes[node]
-        error = run.errors.get(instance)
-        outputs = run.outputs.get(instance)
-        view = StepView(
-            path=run.path(instance),
-            name=_name(run, instance, found),
-            kind=KINDS[run.program.kind[node]].name,
-            state=_shown_state(run, instance, holders),
-            uses=found.uses if isinstance(found, Task) else "",
-            attempt=run.attempt[instance],
-            outputs=None if outputs is None else _decode(outputs),
-            # An error of an attempt before the one that succeeded is history, not news.
-            error=f"{error.type}: {error.message}"
-            if error is not None and value != status.COMPLETED
-            else "",
-            needs=[run.path(need + shift) for need in found.needs],
-            index=instance,
-        )
-        told = times.get(instance, Times(0, 0))
-        view.started_ms, view.finished_ms = told.started_ms, told.ended_ms
-        view.worker = holders.get((run.key, run.wire(instance)), told.worker)
-        view.reason = told.reason
-        view.outcome, view.conclusion = outcome(run, instance), conclusion(run, instance)
-        if told.extra is not None:
-            view.annotations, view.summary = told.extra.annotations, told.extra.summary
-        if run.family is not None:
-            view.child = run.family.children.get(instance, "")
-        views.append(view)
-    views.extend(entry_views(run))
-    return views
-
-
-def _name(run: Run, instance: int, node: Node) -> str:
-    """Return the name to show; as it is written where it cannot be evaluated (yet, or here)."""
-    if not is_expression(node.title):
-        return node.title or node.name
-    try:
-        return to_string(resolve(node.title, Contexts(run, instance), functions(run, instance)))
-    except HeadraceError:
-        return node.title
-
-
-def _plan_order(run: Run) -> list[int]:
-    """Return all instances but the root, a loop's iterations behind the loop itself."""
-    if not run.scopes:
-        return list(range(1, len(run.status)))
-
-    places: dict[int, tuple[int, ...]] = {}
-    for scope in run.scopes:
-        node, _, outer = run.locate(scope.loop)
-        above = places[outer.base] if outer is not None else ()
-        places[scope.base] = (*above, node, scope.index)
-
-    def place(instance: int) -> tuple[int, ...]:
-        node, _, scope = run.locate(instance)
-        return (*places[scope.base], node) if scope is not None else (node,)
-
-    return sorted(range(1, len(run.status)), key=place)
-
-
-def _shown_state(run: Run, instance: int, holders: Mapping[tuple[str, int], str]) -> str:
-    value = run.status[instance]
-    if value == status.DISPATCHED and (run.key, run.wire(instance)) in holders:
-        return "RUNNING"
-    if value == status.PENDING:
-        above = run.parent(instance)
-        while above >= 0 and run.status[above] == status.PENDING:
-            above = run.parent(above)
-        if above >= 0 and run.status[above] in (status.SKIPPED, status.CANCELLED):
-            return status.NAMES[run.status[above]]
-        kind = run.program.kind[run.locate(instance)[0]]
-        if kind == kinds.TASK and not run.waiting[instance] and run.may_begin(instance):
-            return "READY"
-    return status.NAMES[value]
 
 
 # --- lists -------------------------------------------------------------------------------------
@@ -326,66 +235,3 @@ def parse_cursor(cursor: str) -> tuple[int, str] | None:
     if not separator or not created.isdigit():
         raise InvalidRequest(f"not a cursor: {cursor!r}")
     return int(created), run
-
-
-# --- history -----------------------------------------------------------------------------------
-
-
-def history_entries(
-    run: Run, chunks: Iterable[bytes], *, after: int, limit: int
-) -> list[HistoryEntry]:
-    """Render encoded chunks of *run* from event number *after* + 1 on, at most *limit*.
-
-    Paths come from *run*, which must have been folded at least as far.
-    """
-    entries: list[HistoryEntry] = []
-    for data in chunks:
-        chunk = decode_chunk(data)
-        if chunk.first + len(chunk.events) <= after + 1:
-            continue
-        for offset, event in enumerate(chunk.events):
-            number = chunk.first + offset
-            if number <= after:
-                continue
-            if len(entries) >= limit:
-                return entries
-            entries.append(_entry(run, number, chunk.time_ms, event))
-    return entries
-
-
-def _path_then(run: Run, number: int, instance: int) -> str:
-    """Return the path of what event *number* names."""
-    if run.patches is not None and instance >= 0:
-        instance, gone = run.patches.since(number, instance)
-        if gone:
-            return gone
-    return run.path(instance) if 0 <= instance < len(run.status) else ""
-
-
-def _entry(run: Run, number: int, time_ms: int, event: Any) -> HistoryEntry:
-    data: dict[str, Any] = {}
-    path = ""
-    for field in msgspec.structs.fields(event):
-        name, value = field.name, getattr(event, field.name)
-        if name in ("step", "node"):
-            path = _path_then(run, number, value)
-            continue
-        if name == "key" and isinstance(event, OF_ENTRIES):
-            path = value
-        if value is None or value == "" or value == field.default:
-            continue
-        if isinstance(value, msgspec.Raw):
-            value = _decode(value)
-            if value == {}:
-                continue
-        elif isinstance(value, msgspec.Struct):
-            value = msgspec.to_builtins(value)
-        elif name in ("state", "status") and isinstance(value, int):
-            names = ENTRY_STATES if isinstance(event, EntryBegun | EntryEnded) else status.NAMES
-            value = names[value]
-        elif name == "carried":
-            value = sorted(value)
-        data[name] = value
-    return HistoryEntry(
-        number=number, time_ms=time_ms, type=event_name(type(event)), path=path, data=data
-    )

@@ -1,41 +1,80 @@
-"""Answers about runs, made from state that is in the log; and those who wait for a run's end."""
+"""Answers about runs, made from state that is in the log; and those who wait for a run's end.
+
+A short answer is made and given at once. What a long one needs is copied, and it is made in pieces
+behind the ticks (see `Slices`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, Final, NamedTuple
 
-from headrace.coordinator.core import Facts, Machine, Refusal, Run, explain
+from headrace.coordinator.archive.store import Segment
+from headrace.coordinator.core import Machine, Program, Refusal, Run, explain, summary
 from headrace.coordinator.core import status as states
-from headrace.coordinator.core.past import asks_past, past_view
-from headrace.coordinator.core.views import (
-    HistoryParts,
-    Later,
-    Waits,
-    history_entries,
-    run_view,
-)
-from headrace.coordinator.runtime.archiver import Archiver
+from headrace.coordinator.core.histories import history_entries, telling
+from headrace.coordinator.core.past import asks_past, copy_of, past_view, viewing_past
+from headrace.coordinator.core.pieces import PIECE, UNIT_BYTES
+from headrace.coordinator.core.snapshot import encode_run
+from headrace.coordinator.core.views import HistoryParts, Later, Waits, run_view, viewing
+from headrace.coordinator.runtime.archiver import Archiver, unpacking
 from headrace.coordinator.runtime.inbox import PendingBatch, reply_of
 from headrace.coordinator.runtime.ports import Dispatch
+from headrace.coordinator.runtime.slices import Slices
 from headrace.errors import HeadraceError
-from headrace.events import decode_chunk
+from headrace.events import chunk_first
 from headrace.messages import ClientReply, GetEvidence, GetHistory, GetRun
+
+log = logging.getLogger(__name__)
 
 WAIT_MS_MAX = 60_000
 LOOK_MS = 200
 """So often it is looked for who has waited long enough: thousands may wait, at each tick."""
 RENDERED = (Later, HistoryParts, Waits)
 """Results that are made once the tick is in the log."""
-EndView = tuple[str, PendingBatch, int, ClientReply]
+LONG_MAX: Final = 64
+"""Long answers in the making; more are refused as `busy`: each has a copy of its run."""
+SHORT_BYTES: Final = PIECE * UNIT_BYTES
+"""Of a history that is told at once."""
+BUSY = Refusal("busy", "too many long answers are being made", 500)
+
+
+class LongView(NamedTuple):
+    """What a long run's view is made of: the run as it was, encoded, and what goes with it."""
+
+    key: str
+    data: bytes
+    programs: Sequence[Program]
+    holders: Mapping[tuple[str, int], str]
+    why: str
+    """Why it rests; empty: it does not, or it says so itself."""
+
+
+View = ClientReply | LongView
+EndView = tuple[str, PendingBatch, int, View]
 """Run key, and the answer to one request of a batch."""
+
+
+def is_long(run: Run) -> bool:
+    """Tell whether a view of all steps takes more than one piece."""
+    journal = run.journal
+    entries = len(journal.entries) if journal is not None else 0
+    return len(run.status) + entries > PIECE or run.history_bytes > SHORT_BYTES
 
 
 class Answers:
     """One owner's. Everything here is called right after an append, or when there was none."""
 
-    def __init__(self, shard: int, dispatch: Dispatch, archiver: Archiver) -> None:
+    def __init__(
+        self, shard: int, dispatch: Dispatch, archiver: Archiver, slices: Slices | None = None
+    ) -> None:
         self._shard, self._dispatch, self._archiver = shard, dispatch, archiver
+        self._slices = slices or Slices()
+        self._making: dict[asyncio.Task[None], PendingBatch] = {}
+        """Long answers, and who has asked."""
         self._waiters: dict[str, list[tuple[PendingBatch, int, int]]] = {}
         self._looked_ms = 0
         self._look_ms = 0
@@ -89,72 +128,115 @@ class Answers:
         elif isinstance(request, GetRun) and asks_past(request):
             self._past(batch, index, request, run)
         else:
-            batch.answer(index, self.view(run, machine, steps=value.steps))
+            self.tell(batch, index, self.view(run, machine, steps=value.steps))
 
-    def view(self, run: Run, machine: Machine | None = None, *, steps: bool) -> ClientReply:
-        """Return *run* as it is now; with *steps* and *machine*, why it rests, too."""
-        facts = self._dispatch.facts() if steps else Facts()
-        view = run_view(run, steps=steps, shard=self._shard, holders=facts.holders)
-        at_rest = not run.active and not states.is_final(run.state)
-        if steps and machine is not None and at_rest and not view.reason:
+    def view(self, run: Run, machine: Machine | None = None, *, steps: bool) -> View:
+        """Return *run* as it is now, for `tell`; with *steps* and *machine*, why it rests, too."""
+        if not steps:
+            return reply_of(run_view(run, steps=False, shard=self._shard))
+        facts = self._dispatch.facts()
+        why = ""
+        if machine is not None and not run.active and not states.is_final(run.state):
             # Nothing of it is with a worker: somebody who looks at it wants to know why.
-            view.reason = explain(machine.state, run, facts).summary
+            why = summary(machine.state, run, facts)
+        if is_long(run):
+            return LongView(run.key, encode_run(run), run.programs(), facts.holders, why)
+        view = run_view(run, steps=True, shard=self._shard, holders=facts.holders)
+        view.reason = view.reason or why
         return reply_of(view)
 
-    def _history(self, batch: PendingBatch, index: int, request: GetHistory, run: Run) -> None:
-        def answer(chunks: Sequence[bytes]) -> None:
-            entries = history_entries(run, chunks, after=request.after, limit=request.limit)
-            batch.answer(index, reply_of(entries))
+    def tell(self, batch: PendingBatch, index: int, view: View) -> None:
+        """Answer request *index* of *batch* with what `view` has returned, perhaps later."""
+        if isinstance(view, LongView):
+            self._make(batch, index, partial(self._long_view, view))
+        else:
+            batch.answer(index, view)
 
-        self._with_chunks(batch, index, run, request.after, answer)
+    async def _long_view(self, long: LongView) -> Any:
+        run = copy_of(long.data, long.key, long.programs, self._shard)
+        view = await self._slices.make(viewing(run, shard=self._shard, holders=long.holders))
+        view.reason = view.reason or long.why
+        return view
+
+    def _history(self, batch: PendingBatch, index: int, request: GetHistory, run: Run) -> None:
+        after, limit = request.after, request.limit
+        if run.history_first <= after + 1 and run.history_bytes <= SHORT_BYTES:
+            batch.answer(
+                index, reply_of(history_entries(run, run.history, after=after, limit=limit))
+            )
+            return
+
+        async def make(chunks: Sequence[bytes]) -> Any:
+            return await self._slices.make(telling(run, chunks, after=after, limit=limit))
+
+        self._make(batch, index, self._of_chunks(run, after, make))
 
     def _evidence(self, batch: PendingBatch, index: int, run: Run) -> None:
-        programs = list(run.programs())
-
-        def written(found: bytes | HeadraceError) -> None:
-            text = Refusal.of(found) if isinstance(found, HeadraceError) else found
-            batch.answer(index, reply_of(text))
-
-        def answer(chunks: Sequence[bytes]) -> None:
-            # In a thread: a run of many events is folded again from its beginning.
-            self._archiver.write_evidence(run.key, programs, chunks, written)
-
-        self._with_chunks(batch, index, run, 0, answer)
+        programs = run.programs()
+        # In a thread: a run of many events is folded again from its beginning.
+        make = partial(self._archiver.evidence, run.key, programs)
+        self._make(batch, index, self._of_chunks(run, 0, make))
 
     def _past(self, batch: PendingBatch, index: int, request: GetRun, run: Run) -> None:
-        def answer(chunks: Sequence[bytes]) -> None:
+        programs, shard = run.programs(), self._shard
+        if run.history_first == 1 and run.history_bytes <= SHORT_BYTES:
             try:
-                view = past_view(run.key, run.programs(), chunks, request, shard=self._shard)
+                view = past_view(run.key, programs, run.history, request, shard=shard)
             except HeadraceError as error:
                 batch.answer(index, reply_of(Refusal.of(error)))
             else:
                 batch.answer(index, reply_of(view))
-
-        self._with_chunks(batch, index, run, 0, answer)
-
-    def _with_chunks(
-        self,
-        batch: PendingBatch,
-        index: int,
-        run: Run,
-        after: int,
-        answer: Callable[[Sequence[bytes]], None],
-    ) -> None:
-        """Call *answer* with the run's history behind event *after*, older segments included."""
-        chunks, first = list(run.history), run.history_first
-        if first <= after + 1:
-            answer(chunks)
             return
 
-        def older(segments: Sequence[bytes]) -> None:
+        async def make(chunks: Sequence[bytes]) -> Any:
+            return await self._slices.make(
+                viewing_past(run.key, programs, chunks, request, shard=shard)
+            )
+
+        self._make(batch, index, self._of_chunks(run, 0, make))
+
+    def _of_chunks(
+        self, run: Run, after: int, make: Callable[[Sequence[bytes]], Awaitable[Any]]
+    ) -> Callable[[], Awaitable[Any]]:
+        """Return what makes an answer of the run's history behind event *after*, as it is now."""
+        chunks, first = list(run.history), run.history_first
+
+        async def read() -> Any:
+            if first <= after + 1:
+                return await make(chunks)
+            segments = await self._archiver.segments(run.key)
+            older = await self._slices.make(unpacking(_behind(segments, after)))
             # Segments may reach into what the state holds as well, or be newer than that.
-            before = [data for data in segments if decode_chunk(data).first < first]
-            answer([*before, *chunks])
+            before = [data for data in older if chunk_first(data) < first]
+            return await make([*before, *chunks])
 
-        def failed(error: HeadraceError) -> None:
-            batch.answer(index, reply_of(Refusal.of(error)))
+        return read
 
-        self._archiver.read_segments(run.key, older, failed)
+    def _make(self, batch: PendingBatch, index: int, make: Callable[[], Awaitable[Any]]) -> None:
+        """Answer request *index* of *batch* with what *make* gives, in a task of its own."""
+        if len(self._making) >= LONG_MAX:
+            batch.answer(index, reply_of(BUSY))
+            return
+
+        async def answer() -> None:
+            try:
+                reply = reply_of(await make())
+                # To copy ten megabytes once more is a piece of its own.
+                await asyncio.sleep(0)
+            except HeadraceError as error:
+                reply = reply_of(Refusal.of(error))
+            batch.answer(index, reply)
+
+        task = asyncio.create_task(answer(), name="long-answer")
+        self._making[task] = batch
+        task.add_done_callback(self._made)
+
+    def _made(self, task: asyncio.Task[None]) -> None:
+        batch = self._making.pop(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            # One question that we cannot answer: the asker is told, the others go on.
+            log.error("question not answered", exc_info=error, extra={"shard": self._shard})
+            batch.refuse(Refusal("unavailable", f"the run cannot be shown: {error!r}"))
 
     def views(self, ended: Sequence[Run]) -> list[EndView]:
         """Return what those are to be told who wait for the end of these runs.
@@ -169,9 +251,9 @@ class Answers:
 
     def ended(self, views: Sequence[EndView]) -> None:
         """The ends of these runs are in the log: answer those who waited for them."""
-        for key, batch, index, reply in views:
+        for key, batch, index, view in views:
             self._waiters.pop(key, None)
-            batch.answer(index, reply)
+            self.tell(batch, index, view)
 
     def due(self, now_ms: int) -> bool:
         """Tell whether to look who has waited long enough (`time_out`)."""
@@ -199,7 +281,7 @@ class Answers:
                     self._look_ms = min(self._look_ms, until_ms)
                 else:
                     steps = _with_steps(batch, index)
-                    batch.answer(index, self.view(run, machine, steps=steps))
+                    self.tell(batch, index, self.view(run, machine, steps=steps))
             if kept:
                 self._waiters[key] = kept
             else:
@@ -211,8 +293,20 @@ class Answers:
             for batch, _, _ in waiting:
                 batch.refuse(refusal)
         self._waiters.clear()
+        for task, batch in self._making.items():
+            task.cancel()
+            batch.refuse(refusal)
 
 
 def _with_steps(batch: PendingBatch, index: int) -> bool:
     request = batch.requests[index]
     return isinstance(request, GetRun) and request.steps
+
+
+def _behind(segments: Sequence[Segment], after: int) -> Sequence[Segment]:
+    """Return those of a run's *segments* that may have events behind number *after*."""
+    begin = 0
+    for at, segment in enumerate(segments):
+        if segment.first <= after + 1:
+            begin = at
+    return segments[begin:]

@@ -9,17 +9,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
 
 from headrace.coordinator.archive.store import Archive, ArchivedRun, RunSummary, Segment
 from headrace.coordinator.core import Machine, Program, Run
 from headrace.coordinator.core import status as states
+from headrace.coordinator.core.pieces import Pieces
 from headrace.coordinator.runtime.evidence import Notary
 from headrace.coordinator.runtime.watch import Watch
 from headrace.errors import HeadraceError
-from headrace.events import Chunk, SegmentArchived, decode_chunk
+from headrace.events import Chunk, SegmentArchived, chunk_first, decode_chunk
 from headrace.messages import subjects
 
 log = logging.getLogger(__name__)
@@ -58,7 +59,6 @@ class Archiver:
         """Live runs with a long history: (run, its first event, chunks to archive)."""
         self._plans: set[str] = set()
         self._wake = asyncio.Event()
-        self._readers: set[asyncio.Task[None]] = set()
         self._batch_max = BATCH_RUNS_MAX
         self._stored = False
         """Something has been stored since the last pause."""
@@ -161,9 +161,13 @@ class Archiver:
         if run.history_first > 1:
             older = await self._archive.history(*subjects.split_key(run.key))
             before = [s.data for s in older if s.first < run.history_first]
-            last = max((decode_chunk(unpack(data)[-1]) for data in before), key=_end_of)
+            upto = 0
+            for data in before:
+                upto = max(upto, _end_of(decode_chunk(unpack(data)[-1])))
+                # A long history has many segments.
+                await asyncio.sleep(0)
             # A segment may reach into what the state still holds.
-            rest = [c for c in run.history if decode_chunk(c).first >= _end_of(last)]
+            rest = [chunk for chunk in run.history if chunk_first(chunk) >= upto]
             packed = [*before, pack(rest)]
         seal = self._notary.seal(run.key, events=run.events, plan=run.program.digest, packed=packed)
         summary = msgspec.structs.replace(found.summary, seal=seal)
@@ -212,59 +216,27 @@ class Archiver:
         next_event = run.history_first
         for segment in await self._archive.history(*subjects.split_key(run.key)):
             if segment.first == next_event:
-                last = decode_chunk(unpack(segment.data)[-1])
-                next_event = last.first + len(last.events)
+                next_event = _end_of(decode_chunk(unpack(segment.data)[-1]))
+                await asyncio.sleep(0)
         return next_event
 
     async def _complete(self, run: Run) -> None:
         """Store what the archived segments of a finished long run lack."""
         while (next_event := await self._stored_upto(run)) <= run.events:
-            rest = [chunk for chunk in run.history if decode_chunk(chunk).first >= next_event]
+            rest = [chunk for chunk in run.history if chunk_first(chunk) >= next_event]
             await self._put_segment(run, next_event, rest)
 
-    def read_segments(
-        self,
-        key: str,
-        done: Callable[[Sequence[bytes]], None],
-        failed: Callable[[HeadraceError], None],
-    ) -> None:
-        """Read a live run's archived segments in the background."""
+    async def segments(self, key: str) -> list[Segment]:
+        """Read a live run's archived segments, in order. Raises `HeadraceError`."""
+        return await self._archive.history(*subjects.split_key(key))
 
-        async def read() -> None:
-            try:
-                segments = await self._archive.history(*subjects.split_key(key))
-            except HeadraceError as error:
-                failed(error)
-            else:
-                done([chunk for segment in segments for chunk in unpack(segment.data)])
-
-        self._read_aside(read(), "read-segments")
-
-    def write_evidence(
-        self,
-        key: str,
-        programs: Sequence[Program],
-        chunks: Sequence[bytes],
-        done: Callable[[bytes | HeadraceError], None],
-    ) -> None:
-        """Write a live run's bundle in a thread; *done* gets its text, or why there is none."""
-
-        async def make() -> None:
-            try:
-                text = await asyncio.to_thread(
-                    self._notary.bundle, key, programs, chunks, shard=self._shard
-                )
-            except HeadraceError as error:
-                done(error)
-            else:
-                done(text)
-
-        self._read_aside(make(), "write-evidence")
-
-    def _read_aside(self, reading: Coroutine[None, None, None], name: str) -> None:
-        task = asyncio.create_task(reading, name=name)
-        self._readers.add(task)
-        task.add_done_callback(self._readers.discard)
+    async def evidence(
+        self, key: str, programs: Sequence[Program], chunks: Sequence[bytes]
+    ) -> bytes:
+        """Return the text of a live run's bundle, written in a thread. Raises `HeadraceError`."""
+        return await asyncio.to_thread(
+            self._notary.bundle, key, programs, chunks, shard=self._shard
+        )
 
 
 def next_pause_s(last_s: float) -> float:
@@ -290,6 +262,15 @@ def unpack(data: bytes) -> list[bytes]:
         size = int.from_bytes(data[at : at + 4], "little")
         chunks.append(data[at + 4 : at + 4 + size])
         at += 4 + size
+    return chunks
+
+
+def unpacking(segments: Iterable[Segment]) -> Pieces[list[bytes]]:
+    """Return the chunks of all *segments*, piece by piece: one segment each."""
+    chunks: list[bytes] = []
+    for segment in segments:
+        chunks += unpack(segment.data)
+        yield
     return chunks
 
 

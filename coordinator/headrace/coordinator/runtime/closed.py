@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from headrace.coordinator.archive.store import Archive, RunSummary
 from headrace.coordinator.core import Refusal, Run, ShardState, explain
-from headrace.coordinator.core.past import asks_past, past_view, refold
-from headrace.coordinator.core.views import history_entries, run_view
-from headrace.coordinator.runtime.archiver import unpack
+from headrace.coordinator.core.histories import telling
+from headrace.coordinator.core.past import asks_past, read_chunk, refolding, viewing_past
+from headrace.coordinator.core.pieces import Piece, Pieces
+from headrace.coordinator.core.views import run_view, viewing
+from headrace.coordinator.runtime.archiver import unpacking
 from headrace.coordinator.runtime.evidence import Notary
+from headrace.coordinator.runtime.slices import Slices
 from headrace.errors import HeadraceError
-from headrace.events import Chunk, PlanPatched, decode_chunk
+from headrace.events import PlanPatched
 from headrace.messages import (
     ClientRequest,
     GetEvidence,
@@ -35,8 +38,10 @@ async def answer(
     namespace: str,
     request: ClientRequest,
     notary: Notary | None = None,
+    slices: Slices | None = None,
 ) -> Any:
-    """Return the result of a query, or a `Refusal`."""
+    """Return the result of a query, or a `Refusal`; what is long is made by *slices*."""
+    slices = slices or Slices()
     try:
         if isinstance(request, ListRuns):
             return await archive.list(namespace, request)
@@ -49,7 +54,7 @@ async def answer(
         if isinstance(request, GetPlan):
             plan = await archive.plan(summary.plan)
             return plan if plan is not None else Refusal("not-found", f"no plan {summary.plan}")
-        run, chunks = await _restore(archive, builtin, summary)
+        run, chunks = await _restore(archive, builtin, summary, slices)
         if isinstance(request, GetEvidence):
             return await asyncio.to_thread(
                 (notary or Notary()).bundle,
@@ -61,13 +66,17 @@ async def answer(
                 archived=True,
             )
         if isinstance(request, GetHistory):
-            return history_entries(run, chunks, after=request.after, limit=request.limit)
+            return await slices.make(telling(run, chunks, after=request.after, limit=request.limit))
         if isinstance(request, GetExplanation):
             return explain(ShardState(summary.shard, builtin), run)
         if asks_past(request):
-            view = past_view(run.key, run.programs(), chunks, request, shard=summary.shard)
+            view = await slices.make(
+                viewing_past(run.key, run.programs(), chunks, request, shard=summary.shard)
+            )
+        elif request.steps:
+            view = await slices.make(viewing(run, shard=summary.shard))
         else:
-            view = run_view(run, steps=request.steps, shard=summary.shard)
+            view = run_view(run, steps=False, shard=summary.shard)
         view.archived = True
         return view
     except HeadraceError as error:
@@ -81,25 +90,32 @@ async def answer(
 
 
 async def _restore(
-    archive: Archive, builtin: frozenset[str], summary: RunSummary
+    archive: Archive, builtin: frozenset[str], summary: RunSummary, slices: Slices
 ) -> tuple[Run, Sequence[bytes]]:
     """Fold a closed run's history into the run that it was."""
     segments = await archive.history(summary.namespace, summary.run)
-    chunks = [chunk for segment in segments for chunk in unpack(segment.data)]
-    history = [(decode_chunk(data), data) for data in chunks]
+    chunks = await slices.make(unpacking(segments))
+    key = subjects.run_key(summary.namespace, summary.run)
     state = ShardState(summary.shard, builtin)
-    for digest in {summary.plan, *_plans_of(chunk for chunk, _ in history)}:
+    for digest in {summary.plan, *await slices.make(_plans_of(key, chunks))}:
         plan = await archive.plan(digest)
         if plan is None:
             raise HeadraceError(f"the archive has no plan {digest} of run {summary.run}")
         state.plans[digest] = plan
-    key = subjects.run_key(summary.namespace, summary.run)
-    return refold(state, key, history), chunks
+    run = await slices.make(refolding(state, key, chunks))
+    if run is None:
+        raise HeadraceError(f"the archive has no history of run {summary.run}")
+    return run, chunks
 
 
-def _plans_of(history: Iterable[Chunk]) -> Iterator[str]:
-    """Yield the digests of the plans that a patched run went by."""
-    for chunk in history:
-        for event in chunk.events:
+def _plans_of(key: str, chunks: Iterable[bytes]) -> Pieces[set[str]]:
+    """Return the digests of the plans that a patched run went by."""
+    found: set[str] = set()
+    piece = Piece()
+    for data in chunks:
+        for event in read_chunk(key, data).events:
             if isinstance(event, PlanPatched):
-                yield from (event.previous, event.plan)
+                found |= {event.previous, event.plan}
+        if piece.full(len(data)):
+            yield
+    return found

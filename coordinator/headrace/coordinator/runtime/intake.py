@@ -125,7 +125,8 @@ class Taken:
     def show(self, answers: Answers, machine: Machine) -> None:
         """Make the answers that show runs: the tick is decided, and the next one is not."""
         for batch, index, run, steps in self.views:
-            self.replies.append((batch.answer, (index, answers.view(run, machine, steps=steps))))
+            view = answers.view(run, machine, steps=steps)
+            self.replies.append((answers.tell, (batch, index, view)))
         self.views = []
 
     def unsay(self) -> None:

@@ -9,32 +9,29 @@ import random
 import secrets
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
-from headrace.bus import Bus, Message, Subscription
-from headrace.coordinator.archive.store import Archive
+from headrace.bus import Message, Subscription
 from headrace.coordinator.core import (
     BrokenLog,
-    Limits,
     Machine,
     Outgoing,
     OutMessage,
     Refusal,
 )
-from headrace.coordinator.dispatch import Dispatcher, ShardDispatch
+from headrace.coordinator.dispatch import ShardDispatch
 from headrace.coordinator.runtime.archiver import Archiver
-from headrace.coordinator.runtime.arrivals import Incoming, Reader
-from headrace.coordinator.runtime.evidence import Notary
+from headrace.coordinator.runtime.arrivals import Reader
 from headrace.coordinator.runtime.explicit import check_explicit, needs_check
 from headrace.coordinator.runtime.feed import feed
 from headrace.coordinator.runtime.follower import Follower
 from headrace.coordinator.runtime.holding import Standstill
 from headrace.coordinator.runtime.inbox import PendingBatch, reply_of, short_pages
-from headrace.coordinator.runtime.layout import Layout
 from headrace.coordinator.runtime.owner import BUSY, Owner
 from headrace.coordinator.runtime.snapshots import Snapshots
+from headrace.coordinator.runtime.surroundings import Surroundings
 from headrace.coordinator.runtime.watch import Watch
 from headrace.coordinator.shardlog import (
     FEATURE_LEVEL,
@@ -46,7 +43,7 @@ from headrace.coordinator.shardlog import (
     ShardLog,
 )
 from headrace.coordinator.shardlog.jetstream import JetStreamLog
-from headrace.coordinator.shardlog.log import LogLost, SnapshotStore
+from headrace.coordinator.shardlog.log import LogLost
 from headrace.errors import HeadraceError, InvalidRequest
 from headrace.events import SettingsChanged
 from headrace.messages import (
@@ -59,7 +56,6 @@ from headrace.messages import (
     encode,
     subjects,
 )
-from headrace.telemetry import Clock
 
 log = logging.getLogger(__name__)
 
@@ -85,45 +81,6 @@ class Delivery(msgspec.Struct, frozen=True, array_like=True):
     version: int
     message: str
     content: OutMessage
-
-
-class Surroundings(NamedTuple):
-    """What all shards of one process share."""
-
-    bus: Bus
-    clock: Clock
-    dispatcher: Dispatcher
-    archive: Archive
-    snapshots: SnapshotStore
-    layout: Layout
-    builtin: frozenset[str]
-    limits: Limits
-    coordinator: str
-    incarnation: str
-    replicas: int
-    synced: bool
-    log_bytes_max: int
-    inbox_bytes_max: int
-    backlog_ms: int
-    snapshot_touches: int
-    snapshot_ms: int
-    observe: Callable[[int], Watch | None]
-    """Returns who counts what the owners of a shard do."""
-    broken: Callable[[BaseException], None]
-    """Told of an error that nobody expected: the process must end, loudly."""
-    refused: Callable[[str], None] = lambda _reason: None
-    """Told why a worker's message was not even looked at."""
-    page_runs_max: int = 1_000
-    respond: Callable[[Message, bytes], object] | None = None
-    """Answers a message (see `Replies`); None: as the bus does."""
-    skewed: Callable[[int], None] = lambda _ms: None
-    """Told at each takeover how far our clock is from the broker's."""
-    feature_level: Callable[[], int] = lambda: 0
-    """What every coordinator of the cluster can read: successors must be able to, too."""
-    release: str = ""
-    notary: Notary | None = None
-    incoming: Incoming | None = None
-    """Events from outside, which the owner of the system shard reads; None: nobody does."""
 
 
 class Shard:
@@ -295,6 +252,7 @@ class Shard:
             folder=folder,  # type: ignore[arg-type]
             watch=watch,
             taken=dispatch.take_over,
+            slices=around.slices,
         )
         dispatch.on_failed = lambda results: owner.post_results(
             ResultBatch(1, around.coordinator, around.incarnation, results), _to_nobody, 0

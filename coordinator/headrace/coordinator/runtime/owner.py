@@ -44,6 +44,7 @@ from headrace.coordinator.runtime.intake import NO_ROOM, Intake, Taken
 from headrace.coordinator.runtime.keeper import Keeper
 from headrace.coordinator.runtime.parker import park_led, resume
 from headrace.coordinator.runtime.ports import Dispatch, Peers
+from headrace.coordinator.runtime.slices import Slices
 from headrace.coordinator.runtime.snapshots import Snapshots
 from headrace.coordinator.runtime.watch import Figures, Watch
 from headrace.coordinator.runtime.writer import Rebuild, Sealed, Writer
@@ -86,6 +87,7 @@ class Owner:
         observe: Callable[[TickEffects, int, float], None] | None = None,
         watch: Watch | None = None,
         taken: Callable[[], Awaitable[None]] | None = None,
+        slices: Slices | None = None,
     ) -> None:
         """*identity* is unique to this life of this process; *folder* a warm standby's state.
 
@@ -106,7 +108,7 @@ class Owner:
         self._inbox = Inbox(inbox_bytes_max, clock.monotonic)
         self._admission = Admission(self.shard, backlog_ms)
         self._wake = self._inbox.wake
-        self._answers = Answers(self.shard, dispatch, archiver)
+        self._answers = Answers(self.shard, dispatch, archiver, slices)
         self._keeper = Keeper(
             shard_log,
             snapshots,

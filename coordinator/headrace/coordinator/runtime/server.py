@@ -29,13 +29,15 @@ from headrace.coordinator.runtime.feed import ensure_feed, ensure_step_logs
 from headrace.coordinator.runtime.holding import Holding
 from headrace.coordinator.runtime.inbox import PendingBatch, reply_of, short_pages
 from headrace.coordinator.runtime.layout import Layout
-from headrace.coordinator.runtime.leading import WRONG_NAMESPACE, Shard, Surroundings
+from headrace.coordinator.runtime.leading import WRONG_NAMESPACE, Shard
 from headrace.coordinator.runtime.levels import common_level
 from headrace.coordinator.runtime.neighbours import Neighbours
 from headrace.coordinator.runtime.observe import Observer
 from headrace.coordinator.runtime.replies import Replies
 from headrace.coordinator.runtime.skew import Skew, SteadyClock
+from headrace.coordinator.runtime.slices import Slices
 from headrace.coordinator.runtime.stored import Stored
+from headrace.coordinator.runtime.surroundings import Surroundings
 from headrace.coordinator.runtime.survey import Survey
 from headrace.coordinator.shardlog import FEATURE_LEVEL, ObjectSnapshotStore
 from headrace.coordinator.shardlog.jetstream import check_level, last_epoch
@@ -107,6 +109,7 @@ class CoordinatorServer:
         setting = "coordinator.evidence_key_file"
         signer = Signer.load(Path(key_file), setting=setting) if key_file else None
         self.notary = Notary(signer, self.clock)
+        self.slices = Slices()
         self.dispatcher: Dispatcher | None = None
         self._changed = asyncio.Event()
         self._redial = redial
@@ -254,6 +257,7 @@ class CoordinatorServer:
             feature_level=self.common_level,
             release=release(),
             notary=self.notary,
+            slices=self.slices,
         )
 
     def common_level(self) -> int:
@@ -451,6 +455,11 @@ class CoordinatorServer:
             for index, request in enumerate(pending.requests):
                 if request is not None:
                     found = await answer(
-                        self.archive, self.builtin, pending.namespace, request, self.notary
+                        self.archive,
+                        self.builtin,
+                        pending.namespace,
+                        request,
+                        self.notary,
+                        self.slices,
                     )
                     pending.answer(index, reply_of(found))
