@@ -382,3 +382,22 @@ def test_idle_traffic_is_small(world):
     world.run(10)
     assert len(sent) / 10 < 130
     assert sum(sent) / 10 < 30_000
+
+
+def test_alone_and_at_rest_it_wakes_for_heartbeats_only(world):
+    node = world.start("c0", ["c0"])
+    assert world.run_until(lambda: set(node.member.owned) == set(world.shards), within_s=0.5)
+    world.run(1)
+    ticks, tick = [], node.member.tick
+    node.member.tick = lambda: (ticks.append(world.now_s), tick())
+    beats = []
+    world.on_message = lambda subject, _: beats.append(subject)
+    world.run(10)
+    assert len(ticks) <= 10 / Cadence().heartbeat_s
+    assert len(beats) > 0.9 * len(ticks)
+    # Something to do: it is done as soon as ever.
+    node.member.expected = frozenset(range(20))
+    assert world.run_until(lambda: len(node.member.owned) == 20, within_s=0.5)
+    ticks.clear()
+    world.run(10)
+    assert len(ticks) <= 10 / Cadence().heartbeat_s

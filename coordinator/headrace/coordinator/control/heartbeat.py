@@ -12,6 +12,9 @@ from typing import Generic, Protocol, TypeVar
 
 import msgspec
 
+from headrace.errors import InvalidConfig
+from headrace.messages import subjects
+
 HEARTBEAT_VERSION = 1
 
 NODES_MAX = 20_000
@@ -70,6 +73,15 @@ def decode_heartbeat(data: bytes) -> CoordinatorHeartbeat:
 def membership_digest(peers: Iterable[str]) -> str:
     """Return the digest of a list of coordinator ids, in whatever order it stands."""
     return hashlib.blake2b("\x00".join(sorted(peers)).encode(), digest_size=6).hexdigest()
+
+
+def check_members(members: frozenset[str], me: str) -> None:
+    """Check a list of coordinator ids, of which *me* is one; raises `InvalidConfig`."""
+    if me not in members:
+        raise InvalidConfig("coordinator.peers", f"does not contain this coordinator's id {me!r}")
+    for name in members:
+        if not subjects.valid_name(name):
+            raise InvalidConfig("coordinator.peers", f"{name!r} is not a valid name")
 
 
 class Beat(Protocol):

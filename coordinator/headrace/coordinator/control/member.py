@@ -20,6 +20,7 @@ from headrace.coordinator.control.heartbeat import (
     HEARTBEAT_VERSION,
     CoordinatorHeartbeat,
     HeartbeatTable,
+    check_members,
     decode_heartbeat,
     encode_heartbeat,
     membership_digest,
@@ -48,7 +49,7 @@ from headrace.coordinator.control.view import (
     encode_state,
     state_hash,
 )
-from headrace.errors import InvalidConfig, LimitExceeded
+from headrace.errors import LimitExceeded
 from headrace.messages import UNREADABLE, WorkerHeartbeat, subjects
 
 log = logging.getLogger(__name__)
@@ -71,6 +72,10 @@ class Cadence(msgspec.Struct, frozen=True, kw_only=True):
     """A view number that stands still for so long, while a majority lives, ends the replica."""
     stall_s: float = 0.3
     """A gap between ticks after which every node's silence is counted anew."""
+
+
+SLACK_S = 0.01
+"""A timer that is early by a hair must not put a heartbeat off until the next one."""
 
 
 class _ViewHost(StateMachine):
@@ -135,7 +140,7 @@ class Member:
     ) -> None:
         self.id, self.incarnation = coordinator_id, incarnation
         self.members = frozenset(peers)
-        _check_members(self.members, coordinator_id)
+        check_members(self.members, coordinator_id)
         self.membership = membership_digest(self.members)
         self.policy, self.cadence = policy or Policy(), cadence or Cadence()
         self.expected = frozenset(shards)
@@ -188,9 +193,14 @@ class Member:
     @property
     def tick_s(self) -> float:
         """How soon the next tick is due."""
-        if len(self.members) == 1 and self.replica.is_leader:
+        if len(self.members) > 1 or not self.replica.is_leader:
+            return self.replica.timings.tick_s
+        reign = self._reign
+        rests = reign is not None and reign.confirmed and not reign.waiting_for
+        if not rests or self.draining or self.expected - self.owned.keys():
             return RaftTimings().tick_s
-        return self.replica.timings.tick_s
+        # Nobody can stand against us: nothing is due but our own heartbeats.
+        return self.cadence.heartbeat_s + SLACK_S
 
     def tick(self) -> None:
         """Do what is due."""
@@ -483,11 +493,3 @@ class Member:
     def _new_request(self) -> str:
         self._requests += 1
         return f"{self.incarnation}-{self._requests}"
-
-
-def _check_members(members: frozenset[str], me: str) -> None:
-    if me not in members:
-        raise InvalidConfig("coordinator.peers", f"does not contain this coordinator's id {me!r}")
-    for name in members:
-        if not subjects.valid_name(name):
-            raise InvalidConfig("coordinator.peers", f"{name!r} is not a valid name")
