@@ -4,28 +4,10 @@ import random
 
 import pytest
 
-from headrace.coordinator.archive import Archive, ArchivedRun, RunSummary, Segment
+from headrace.coordinator.archive import Archive, ArchivedRun, Segment
 from headrace.errors import InvalidRequest, Unavailable
 from headrace.messages import ListRuns
-
-NS = "default"
-
-
-def summary(run, **fields):
-    made = {
-        "namespace": NS,
-        "run": run,
-        "workflow": "hello",
-        "state": "COMPLETED",
-        "created_ms": 1_000,
-        "finished_ms": 2_000,
-        "plan": "p1",
-    }
-    return RunSummary(**(made | fields))
-
-
-def closed(run, *segments, **fields):
-    return ArchivedRun(summary(run, **fields), list(segments) or [Segment(1, run.encode())])
+from support.archives import NS, closed, summary
 
 
 async def ids(archive: Archive, namespace=NS, **query):

@@ -6,7 +6,7 @@ import random
 import pytest
 
 from headrace.bus import ObjectBucket, connect
-from headrace.coordinator.archive import ArchivedRun, RunSummary, Segment, index
+from headrace.coordinator.archive import ArchivedRun, Segment, index
 from headrace.coordinator.archive.jetstream import JetStreamArchive, _delete_message
 from headrace.coordinator.archive.records import (
     BUCKET,
@@ -19,27 +19,14 @@ from headrace.coordinator.archive.records import (
 )
 from headrace.errors import Unavailable
 from headrace.messages import ListRuns
+from support.archives import NS, closed
 from support.broker import broker, eventually, shared_broker
 
 __all__ = ["broker", "shared_broker"]
 
 pytestmark = pytest.mark.integration
 
-NS = "default"
 LATER = 10**15
-
-
-def closed(run, *, data=b"history", **fields):
-    made = {
-        "namespace": NS,
-        "run": run,
-        "workflow": "hello",
-        "state": "COMPLETED",
-        "created_ms": 1_000,
-        "finished_ms": 2_000,
-        "plan": "p1",
-    }
-    return ArchivedRun(RunSummary(**(made | fields)), [Segment(1, data)])
 
 
 async def ids(archive):
@@ -75,7 +62,7 @@ async def test_others_see_a_run_within_a_second(two):
     async with asyncio.timeout(1):
         while await second.get(NS, "a") is None:
             await asyncio.sleep(0.01)
-    assert await second.history(NS, "a") == [Segment(1, b"history")]
+    assert await second.history(NS, "a") == [Segment(1, b"a")]
 
 
 async def test_news_wakes_the_others_without_a_poll(archive_bus, shared_broker, monkeypatch):
@@ -156,7 +143,7 @@ async def test_half_a_group_expires_and_a_rebuild_does_not_bring_it_back(
     third = await reopened(archive_bus, tmp_path)
     try:
         assert await ids(third) == ["b"]
-        assert await third.history(NS, "b") == [Segment(1, b"history")]
+        assert await third.history(NS, "b") == [Segment(1, b"b")]
     finally:
         await third.close()
     await eventually_gone(second, "a")
@@ -175,7 +162,7 @@ async def test_deleting_what_another_has_deleted_is_fine(two):
     # The second's projection still wants to delete the same messages.
     assert await second.expire(before_ms=LATER, limit=10) == 0
     await second.put([closed("c")])
-    assert await second.history(NS, "c") == [Segment(1, b"history")]
+    assert await second.history(NS, "c") == [Segment(1, b"c")]
 
 
 async def test_deleting_an_absent_message_is_fine_and_other_failures_are_not(archive_bus):
@@ -239,7 +226,7 @@ async def test_bytes_without_a_record_are_nobodys_and_go_once_old(
         # A young orphan may be another coordinator's, whose record is about to be written.
         assert (await counts(archive_bus))[0] == left
         assert await ids(archive) == ["c"]
-        assert await archive.history(NS, "c") == [Segment(1, b"history")]
+        assert await archive.history(NS, "c") == [Segment(1, b"c")]
     finally:
         await archive.close()
 
@@ -287,7 +274,7 @@ async def test_broker_away_and_back(broker):
                     except Unavailable:
                         await asyncio.sleep(0.02)
             assert await ids(archive) == ["b", "a"]
-            assert await archive.history(NS, "a") == [Segment(1, b"history")]
+            assert await archive.history(NS, "a") == [Segment(1, b"a")]
         finally:
             await archive.close()
 

@@ -9,31 +9,17 @@ import pytest
 import trustme
 
 from headrace.config import Postgres
-from headrace.coordinator.archive import ArchivedRun, RunSummary, Segment
+from headrace.coordinator.archive import Segment
 from headrace.coordinator.archive.postgres import Access, NotAllowed, PostgresArchive, listing
-from headrace.errors import HeadraceError, InvalidConfig, Unavailable
+from headrace.errors import InvalidConfig, Unavailable
 from headrace.messages import ListRuns
+from support.archives import NS, WITHIN_S, closed, persistently
 from support.postgres import PASSWORD, own_schema
 
 pytestmark = pytest.mark.integration
 
-NS = "default"
 LATER = 10**15
-WITHIN_S = 30
 TABLES = ("runs", "labels", "segments")
-
-
-def closed(run, *, data=b"history", **fields):
-    made = {
-        "namespace": NS,
-        "run": run,
-        "workflow": "hello",
-        "state": "COMPLETED",
-        "created_ms": 1_000,
-        "finished_ms": 2_000,
-        "plan": "p1",
-    }
-    return ArchivedRun(RunSummary(**(made | fields)), [Segment(1, data)])
 
 
 async def ids(archive, **query):
@@ -52,16 +38,6 @@ async def opened(*settings: Postgres):
 
 def rows(server, schema, table):
     return int(server.psql(f"SELECT count(*) FROM {schema}.{table}"))
-
-
-async def persistently(action):
-    """Do what the archiver does: try again until the archive takes it."""
-    async with asyncio.timeout(WITHIN_S):
-        while True:
-            try:
-                return await action()
-            except HeadraceError:
-                await asyncio.sleep(0.05)
 
 
 async def persistently_but(archive, passing):

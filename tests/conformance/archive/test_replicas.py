@@ -8,14 +8,12 @@ from headrace.bus import BrokerCluster, connect
 from headrace.coordinator.archive import ArchivedRun, RunSummary, Segment
 from headrace.coordinator.archive.jetstream import JetStreamArchive
 from headrace.coordinator.archive.records import BUCKET, INDEX_STREAM, STREAM
-from headrace.errors import HeadraceError
 from headrace.messages import ListRuns
+from support.archives import NS, WITHIN_S, persistently
 from support.broker import eventually
 
 pytestmark = [pytest.mark.integration, pytest.mark.chaos]
 
-NS = "default"
-WITHIN_S = 30
 LARGE = 200_000
 """Bytes of a history that lies in the object store."""
 
@@ -33,16 +31,6 @@ def closed(number):
     )
     size = LARGE if number % 10 == 0 else 100 + number
     return ArchivedRun(summary, [Segment(1, bytes([number % 256]) * size)])
-
-
-async def persistently(action):
-    """Do what the archiver does: try again until the archive takes it."""
-    async with asyncio.timeout(WITHIN_S):
-        while True:
-            try:
-                return await action()
-            except HeadraceError:
-                await asyncio.sleep(0.1)
 
 
 async def leader_of(bus, cluster, stream):
