@@ -70,7 +70,8 @@ WATCH_S: Final = 0.1
 """Between two views of a run."""
 WATCH_SHARE: Final = 5.0
 """And at least so many times as long as it took to make the last one."""
-SNAPSHOT_S: Final = 10.0
+SNAPSHOT_S: Final = 60.0
+"""For the last snapshot: at level snapshot, what it does not hold is lost."""
 LOG_ENTRIES: Final = 2_000
 """A journal with more entries is snapshot on leaving."""
 KILL_S: Final = 10.0
@@ -284,6 +285,8 @@ class LocalEngine(Asking):
         owner, storage = self._owner, self._storage
         if owner is None or storage is None or storage.level == "memory":
             return
+        # Also of one that is being made: ours comes behind it.
+        storage.snapshots.pause_s = 0.0
         try:
             async with asyncio.timeout(SNAPSHOT_S):
                 if storage.level == "snapshot" or (

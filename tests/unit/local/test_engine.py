@@ -383,3 +383,16 @@ async def test_more_plans_than_are_kept(engine):
     for _ in range(2):
         for one in plans:
             assert (await within(engine.run(one, steps=False))).state == "COMPLETED"
+
+
+async def test_the_last_snapshot_takes_no_pauses_and_nothing_is_lost(tmp_path, caplog):
+    text = "name: waits\ntasks:\n  - {name: w, type: wait, config: {signal: go}}\n"
+    names = [f"w{number}" for number in range(200)]
+    async with LocalEngine(persistence="snapshot", path=tmp_path) as engine:
+        for name in names:
+            await engine.submit(plan(text), run_id=name)
+        engine._storage.snapshots.pause_s = 1_000.0
+    assert not caplog.records
+    async with LocalEngine(persistence="snapshot", path=tmp_path) as engine:
+        for name in names:
+            assert (await engine.get(name)).state == "RUNNING"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 
 from headrace.coordinator.core import (
     BadSnapshot,
@@ -44,6 +45,9 @@ class Snapshots:
         self._store, self._clock = store, clock
         self._every_touches, self._every_ms = every_touches, every_ms
         self._survives = survives
+        self.pause_s = PAUSE_S
+        """Between two pieces of a snapshot, of one that is being made too. 0: nobody else wants the
+        loop any more."""
         self._touches = 0
         self._last_ms = clock.now_ms()
         self._builtin: frozenset[str] = frozenset()
@@ -95,7 +99,10 @@ class Snapshots:
         """Begin a snapshot; its `copy` is to be called between two ticks."""
         self._touches = 0
         self._last_ms = self._clock.now_ms()
-        return Copy(self._store, self._builtin)
+        return Copy(self._store, self._builtin, self._pause)
+
+    async def _pause(self) -> None:
+        await _pause(self.pause_s)
 
     def purge_position(self, state: ShardState) -> int:
         """Return up to where the log may be purged: the *older* registered snapshot, or 0."""
@@ -124,8 +131,13 @@ class Snapshots:
 class Copy:
     """One snapshot on its way: captured between two ticks, encoded piece by piece behind them."""
 
-    def __init__(self, store: SnapshotStore, builtin: frozenset[str]) -> None:
-        self._store, self._builtin = store, builtin
+    def __init__(
+        self,
+        store: SnapshotStore,
+        builtin: frozenset[str],
+        pause: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._store, self._builtin, self._pause = store, builtin, pause
         self._taken = asyncio.Event()
         self._capture: Capture | None = None
         self.size = 0
@@ -150,7 +162,7 @@ class Copy:
         assert capture is not None
         try:
             for _ in capture.pieces():
-                await _pause(PAUSE_S)
+                await self._pause()
         finally:
             machine.copying = None
         self.size = len(capture.data)
@@ -172,7 +184,7 @@ class Copy:
                 return str(end.value)
             except (LookupError, TypeError, ValueError) as error:
                 raise BadSnapshot(f"snapshot {name} cannot be read back: {error!r}") from error
-            await _pause(PAUSE_S)
+            await self._pause()
 
 
 async def _loaded(data: bytes, builtin: frozenset[str]) -> ShardState:
