@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import shlex
 
 import pytest
 
 from support.sim import __main__ as command
-from support.sim import report
+from support.sim import allowance, report
+from support.sim.allowance import OVERDUE
 from support.sim.batch import run_some
 from support.sim.chaos import PROFILES
+from support.sim.clients import SimClient
 from support.sim.loop import Process
 from support.sim.mishaps import MISHAPS
 from support.sim.recipe import Recipe
@@ -130,3 +133,21 @@ def test_a_result_is_shown_on_the_page():
     assert "1 worlds (seeds 0 to 0), **0 bad**" in page
     assert all(f"| {meaning} |" in page for meaning in HAPPENINGS.values())
     assert report.filled(page, facts) == page
+
+
+def test_a_world_that_goes_round_for_ever_is_told_of_and_ended(monkeypatch):
+    """A step of code that never lets go, in the middle of a world."""
+
+    async def spins(self: SimClient) -> None:
+        await asyncio.sleep(1.0)
+        while True:
+            pass
+
+    monkeypatch.setattr(SimClient, "_decide", spins)
+    monkeypatch.setattr(allowance, "CPU_S_MAX", 1.0)
+    small = shrink(Recipe(0, "calm"))
+    assert small is not None
+    assert OVERDUE in small.violations[0]
+    assert "spins" in small.violations[0]
+    assert "c0.1 starts" in small.told()
+    assert small.worlds == 2, "no hour is spent on making it smaller"

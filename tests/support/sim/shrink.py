@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from support.sim.allowance import OVERDUE
 from support.sim.recipe import Recipe
 from support.sim.world import World
 
@@ -73,6 +74,9 @@ def shrink(recipe: Recipe, *, tries_max: int = TRIES_MAX) -> Shrunk | None:
     found = first.run()
     if not found:
         return None
+    if OVERDUE in found[0]:
+        # Each try would take as long.
+        tries_max = 0
     search = _Search(recipe, kind_of(found[0]), tries_max)
     parts = [part for part in dict.fromkeys(first.parts) if part not in recipe.omit]
     left = search.minimize(parts)

@@ -13,6 +13,7 @@ from typing import Any
 from headrace.coordinator.core import ShardState, explain
 from headrace.coordinator.runtime.layout import Layout
 from support.sim.agreement import Agreement
+from support.sim.allowance import OVERDUE, Overdue, allowed
 from support.sim.broker import Broker
 from support.sim.callers import Callers
 from support.sim.chaos import Chaos
@@ -102,7 +103,7 @@ class World:
 
     def run(self) -> list[str]:
         """Live through the world; return what was violated."""
-        with patched(self):
+        with allowed(), patched(self):
             self._outside = Process(self.loop, "outside").context
             asyncio.set_event_loop(self.loop)
             try:
@@ -111,6 +112,9 @@ class World:
                 pass
             except Stuck as error:
                 self.violations.append(str(error))
+            except Overdue as error:
+                self.violations.append(f"[{self.loop.now_s:.3f} s] {OVERDUE}: {error}")
+                self.tell(f"VIOLATION {self.violations[-1]}")
             finally:
                 self._clean_up()
         return self.violations
@@ -452,7 +456,7 @@ class World:
         found = list(self.violations)
         for bus in list(self.broker.buses):
             bus.connected = False
-        with contextlib.suppress(Stuck):
+        with contextlib.suppress(Stuck, Overdue):
             self.loop.shut_down()
         asyncio.set_event_loop(None)
         self.story, self.violations = told, found
