@@ -30,6 +30,7 @@ from headrace.events._code import (
     TurnEnded,
     TurnReported,
 )
+from headrace.events._levels import EVENT_LEVELS, NEWEST_LEVEL
 from headrace.events._orders import StepKeyed, StepsStopped
 from headrace.events._run import (
     CancelRequested,
@@ -115,6 +116,8 @@ from headrace.events._shard import (
 
 __all__ = [
     "BATCH_VERSION",
+    "EVENT_LEVELS",
+    "NEWEST_LEVEL",
     "OF_ENTRIES",
     "Batch",
     "BegunByEvent",

@@ -73,6 +73,23 @@ async def test_an_older_release_does_not_take_a_shard_of_a_newer(wire_world: Jet
     await newer.append(b"still ours")
 
 
+async def test_the_level_of_an_ownership_is_what_all_could_read_when_it_began(
+    wire_world: JetStreamWorld,
+):
+    common = 1
+    log = JetStreamLog(wire_world.bus, wire_world.shard, feature_level=2, stamp=lambda: common)
+    assert log.feature_level == 0
+    await log.take("owner", lambda *_: None)
+    assert log.feature_level == 1
+    common = 2
+    assert log.feature_level == 1, "an older release may still take over from this record"
+    await log.take("owner", lambda *_: None)
+    assert log.feature_level == 2
+    common = 0
+    await log.take("owner", lambda *_: None)
+    assert log.feature_level == 2, "somebody is away, and nobody of an older release comes back"
+
+
 async def test_a_takeover_tells_the_brokers_clock(wire_world: JetStreamWorld):
     log = wire_world.open_on(wire_world.bus)
     before_ms = time.time() * 1000

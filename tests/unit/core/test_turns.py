@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from headrace.coordinator.core.journal import size_of
+from headrace.events import EVENT_LEVELS, EntryBeat
 from headrace.messages import (
     EntryDropped,
     EntryState,
@@ -370,6 +371,28 @@ def test_how_far_a_step_is_reaches_the_turn_after_a_loss(kit: CodeKit) -> None:
 
     assert (entry.key, entry.state, entry.attempts) == ("a#1", EntryState.PENDING, 0)
     assert msgspec.msgpack.decode(entry.details) == {"row": 2}
+
+
+def test_what_an_older_release_could_not_read_is_not_stated(kit: CodeKit) -> None:
+    kit.machine.level = EVENT_LEVELS[EntryBeat] - 1
+
+    reply = kit.tell([beat("a#1", {"row": 1})])
+
+    assert not reply.refused
+    assert kit.all_events(kind=EntryBeat) == []
+    assert kit.tell([StepRan("a#1", "a", "", 5, 6, raw(7))]).refused == ""
+    assert values(kit.run()) == {"a#1": 7}
+    kit.machine.level += 1
+    kit.tell([beat("b#1", {"row": 2})])
+    assert len(kit.all_events(kind=EntryBeat)) == 1
+
+
+def test_who_states_it_too_early_is_stopped_before_it_is_logged(kit: CodeKit) -> None:
+    kit.machine.level = EVENT_LEVELS[EntryBeat] - 1
+    assert not kit.machine.may_state(EntryBeat)
+    event = EntryBeat("a#1", "a", "", 5, raw(1))
+    with pytest.raises(AssertionError, match="EntryBeat"):
+        kit.tick(lambda machine: machine.emit(kit.run(), event))
 
 
 def test_a_claimed_step_stays_claimed_whatever_it_says(kit: CodeKit) -> None:

@@ -35,7 +35,7 @@ from headrace.coordinator.core.commands import Reply, TickEffects
 from headrace.coordinator.core.nodes import gathered
 from headrace.coordinator.core.state import OutMessage, Run
 from headrace.coordinator.core.tick import Tick
-from headrace.events import PlansForgotten, StepFailed
+from headrace.events import NEWEST_LEVEL, PlansForgotten, StepFailed
 from headrace.messages import (
     Arrival,
     Claim,
@@ -64,6 +64,7 @@ class Machine(Tick):
         """
         state = self.state
         self._forget_plans()
+        assert self.level >= NEWEST_LEVEL or all(map(self.may_state, self._types())), self._types()
         parts = entries.split(
             self._before,
             self._chunks.values(),
@@ -103,12 +104,16 @@ class Machine(Tick):
 
         For metrics; call it before `finish`. Some 0.1 µs an event.
         """
-        lists = [events for _, _, events in self._chunks.values()]
-        counts = Counter(map(type, chain(self._before, self._after, *lists)))
+        counts = self._types()
         failed: list[StepFailed] = []
         if StepFailed in counts:
+            lists = [events for _, _, events in self._chunks.values()]
             failed = [e for events in lists for e in events if isinstance(e, StepFailed)]
         return counts, failed
+
+    def _types(self) -> Counter[type]:
+        lists = [events for _, _, events in self._chunks.values()]
+        return Counter(map(type, chain(self._before, self._after, *lists)))
 
     def effects(self, tasks: dict[str, list[Task]], touched: list[str]) -> TickEffects:
         """Take what the tick wants done; call it after `finish`."""

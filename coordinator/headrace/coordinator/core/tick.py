@@ -8,6 +8,7 @@ module that does: they import this one, and `machine` puts them together.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from headrace.coordinator.core import shard_events
 from headrace.coordinator.core.asking import Questions
@@ -19,7 +20,15 @@ from headrace.coordinator.core.limits import Limits
 from headrace.coordinator.core.listing import Listing
 from headrace.coordinator.core.ready import KEY_TIMER, Audits, ReadyQueue, Timers
 from headrace.coordinator.core.state import Run, ShardState
-from headrace.events import PlanStored, RunEvent, RunEvicted, RunQuarantined, ShardEvent
+from headrace.events import (
+    EVENT_LEVELS,
+    NEWEST_LEVEL,
+    PlanStored,
+    RunEvent,
+    RunEvicted,
+    RunQuarantined,
+    ShardEvent,
+)
 from headrace.messages import CancelStep, TurnWake
 
 
@@ -33,12 +42,15 @@ class Tick:
         chance: Callable[[], float],
         home: Callable[[str], int],
         limits: Limits | None = None,
+        level: int = NEWEST_LEVEL,
     ) -> None:
-        """Lead *state*. *chance* gives numbers in [0, 1); *home* the shard of an entity's key."""
+        """Lead *state*. *chance* gives numbers in [0, 1); *home* the shard of an entity's key;
+        *level*: the feature level that every reader of the log has."""
         self.state = state
         self.chance = chance
         self.home = home
         self.limits = limits or Limits()
+        self.level = level
         # Indexes that can be derived from the state.
         self.ready = ReadyQueue()
         self.timers = Timers()
@@ -100,6 +112,10 @@ class Tick:
         """The tick has its first event: do what every batch begins with (see the fold)."""
         self._opened = True
         shard_events.forget_expired(self.state)
+
+    def may_state(self, kind: type[Any]) -> bool:
+        """Tell whether every reader of the log knows events of this type by now."""
+        return EVENT_LEVELS.get(kind, 0) <= self.level
 
     def emit(self, run: Run, event: RunEvent) -> None:
         """State a fact about *run* and apply it. Of a quarantined run only its end is one."""

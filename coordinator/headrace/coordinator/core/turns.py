@@ -274,7 +274,7 @@ def _tried(tick: Tick, run: Run, change: StepTried) -> None:
 
 
 def _beaten(tick: Tick, run: Run, change: StepBeat) -> None:
-    if _may_end(run, change.key):
+    if tick.may_state(EntryBeat) and _may_end(run, change.key):
         details = _value(tick, change.key, change.details)
         head = (change.key, change.name, change.digest)
         tick.emit(run, EntryBeat(*head, change.started_ms, details))

@@ -29,6 +29,7 @@ from headrace.coordinator.runtime.feed import feed
 from headrace.coordinator.runtime.follower import Follower
 from headrace.coordinator.runtime.holding import Standstill
 from headrace.coordinator.runtime.inbox import PendingBatch, reply_of, short_pages
+from headrace.coordinator.runtime.levels import keep_level
 from headrace.coordinator.runtime.owner import BUSY, Owner
 from headrace.coordinator.runtime.snapshots import Snapshots
 from headrace.coordinator.runtime.surroundings import Surroundings
@@ -284,8 +285,7 @@ class Shard:
         if isinstance(shard_log, JetStreamLog) and shard_log.taken_at_ms:
             # Logged time is to go on from the broker's: compared at each takeover.
             past_ms = int((asyncio.get_running_loop().time() - shard_log.taken_s) * 1_000)
-            now_ms = self._around.clock.now_ms()
-            self._around.skewed(now_ms - past_ms - shard_log.taken_at_ms)
+            self._around.skewed(self._around.clock.now_ms() - past_ms - shard_log.taken_at_ms)
         bus, shard = self._around.bus, self.shard
         self._subscriptions = [
             bus.subscribe(subjects.command("*", shard), self._on_command),
@@ -295,13 +295,15 @@ class Shard:
         if self.dispatch is not None:
             self.dispatch.announce()
         async with contextlib.AsyncExitStack() as beside:
+            rising = keep_level(owner, shard_log, self._around.feature_level)
+            await beside.enter_async_context(self._beside(rising, "feature level"))
             if shard == subjects.SYSTEM_SHARD:
-                keeping = self._beside(self._settings_kept(owner), "settings")
-                await beside.enter_async_context(keeping)
+                settings = self._settings_kept(owner)
+                await beside.enter_async_context(self._beside(settings, "settings"))
                 if self._around.incoming is not None:
                     watch = self._around.observe(shard) or Watch()
-                    reading = Reader(self._around.incoming, owner, watch).run()
-                    await beside.enter_async_context(self._beside(reading, "events"))
+                    events = Reader(self._around.incoming, owner, watch).run()
+                    await beside.enter_async_context(self._beside(events, "events"))
             await feed(bus, shard_log, self._around.observe(shard))
 
     @contextlib.asynccontextmanager
@@ -420,17 +422,15 @@ class Shard:
 
     def send(self, outgoing: Outgoing, logged: Callable[[str], None]) -> None:
         """See `Peers.send`."""
-        name = outgoing.message
-        if name in self._sending:
+        if (name := outgoing.message) in self._sending:
             return
         self._sending.add(name)
 
         async def deliver() -> None:
             data = encode(Delivery(1, outgoing.message, outgoing.content))
+            bus, subject = self._around.bus, subjects.peer(outgoing.shard)
             try:
-                await self._around.bus.request(
-                    subjects.peer(outgoing.shard), data, timeout_s=PEER_TIMEOUT_S
-                )
+                await bus.request(subject, data, timeout_s=PEER_TIMEOUT_S)
             except HeadraceError as error:
                 # The owner hands it out again until it is cleared.
                 log.debug("peer not reached", extra={"error": str(error)})

@@ -102,8 +102,7 @@ class Owner:
         self._dispatch, self._peers = dispatch, peers
         self._snapshots, self._archiver = snapshots, archiver
         self._builtin, self._limits = builtin, limits
-        self._folder = folder
-        self._observe = observe
+        self._folder, self._observe = folder, observe
         self._watch = watch or Watch()
         self._inbox = Inbox(inbox_bytes_max, clock.monotonic)
         self._admission = Admission(self.shard, backlog_ms)
@@ -123,8 +122,7 @@ class Owner:
         )
         self._intake = Intake(dispatch, self._answers, self._room, self._watch)
         self._taken = taken
-        self._over = False
-        self._resend_ms = 0
+        self._over, self._resend_ms = False, 0
         self.settled = True
         """The state holds nothing but what is in the log (no append is in flight)."""
         self.leading = asyncio.Event()
@@ -257,12 +255,14 @@ class Owner:
                 after = state.batch_position
                 await asyncio.sleep(RETAKE_PAUSE_S * 5)
         await self._prepare()
-        machine = Machine(state, chance=self._chance, home=self._home, limits=self._limits)
+        machine = Machine(
+            state, chance=self._chance, home=self._home, limits=self._limits,
+            level=self._log.feature_level,
+        )  # fmt: skip
         machine.begin(self._clock.now_ms())
         # What follows from taking over is decided in the first tick: all of this is in the log.
         await resume(machine)
-        self.machine = machine
-        self.settled = True
+        self.machine, self.settled = machine, True
         self._snapshots.begin(state)
         self._archiver.begin(machine.ended)
         self._answers.begin()

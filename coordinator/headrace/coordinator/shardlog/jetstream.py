@@ -100,7 +100,7 @@ class JetStreamLog:
         self._bus, self._js, self._shard = bus, bus.js, shard
         self._level: Level = level
         self._synced = synced
-        self._feature_level, self._release = feature_level, release
+        self._readable, self._release = feature_level, release
         self._stamp = stamp or (lambda: feature_level)
         self._append_timeout_s = append_timeout_s
         self._resolve_timeout_s = resolve_timeout_s
@@ -120,7 +120,7 @@ class JetStreamLog:
         self._bytes_max = max_bytes
         self._reserve = min(max_bytes // 20, RESERVE_BYTES_MAX)
         self._bytes = 0
-        self._epoch = 0
+        self._epoch = self._feature_level = 0
         self._last = 0
         self._owner = self._nonce = ""
         self._owned = False
@@ -139,6 +139,11 @@ class JetStreamLog:
     def epoch(self) -> int:
         """Fencing number of our ownership: the position of its record; 0 before `take`."""
         return self._epoch
+
+    @property
+    def feature_level(self) -> int:
+        """See `ShardLog.feature_level`."""
+        return self._feature_level
 
     # -- ownership -----------------------------------------------------------------------------
 
@@ -183,6 +188,7 @@ class JetStreamLog:
                 )
                 last, record = _epoch_record(stored)
                 if record.nonce == self._nonce and last > standing:
+                    self._feature_level = record.feature_level
                     self.taken_s = asyncio.get_running_loop().time()
                     return last
                 if standing and last != standing:
@@ -193,7 +199,7 @@ class JetStreamLog:
                         "`flowctl cluster restore` is over and has failed, run it again with that "
                         "file"
                     )
-                check_level(self._shard, record, self._feature_level)
+                check_level(self._shard, record, self._readable)
                 ours = EpochRecord(
                     owner=self._owner,
                     nonce=self._nonce,
@@ -207,6 +213,7 @@ class JetStreamLog:
                     timeout_s=self._append_timeout_s,
                     headers={"Nats-Expected-Last-Subject-Sequence": str(last)},
                 )
+                self._feature_level = ours.feature_level
                 self.taken_s = asyncio.get_running_loop().time()
                 return ack.seq
             except StorageFull as error:

@@ -6,14 +6,16 @@ import os
 from typing import Final
 
 from headrace.errors import HeadraceError
+from headrace.events import NEWEST_LEVEL
 
 TEST_SWITCH: Final = "HEADRACE_TEST_FEATURE_LEVEL"
 """For tests of upgrades only: this process claims to have another level than its code has."""
 
-FEATURE_LEVEL: Final = int(os.environ.get(TEST_SWITCH) or 1)
+FEATURE_LEVEL: Final = int(os.environ.get(TEST_SWITCH) or NEWEST_LEVEL)
 """Rises with each release that writes what the one before cannot read (an event with a new tag, a
 new version of a batch or a snapshot). A shard's records never name a higher level than all
-coordinators have, and whoever has a lower one does not own the shard."""
+coordinators have; an owner writes nothing that needs more than its record names, and whoever has
+less does not own the shard."""
 
 
 class NeedsNewerRelease(HeadraceError):

@@ -73,6 +73,11 @@ class ShardLog(Protocol):
         """Fencing number of our ownership; 0 before `take`."""
         ...
 
+    @property
+    def feature_level(self) -> int:
+        """What every later owner can read, by our ownership; 0 before `take`."""
+        ...
+
     async def take(self, owner: str, fold: Fold, *, after: int = 0) -> int:
         """Become the owner; fold every entry behind position *after*; return the new epoch.
 

@@ -6,6 +6,7 @@ import asyncio
 import bisect
 from collections.abc import AsyncIterator, Sequence
 
+from headrace.coordinator.shardlog.levels import FEATURE_LEVEL
 from headrace.coordinator.shardlog.log import Fenced, Fold, LogFull, LogStatus
 
 
@@ -89,6 +90,11 @@ class MemoryLog:
     def epoch(self) -> int:
         """Fencing number of our ownership; 0 before `take`."""
         return self._epoch
+
+    @property
+    def feature_level(self) -> int:
+        """Ours: nobody of another release reads along."""
+        return FEATURE_LEVEL
 
     async def take(self, owner: str, fold: Fold, *, after: int = 0) -> int:
         """See `ShardLog.take`."""

@@ -15,6 +15,7 @@ from typing import Any
 
 import aiosqlite
 
+from headrace.coordinator.shardlog.levels import FEATURE_LEVEL
 from headrace.coordinator.shardlog.log import Fenced, Fold, Level, LogFull, LogStatus
 from headrace.coordinator.shardlog.snapshots import snapshot_name
 from headrace.errors import NotFound, Unreachable
@@ -151,6 +152,11 @@ class SqliteLog:
     def epoch(self) -> int:
         """Fencing number of our ownership; 0 before `take`."""
         return self._epoch
+
+    @property
+    def feature_level(self) -> int:
+        """Ours: nobody of another release reads along."""
+        return FEATURE_LEVEL
 
     async def take(self, owner: str, fold: Fold, *, after: int = 0) -> int:
         """See `ShardLog.take`."""
