@@ -6,7 +6,19 @@ import copy
 import functools
 import inspect
 from collections.abc import Callable, Coroutine, Mapping
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, TypeVar, cast
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Concatenate,
+    Generic,
+    ParamSpec,
+    Self,
+    TypedDict,
+    TypeVar,
+    Unpack,
+    cast,
+    overload,
+)
 
 import msgspec
 
@@ -23,6 +35,11 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T1 = TypeVar("T1")
+T2 = TypeVar("T2")
+T3 = TypeVar("T3")
+T4 = TypeVar("T4")
+T5 = TypeVar("T5")
 
 
 class WorkflowOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,6 +51,14 @@ class WorkflowOptions(msgspec.Struct, frozen=True, kw_only=True):
     """In the journal of a parent."""
     labels: dict[str, str] = {}
     priority: int = 0
+
+
+class StartOptions(TypedDict, total=False):
+    """How a run is started, beside the inputs; see `Workflow.options`."""
+
+    id: str
+    labels: Mapping[str, str]
+    priority: int
 
 
 class Workflow(Generic[P, R]):
@@ -113,7 +138,46 @@ class Workflow(Generic[P, R]):
         )
         return other
 
-    async def start(self, *args: P.args, **kwargs: P.kwargs) -> Handle[R]:
+    # What follows P.args can be P.kwargs only, so `start(order, id="o-7")` is told to type checkers
+    # by the number of inputs (ADR 63): each form takes self as the plain function that it is, too.
+    @overload
+    async def start(self, *args: P.args, **kwargs: P.kwargs) -> Handle[R]: ...
+    @overload
+    async def start(
+        self: Callable[[Context], Coroutine[Any, Any, R]],
+        **options: Unpack[StartOptions],
+    ) -> Handle[R]: ...  # fmt: skip
+    @overload
+    async def start(
+        self: Callable[[Context, T1], Coroutine[Any, Any, R]],
+        a: T1, /,
+        **options: Unpack[StartOptions],
+    ) -> Handle[R]: ...  # fmt: skip
+    @overload
+    async def start(
+        self: Callable[[Context, T1, T2], Coroutine[Any, Any, R]],
+        a: T1, b: T2, /,
+        **options: Unpack[StartOptions],
+    ) -> Handle[R]: ...  # fmt: skip
+    @overload
+    async def start(
+        self: Callable[[Context, T1, T2, T3], Coroutine[Any, Any, R]],
+        a: T1, b: T2, c: T3, /,
+        **options: Unpack[StartOptions],
+    ) -> Handle[R]: ...  # fmt: skip
+    @overload
+    async def start(
+        self: Callable[[Context, T1, T2, T3, T4], Coroutine[Any, Any, R]],
+        a: T1, b: T2, c: T3, d: T4, /,
+        **options: Unpack[StartOptions],
+    ) -> Handle[R]: ...  # fmt: skip
+    @overload
+    async def start(
+        self: Callable[[Context, T1, T2, T3, T4, T5], Coroutine[Any, Any, R]],
+        a: T1, b: T2, c: T3, d: T4, e: T5, /,
+        **options: Unpack[StartOptions],
+    ) -> Handle[R]: ...  # fmt: skip
+    async def start(self, *args: Any, **kwargs: Any) -> Handle[R]:
         """Start a run by the client that is in use (`Client.connect`, an engine), and return it.
 
         With an id (`options`, or ``id=…`` where the workflow has no input of that name) that was
@@ -123,8 +187,45 @@ class Workflow(Generic[P, R]):
         workflow, rest = self._with_options(kwargs)
         return await _client().start(workflow, *args, **rest)
 
-    async def start_and_wait(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Start a run, and return its result. Raises also `RunFailed`."""
+    @overload
+    async def start_and_wait(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    @overload
+    async def start_and_wait(
+        self: Callable[[Context], Coroutine[Any, Any, R]],
+        **options: Unpack[StartOptions],
+    ) -> R: ...  # fmt: skip
+    @overload
+    async def start_and_wait(
+        self: Callable[[Context, T1], Coroutine[Any, Any, R]],
+        a: T1, /,
+        **options: Unpack[StartOptions],
+    ) -> R: ...  # fmt: skip
+    @overload
+    async def start_and_wait(
+        self: Callable[[Context, T1, T2], Coroutine[Any, Any, R]],
+        a: T1, b: T2, /,
+        **options: Unpack[StartOptions],
+    ) -> R: ...  # fmt: skip
+    @overload
+    async def start_and_wait(
+        self: Callable[[Context, T1, T2, T3], Coroutine[Any, Any, R]],
+        a: T1, b: T2, c: T3, /,
+        **options: Unpack[StartOptions],
+    ) -> R: ...  # fmt: skip
+    @overload
+    async def start_and_wait(
+        self: Callable[[Context, T1, T2, T3, T4], Coroutine[Any, Any, R]],
+        a: T1, b: T2, c: T3, d: T4, /,
+        **options: Unpack[StartOptions],
+    ) -> R: ...  # fmt: skip
+    @overload
+    async def start_and_wait(
+        self: Callable[[Context, T1, T2, T3, T4, T5], Coroutine[Any, Any, R]],
+        a: T1, b: T2, c: T3, d: T4, e: T5, /,
+        **options: Unpack[StartOptions],
+    ) -> R: ...  # fmt: skip
+    async def start_and_wait(self, *args: Any, **kwargs: Any) -> R:
+        """Start a run as `start` does, and return its result. Raises also `RunFailed`."""
         workflow, rest = self._with_options(kwargs)
         return await _client().start_and_wait(workflow, *args, **rest)
 

@@ -34,6 +34,15 @@ async def child(ctx: Context, n: int) -> str:
     return str(n)
 
 
+@app.workflow
+async def no_inputs(ctx: Context) -> None: ...
+
+
+@app.workflow
+async def named(ctx: Context, id: str) -> str:
+    return id
+
+
 async def both(ctx: Context, n: int) -> float:
     return await ctx.step(crunch, n)
 
@@ -57,6 +66,14 @@ async def processing(ctx: Context, order: Order, days_max: int = 3) -> list[str]
 
 async def main() -> None:
     assert_type(await processing.start(Order("a", 1)), Handle[list[str]])
+    assert_type(await processing.start(Order("a", 1), id="a"), Handle[list[str]])
+    assert_type(
+        await processing.start(Order("a", 1), 4, id="a", labels={"team": "b"}), Handle[list[str]]
+    )
+    assert_type(await processing.start(Order("a", 1), days_max=4), Handle[list[str]])
+    assert_type(await no_inputs.start(id="a", priority=3), Handle[None])
+    assert_type(await named.start(id="an input"), Handle[str])
+    assert_type(await child.start_and_wait(3, id="a"), str)
     assert_type(
         await processing.options(id="a").start_and_wait(Order("a", 1), days_max=4), list[str]
     )

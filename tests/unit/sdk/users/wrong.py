@@ -38,3 +38,9 @@ async def processing(ctx: Context, name: str) -> int:
 async def main() -> None:
     await processing.start(3)  # wrong
     await processing.start_and_wait()  # wrong
+    await processing.start(3, id="a")  # wrong
+    await processing.start(id="a")  # wrong
+    await processing.start("a", id=3)  # wrong
+    await processing.start("a", idd="a")  # wrong
+    await processing.start("a", "b", id="a")  # wrong
+    await child.start_and_wait("n", id="a")  # wrong
