@@ -2,7 +2,7 @@
 
 ``python bench/scaling.py [--quick] [--only live history heartbeats processes]``
 
-At most 10 minutes on two idle cores; ``--quick`` some 2. Writes bench/results/scaling.json and from
+At most 12 minutes on two idle cores; ``--quick`` some 2. Writes bench/results/scaling.json and from
 it the part "Scaling" of docs/benchmarks.md (``--report``: only that; ``--no-report``: not that).
 A million runs need 3 GB of memory.
 """
@@ -31,6 +31,8 @@ from scale import heartbeats, history, processes, report
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results" / "scaling.json"
+PICTURE = BENCHMARKS.parent / "benchmarks" / "scaling.png"
+IMAGE = "![scaling](benchmarks/scaling.png)"
 RUNS = (1_000, 10_000, 100_000, 1_000_000)
 LENGTHS = (10, 100, 1_000, 10_000, 100_000)
 SHAPES = ((1, 1), (2, 1), (4, 1), (1, 2), (1, 4), (2, 2))
@@ -99,6 +101,16 @@ def kept(parts: list[str]) -> dict[str, Any]:
     return found
 
 
+def draw(document: dict[str, Any]) -> None:
+    """Draw the picture; without matplotlib it stays as it was."""
+    try:
+        from scale import plots
+    except ImportError:
+        print("no matplotlib here (extra `bench`): the picture stays as it was", file=sys.stderr)
+    else:
+        plots.draw(document, PICTURE)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
@@ -118,7 +130,8 @@ def main() -> int:
     text = report.render(document)
     print(text)
     if not options.no_report:
-        splice(BENCHMARKS, "scaling", text)
+        draw(document)
+        splice(BENCHMARKS, "scaling", f"{text}\n\n{IMAGE}" if PICTURE.exists() else text)
     return 1 if document.get("missed") else 0
 
 

@@ -36,3 +36,13 @@ def test_what_an_earlier_run_found_is_named_as_such():
 def test_what_failed_is_named():
     document = {"machine": MACHINE, "quick": False, "seconds": 3, "missed": ["a long history: X"]}
     assert "**Missed:** a long history: X." in report.render(document)
+
+
+def test_the_longest_piece_stands_beside_the_whole():
+    row = dict.fromkeys(("get_ms", "get_steps_ms", "explain_ms", "past_ms", "load_ms"), 1.0)
+    row |= {"events": 100_000, "step_us": 20.0, "state_bytes": 5, "history_ms": 11.4}
+    document = {"machine": MACHINE, "quick": False, "seconds": 3, "history": [row]}
+    # Older figures have no longest piece.
+    assert "| 11.4 ms |" in report.render(document)
+    row |= {"get_steps_ms": 190.0, "get_steps_hold_ms": 4.3}
+    assert "| 190.0 ms, 4.3 ms |" in report.render(document)
