@@ -19,6 +19,14 @@ from headrace.errors import InvalidConfig, Unreachable
 
 log = logging.getLogger(__name__)
 
+
+def _is_news(record: logging.LogRecord) -> bool:
+    return "eof_received() has no effect" not in record.getMessage()
+
+
+# nats-py changes a connection to TLS by hand; asyncio then complains whenever a server ends one.
+logging.getLogger("asyncio").addFilter(_is_news)
+
 FIRST_PAUSE_S = 0.25
 _CREDS_SEED = re.compile(rb"BEGIN USER NKEY SEED-+\s+(SU[A-Z2-7]+)\s")
 _NKEY_SEED = re.compile(rb"\A\s*(SU[A-Z2-7]+)\s*\Z")

@@ -209,6 +209,7 @@ async def test_a_cluster_works_with_these_logins(cluster, tmp_path):
     assert (packed / "report" / "big.txt").read_text() == "x" * 100_000
     status = await cluster.flowctl("cluster", "status", env=cluster.environ("operator-me"))
     assert status.code == 0, status
+    assert "eof_received" not in status.err
 
 
 class Spy:

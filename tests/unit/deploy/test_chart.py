@@ -163,6 +163,14 @@ def test_all_traffic_is_denied_but_what_is_needed():
     assert of_kind(chart("minimal"), "NetworkPolicy") == []
 
 
+def test_a_rolling_restart_of_servers_waits_for_their_streams():
+    (server,) = pod_of(only(chart(), "StatefulSet", "hr-nats"))["containers"]
+    asked = {kind: server[f"{kind}Probe"]["httpGet"]["path"] for kind in ("startup", "readiness")}
+    # The first looks at all streams; the second would shut clients out when nobody has caught up.
+    assert asked == {"startup": "/healthz", "readiness": "/healthz?js-server-only=true"}
+    assert server["livenessProbe"]["httpGet"]["path"] == "/healthz?js-enabled-only=true"
+
+
 # -- what people call ----------------------------------------------------------------------------
 
 
