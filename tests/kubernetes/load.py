@@ -1,0 +1,60 @@
+"""Load from inside the cluster: submits runs at a steady pace, waits for all, and tells.
+
+Prints one line of JSON: runs by state, and how often a step was tried. Runs in the image of
+flowctl, with its variables. Usage: load.py SECONDS RUNS_PER_SECOND
+"""
+
+import asyncio
+import collections
+import json
+import os
+import sys
+
+from headrace.client import Client
+from headrace.errors import Unavailable, Unreachable
+from headrace.language import compile_workflow
+
+ROUND = """
+name: load
+jobs:
+  first:
+    runs-on: linux
+    timeout-minutes: 2
+    steps: [{run: sleep 1}]
+  second:
+    needs: first
+    runs-on: linux
+    timeout-minutes: 2
+    steps: [{run: sleep 1}]
+"""
+WAIT_S = 240
+
+
+async def main(seconds, pace):
+    """Submit, wait, print."""
+    server = os.environ["FLOWCTL_SERVER"]
+    access = {"tls_ca_file": os.environ["FLOWCTL_TLS_CA_FILE"]}
+    workflow = compile_workflow(ROUND)
+    async with await Client.connect(server, timeout_s=30, access=access) as client:
+        tasks = []
+        for number in range(int(seconds * pace)):
+            tasks.append(asyncio.create_task(one(client, workflow, f"load-{number:05d}")))
+            await asyncio.sleep(1 / pace)
+        views = await asyncio.gather(*tasks)
+    states = collections.Counter(view.state for view in views)
+    attempts = max(step.attempt for view in views for step in view.steps)
+    print(json.dumps({"runs": len(views), "states": states, "attempts": attempts}))
+
+
+async def one(client, workflow, name):
+    """Submit one run for as long as nobody answers; return how it ended."""
+    async with asyncio.timeout(WAIT_S):
+        while True:
+            try:
+                await client.submit(workflow, run_id=f"{os.environ['LOAD']}-{name}")
+                return await client.wait(f"{os.environ['LOAD']}-{name}", timeout_s=WAIT_S)
+            except (Unavailable, Unreachable):
+                await asyncio.sleep(0.5)
+
+
+asyncio.run(main(float(sys.argv[1]), float(sys.argv[2])))
