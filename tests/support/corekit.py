@@ -136,14 +136,13 @@ class Kit:
             tasks[lane] = machine.schedule(lane, self.credit, lane)
         self.fresh = []
         if machine.dirty:
-            touched = machine.touched()
             for entry in machine.finish(batch_id=f"b{len(self.log)}", epoch=1):
                 self.append(entry)
                 machine.state.batch_position = len(self.log)
-            self._act(machine.effects(tasks, touched))
+            self._act(machine.effects(tasks))
         elif machine.orders or machine.outgoing or machine.ended or machine.wakes:
             # Derived again: after a takeover, and for outbox messages that are sent once more.
-            self._act(machine.effects(tasks, []))
+            self._act(machine.effects(tasks))
         self.check()
 
     def _act(self, effects: TickEffects) -> None:

@@ -46,6 +46,7 @@ class Bench:
         bytes_max: int = 1024 * 1024,
         with_blobs: bool = True,
         clock: Clock | None = None,
+        at_once: bool = False,
     ) -> None:
         self.folder = folder
         self.results: list[StepResult] = []
@@ -73,6 +74,7 @@ class Bench:
             variables=Fixed(variables or {}),
             artifacts=FileArtifacts(folder / "artifacts"),
             clock=clock,
+            at_once=at_once,
         )
 
     async def run(self, *tasks: Task) -> list[StepResult]:

@@ -14,6 +14,7 @@ from headrace.events._batch import (
     decode_chunk,
     encode_batch,
     encode_chunk,
+    encode_fields,
     event_name,
 )
 from headrace.events._code import (
@@ -216,5 +217,6 @@ __all__ = [
     "decode_chunk",
     "encode_batch",
     "encode_chunk",
+    "encode_fields",
     "event_name",
 ]

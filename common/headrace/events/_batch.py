@@ -7,7 +7,8 @@ from a legitimate gap.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Final
 
 import msgspec
 
@@ -56,8 +57,12 @@ _heads = msgspec.msgpack.Decoder(tuple[str, int, int, msgspec.Raw])
 
 
 def encode_chunk(run: str, first: int, time_ms: int, events: Sequence[object]) -> bytes:
-    """Return a chunk's bytes. (Plain tuple: one object less on the hot path.)"""
-    return _encoder.encode((run, first, time_ms, events))
+    """Return a chunk's bytes."""
+    return encode_fields((run, first, time_ms, events))
+
+
+encode_fields: Final[Callable[[tuple[str, int, int, Sequence[object]]], bytes]] = _encoder.encode
+"""Return the bytes of a chunk with these fields. (An object and a call less on the hot path.)"""
 
 
 def encode_batch(batch: Batch) -> bytes:

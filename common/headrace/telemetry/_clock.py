@@ -25,6 +25,4 @@ class SystemClock:
         """Return milliseconds since the epoch; may jump."""
         return time.time_ns() // 1_000_000
 
-    def monotonic(self) -> float:
-        """Return seconds since some moment; never goes back."""
-        return time.monotonic()
+    monotonic = staticmethod(time.monotonic)

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from typing import Any, Literal, TextIO
+from typing import Any, Final, Literal, TextIO
 
 from headrace.telemetry._family import Counter
 
@@ -27,13 +27,13 @@ _VALUE_CHARS_MAX = 4_096
 _about: ContextVar[Callable[[], Mapping[str, Any]] | None] = ContextVar("log_about", default=None)
 
 
-def log_about(fields: Callable[[], Mapping[str, Any]]) -> None:
-    """Put what *fields* returns on every line that is logged from here on in this context.
+log_about: Final[Callable[[Callable[[], Mapping[str, Any]]], object]] = _about.set
+"""Put what the given function returns on every line that is logged from here on in this context.
 
-    That is the running task, and the tasks and threads that it starts. It is called only when a
-    line is written, so it should return nothing once its subject is over.
-    """
-    _about.set(fields)
+That is the running task, and the tasks and threads that it starts. It is called only when a
+line is written, so it should return nothing once its subject is over. (No function of its own:
+this is done for every attempt.)
+"""
 
 
 def _fields(record: logging.LogRecord, static: Mapping[str, Any]) -> dict[str, Any]:

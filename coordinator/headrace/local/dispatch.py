@@ -80,10 +80,10 @@ class DirectAssignments(Assignments):
     def admit(self, task: Task, origin: Origin, now_ms: int) -> int:
         """See `Assignments.admit`."""
         key = (task.run, task.step)
-        if key in self._held or len(self._queue) >= self.queue_max:
+        if key in self.held or len(self.queue) >= self.queue_max:
             return super().admit(task, origin, now_ms)
-        assignment = self._held[key] = Assignment(task, origin, now_ms, task.token)
-        self._queue.append(assignment)
+        assignment = self.held[key] = Assignment(task, origin, now_ms, task.token)
+        self.queue.append(assignment)
         return Admission.QUEUED
 
 
@@ -264,7 +264,7 @@ class LocalDispatch:
             self._batch.results.append(result)
         elif self._owner is not None:
             self._batch = ResultBatch(1, WORKER, self._incarnation, [result])
-            self._owner.post_results(self._batch, _ignore, 0)
+            self._owner.post_results(self._batch, None, 0)
 
     async def claim(self, origin: Origin, task: Task) -> ClaimReply:
         """See `ClaimDesk.claim`."""
@@ -309,7 +309,3 @@ def _settle(answer: asyncio.Future[bytes]) -> Callable[[bytes], None]:
             answer.set_result(data)
 
     return respond
-
-
-def _ignore(_reply: bytes) -> None:
-    """The owner has the results; nothing needs to be sent again in one process."""

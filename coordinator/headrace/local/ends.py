@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import types
+from collections.abc import Generator
 
 from headrace.coordinator.core import Refusal, Run
 from headrace.coordinator.runtime.inbox import PendingBatch
@@ -81,3 +83,9 @@ class Start(PendingBatch):
         """See `PendingBatch.refuse`."""
         if not self._ended.done():
             self._ended.set_exception(from_wire(refusal.code, refusal.message))
+
+
+@types.coroutine
+def others_first() -> Generator[None, None, None]:
+    """Let those run that are ready now: `asyncio.sleep(0)`, without its questions."""
+    yield

@@ -33,17 +33,13 @@ from headrace.local.dispatch import (
     Offer,
     OnLog,
 )
-from headrace.local.ends import Ends, Start
+from headrace.local.ends import Ends, Start, others_first
 from headrace.local.functions import FunctionClient
 from headrace.local.lines import KeptLines
 from headrace.local.storage import Storage, open_storage
 from headrace.local.submits import Submits
 from headrace.local.transport import SHARD, LocalTransport
-from headrace.messages import (
-    PatchView,
-    RunView,
-    subjects,
-)
+from headrace.messages import PatchView, RunView, subjects
 from headrace.plan import Plan
 from headrace.sdk import App, Handle, Workflow
 from headrace.telemetry import Clock, SystemClock
@@ -238,6 +234,7 @@ class LocalEngine(Asking):
             variables=self._variables or variables_at(),
             artifacts=FileArtifacts(self._artifacts or storage.data_dir / "artifacts"),
             clock=self._clock,
+            at_once=True,
         )
 
     def running(self) -> Owner:
@@ -363,11 +360,17 @@ class LocalEngine(Asking):
         # With more plans, one that no run uses may be forgotten before this very tick.
         known = plans if len(plans) <= IDLE_PLANS_MAX else ()
         start = self._submits.requests(plan, name, inputs, labels, priority, known)
-        owner.post_requests(Start(self.namespace, start, ended))
+        owner.post_requests(Start(self.namespace, start, ended), works=True)
         try:
+            if owner.at_once:
+                # Whoever else begins a run now is to be in the same tick.
+                await others_first()
+                if not ended.done():
+                    owner.work_now()
             run = await ended
         except BaseException:
             self._ends.forget(key, ended)
+            owner.wake()
             raise
         return await self._view(run, steps=True) if steps else run_view(run, steps=False)
 
@@ -422,7 +425,7 @@ class LocalEngine(Asking):
             segments = [chunk for segment in found for chunk in unpack(segment.data)]
         return run_view(run, steps=steps, shard=SHARD, segments=segments)
 
-    def _observe(self, effects: TickEffects, items: int, took_s: float) -> None:
+    def _observe(self, effects: TickEffects) -> None:
         """After each tick: tell those who wait."""
         for run in effects.ended:
             self._ends.tell(run)

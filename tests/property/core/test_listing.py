@@ -60,7 +60,7 @@ class Shard:
         self.listing.evicted(len(keys))
 
     def begin(self) -> None:
-        if self.listing.due:
+        if len(self.listing.fresh) >= self.listing.block:
             self.listing.order_fresh()
 
     def ask(self, namespace: str, query: ListRuns) -> tuple[list[RunView], str]:

@@ -17,7 +17,7 @@ from headrace.coordinator.control import member, raft
 from headrace.coordinator.core import entries, keys, schedules
 from headrace.coordinator.core.requests import schedules as requests_schedules
 from headrace.coordinator.dispatch import dispatcher
-from headrace.coordinator.runtime import archiver, leading, owner, server, skew, snapshots
+from headrace.coordinator.runtime import leading, owner, server, skew, snapshots
 from headrace.coordinator.shardlog import jetstream
 from headrace.worker import reporter
 from support.sim import schedules as calendar
@@ -70,7 +70,7 @@ def patched(world: World) -> Iterator[None]:
         (schedules, "ON_TIME_MS", calendar.ON_TIME_MS),
         (schedules, "PAUSE_MS", calendar.PAUSE_MS),
         (entries, "PART_BYTES_MAX", world.part_bytes_max),
-        (archiver, "SEGMENT_BYTES", world.segment_bytes),
+        (entries, "LONG_BYTES", world.segment_bytes),
         (snapshots, "COPY_TIMEOUT_S", 3.0),
         (reporter, "TIMEOUT_S", 1.0),
     )

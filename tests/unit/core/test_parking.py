@@ -343,7 +343,7 @@ def tick(machine: Machine, *requests: Any) -> None:
     machine.settle()
     if machine.dirty:
         machine.finish(batch_id="b", epoch=1)
-        machine.effects({}, [])
+        machine.effects({})
 
 
 def rounds(parking: Parking, now_ms: int = START_MS) -> int:

@@ -92,6 +92,7 @@ def admit(
     batch = submits(count).batch
     away = admission.admit(batch, MACHINE, inbox)
     inbox.offer(batch, count)
+    inbox.new_runs += batch.new_runs
     return away
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from headrace.coordinator.core import Limits
+from headrace.coordinator.core import entries as core_entries
 from headrace.coordinator.runtime import archiver as archiver_module
 from headrace.coordinator.runtime.archiver import unpack
 from headrace.messages import SignalRun
@@ -25,7 +26,7 @@ class Slow(archiver_module.Archiver):
 
 async def test_a_segment_leaves_out_what_is_being_appended(monkeypatch):
     """A large tick has several chunks of one run: all but the newest were archived meanwhile."""
-    monkeypatch.setattr(archiver_module, "SEGMENT_BYTES", 1)
+    monkeypatch.setattr(core_entries, "LONG_BYTES", 1)
     monkeypatch.setattr("support.ownerkit.Archiver", Slow)
     Slow.go = asyncio.Event()
     kit = Kit()

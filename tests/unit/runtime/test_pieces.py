@@ -10,6 +10,7 @@ import pytest
 from headrace.coordinator.archive.memory import MemoryArchive
 from headrace.coordinator.archive.store import Segment
 from headrace.coordinator.core import Refusal
+from headrace.coordinator.core import entries as core_entries
 from headrace.coordinator.runtime import archiver as archiver_module
 from headrace.coordinator.runtime.archiver import pack, unpack
 from headrace.coordinator.runtime.closed import answer
@@ -167,7 +168,7 @@ async def test_a_crash_before_the_eviction_is_harmless(flaky):
 
 
 async def test_long_histories_leave_in_segments(kit, monkeypatch):
-    monkeypatch.setattr(archiver_module, "SEGMENT_BYTES", 600)
+    monkeypatch.setattr(core_entries, "LONG_BYTES", 600)
     async with kit.leading() as owner:
         await submit(owner, chain(30))
         for _ in range(29):
@@ -196,7 +197,7 @@ async def test_long_histories_leave_in_segments(kit, monkeypatch):
 
 
 async def test_a_segment_that_could_not_be_stored_is_tried_again(kit, monkeypatch):
-    monkeypatch.setattr(archiver_module, "SEGMENT_BYTES", 150)
+    monkeypatch.setattr(core_entries, "LONG_BYTES", 150)
     monkeypatch.setattr(archiver_module, "RETRY_S", 0.02)
 
     class Once(MemoryArchive):

@@ -12,11 +12,17 @@ from support.worker_bench import Bench
 
 
 @pytest.fixture
-async def make_bench(tmp_path: Path) -> AsyncIterator[Callable[..., Bench]]:
+def at_once() -> bool:
+    """Whether executors run what they are given before `submit` returns; modules have their own."""
+    return False
+
+
+@pytest.fixture
+async def make_bench(tmp_path: Path, at_once: bool) -> AsyncIterator[Callable[..., Bench]]:
     made: list[Bench] = []
 
     def make(**settings: Any) -> Bench:
-        made.append(Bench(tmp_path / f"bench{len(made)}", **settings))
+        made.append(Bench(tmp_path / f"bench{len(made)}", **{"at_once": at_once, **settings}))
         return made[-1]
 
     yield make

@@ -19,6 +19,11 @@ from support.worker_bench import ORIGIN
 from support.worker_owner import make_task, output_of
 
 
+@pytest.fixture(params=[False, True], ids=["soon", "at once"])
+def at_once(request: pytest.FixtureRequest) -> bool:
+    return request.param
+
+
 class Order(msgspec.Struct):
     item: str
     count: int = 1

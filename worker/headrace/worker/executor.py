@@ -51,6 +51,7 @@ from headrace.worker.ports import (
     ResultSink,
     ValueSource,
 )
+from headrace.worker.runners import Runners
 from headrace.worker.starting import Starter
 from headrace.worker.steplog import LogLimits, Spool, StepLog
 from headrace.worker.traces import Attempts
@@ -88,7 +89,9 @@ class Executor:
         observe: Callable[[StepResult], None] | None = None,
         turns: Turns | None = None,
         traces: Attempts | None = None,
+        at_once: bool = False,
     ) -> None:
+        """*at_once*: `submit` runs what it is given, up to where it suspends, before it returns."""
         self.assignments = assignments
         self.artifacts = artifacts
         self.turns = turns
@@ -110,11 +113,9 @@ class Executor:
             variables=variables or NoValues(),
             now_ms=self._now_ms,
         )
-        self._runners: set[asyncio.Task[None]] = set()
-        self._taker: asyncio.Task[None] | None = None
-        """The runner that will take from the queue."""
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._runners = Runners(assignments, self._run, at_once=at_once)
+        self._ended_ms = 0
+        """When the last attempt of a burst has ended; 0: not known."""
         self._abandoned = False
 
     # -- from outside --------------------------------------------------------------------------
@@ -141,7 +142,7 @@ class Executor:
                 self._deliver_unstarted(
                     Assignment(task, origin, now_ms, task.token), ResultStatus.RETURNED
                 )
-        self._wake()
+        self._runners.wake()
 
     def cancel(self, run: str, step: int, attempt: int, reason: str) -> bool:
         """Stop an attempt; CANCELLED is delivered when it is dead. False: it is not held."""
@@ -157,7 +158,7 @@ class Executor:
             return False
         if self.assignments.withdraw(found):
             self._deliver_unstarted(found, ResultStatus.CANCELLED, reason)
-            self._wake()
+            self._runners.wake()
         else:
             self.stop(found, Stop("cancel", reason))
         return True
@@ -187,21 +188,21 @@ class Executor:
 
     async def wait_idle(self) -> None:
         """Return when nothing is queued or running; bound it with a timeout."""
-        await self._idle.wait()
+        await self._runners.idle.wait()
 
     async def close(self, *, kill_s: float) -> int:
         """Stop everything and wait up to *kill_s* for it to die; return how many did not."""
         self.hand_back()
         for assignment in list(self.assignments):
             self.stop(assignment, Stop("shutdown", "the worker stops"))
-        if self._runners:
-            await asyncio.wait(self._runners, timeout=kill_s)
+        runners = self._runners
+        if runners.tasks:
+            await asyncio.wait(runners.tasks, timeout=kill_s)
         left = len(self.assignments)
         self._abandoned = self._starter.abandoned = True
-        for runner in self._runners:
-            runner.cancel()
-        if self._runners:
-            await asyncio.wait(self._runners, timeout=1)
+        runners.close()
+        if runners.tasks:
+            await asyncio.wait(runners.tasks, timeout=1)
         self._spool.flush()
         await asyncio.to_thread(self._workspaces.close)
         return left
@@ -225,29 +226,6 @@ class Executor:
 
     # -- runners -------------------------------------------------------------------------------
 
-    def _wake(self) -> None:
-        assignments = self.assignments
-        if self._taker is not None:
-            return
-        if assignments.queued and assignments.running < assignments.slots:
-            self._idle.clear()
-            self._taker = runner = asyncio.get_running_loop().create_task(
-                self._run(), name="worker-runner"
-            )
-            self._runners.add(runner)
-            runner.add_done_callback(self._runner_done)
-        elif not len(assignments):
-            self._idle.set()
-
-    def _runner_done(self, runner: asyncio.Task[None]) -> None:
-        self._runners.discard(runner)
-        if self._taker is runner:
-            self._taker = None
-        if not runner.cancelled() and runner.exception() is not None:
-            log.error("runner failed", exc_info=runner.exception())
-        if not self._abandoned:
-            self._wake()
-
     async def _run(self) -> None:
         await self._take()
 
@@ -255,15 +233,19 @@ class Executor:
     def _take(self) -> Generator[Any, Any, None]:
         """Take attempts until the queue is empty, the slots are full, or one suspends."""
         inline_bytes = self._payloads.inline_bytes
+        assignments = self.assignments
+        self._ended_ms = 0
         for taken in itertools.count(1):
             if taken % BURST_MAX == 0:
                 yield
-            assignment = self.assignments.next()
+                self._ended_ms = 0
+            assignment = assignments.next()
             if assignment is None:
                 break
             log_about(functools.partial(self._about, assignment))
             context = Context(assignment, self)
-            assignment.started_ms = self._now_ms()
+            # One begins when the one before it has ended.
+            assignment.started_ms = self._ended_ms or self._now_ms()
             handler = self._registry.lookup(assignment.task.uses)
             if handler is not None:
                 context.version = handler.version
@@ -279,7 +261,7 @@ class Executor:
                 if output is None:
                     continue
                 if len(output) <= inline_bytes and context.temporary_folder is None:
-                    extra = context.result_extra()
+                    extra = context.result_extra() if context.noted or context.version else None
                     self._end(assignment, context, ResultStatus.COMPLETED, output, None, extra)
                     continue
                 rest = self._store(assignment, context, output)
@@ -292,7 +274,7 @@ class Executor:
                 rest = self._finish(assignment, context, work, waiting)
             yield from self._own(assignment, rest).__await__()
             return
-        self._taker = None
+        self._runners.taker = None
 
     def _about(self, assignment: Assignment) -> dict[str, str | int]:
         task = assignment.task
@@ -308,9 +290,8 @@ class Executor:
         assignments = self.assignments
         assignments.occupy(assignment)
         assignment.work = work = Work(runner)
-        if self._taker is runner:
-            self._taker = None
-        self._wake()
+        self._runners.leave(runner)
+        self._runners.wake()
         work.arm(assignment, now_ms=self._now_ms, stop=self.stop)
         try:
             await rest
@@ -375,7 +356,9 @@ class Executor:
     def _encoded(self, assignment: Assignment, context: Context, value: Any) -> bytes | None:
         """Return the masked output; None when the attempt has been ended as failed instead."""
         try:
-            output = EMPTY_MAP if value is None else encode_value(value)
+            if value is None or (type(value) is msgspec.Raw and bytes(value) == EMPTY_MAP):
+                return EMPTY_MAP
+            output = encode_value(value)
             return output if output is EMPTY_MAP else self._masker_of(context).packed(output)
         except HandlerError as error:
             self._end_badly(assignment, context, error)
@@ -434,6 +417,7 @@ class Executor:
         if extra is not None and (masker := self._masker_of(context)):
             extra = msgspec.convert(masker.value(msgspec.to_builtins(extra)), ResultExtra)
         task = assignment.task
+        ended_ms = self._ended_ms = self._now_ms()
         result = StepResult(
             task.run,
             task.step,
@@ -442,13 +426,14 @@ class Executor:
             status,
             _EMPTY if output is EMPTY_MAP else msgspec.Raw(output),
             assignment.started_ms,
-            self._now_ms(),
+            ended_ms,
             error,
             extra,
         )
         self.assignments.release(assignment)
         self._deliver_to(assignment.origin, result)
-        self._traces.ended(assignment.task, result)
+        if self._traces.recorded:
+            self._traces.ended(assignment.task, result)
         if self._observe is not None:
             self._observe(result)
 

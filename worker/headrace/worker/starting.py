@@ -54,7 +54,8 @@ class Starter:
         fetched = len(inputs) > 1 and BLOB_KEY in bytes(inputs)
         if special or fetched or not handler.is_async:
             return self._prepared(assignment, handler, context)
-        started: Coroutine[Any, Any, Any] = handler.function(context, handler.decode(inputs))
+        given = inputs if handler.takes_raw else handler.decode(inputs)
+        started: Coroutine[Any, Any, Any] = handler.function(context, given)
         return started
 
     async def _prepared(self, assignment: Assignment, handler: Handler, context: Context) -> Any:

@@ -21,6 +21,8 @@ class Attempts:
 
     def __init__(self, worker: str, tracer: Tracer | None = None) -> None:
         self._worker, self._tracer = worker, tracer
+        self.recorded = tracer is not None
+        """Whether anybody wants to know of attempts."""
 
     def traceparent(self, task: Task) -> str:
         """Return the context for a step's code; empty: the run has none."""

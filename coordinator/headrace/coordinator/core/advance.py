@@ -44,10 +44,16 @@ def advance(tick: Tick) -> None:
 
 def _enable(tick: Tick, run: Run, instance: int) -> None:
     """A node whose needs have ended: run it, skip it, or cancel it."""
-    value = run.status[instance]
-    if run.state != status.RUNNING or run.waiting[instance] or not run.may_begin(instance):
+    value, program = run.status[instance], run.program
+    if run.state != status.RUNNING or run.waiting[instance]:
         return
-    program = run.program
+    if (
+        run.handlers
+        or instance >= program.size
+        or run.status[program.parent[instance]] != status.RUNNING
+    ) and not run.may_begin(instance):
+        # Of most that is known without the call; the root has no parent, and may always begin.
+        return
     node = instance if instance < program.size else run.locate(instance)[0]
     if value != status.PENDING:
         if (

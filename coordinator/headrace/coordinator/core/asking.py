@@ -37,12 +37,10 @@ class Questions:
 
     def __init__(self) -> None:
         self._of_run: dict[str, dict[str, list[Question]]] = {}
-        self._count = 0
+        self.open = 0
+        """How many wait for an answer."""
         self.settled: list[Question] = []
         """Those that have an answer which nobody has been told yet."""
-
-    def __len__(self) -> int:
-        return self._count
 
     def ask(self, run: Run, query: Query, until_ms: int) -> Question | Refusal:
         """Keep a question until it is answered, or *until_ms*; one that is sent again joins in."""
@@ -54,22 +52,22 @@ class Questions:
 
     def _keep(self, name: str, question: Question) -> Question | Refusal:
         known = self._of_run.setdefault(question.run, {})
-        if sum(map(len, known.values())) >= OF_RUN_MAX or self._count >= ALL_MAX:
+        if sum(map(len, known.values())) >= OF_RUN_MAX or self.open >= ALL_MAX:
             return Refusal("busy", "too many queries and updates wait for an answer", 200)
         known.setdefault(name, []).append(question)
-        self._count += 1
+        self.open += 1
         return question
 
     def of(self, run: Run) -> list[Query]:
         """Return what is to be sent along to the function of *run*: also what was sent before."""
-        if not self._count:
+        if not self.open:
             return []
         known = self._of_run.get(run.key, {}).values()
         return [asked[0].query for asked in known if asked[0].query is not None]
 
     def answered(self, run: Run, name: str, answer: Answer) -> None:
         """The function has answered a query (by its id) or an update (by its key)."""
-        if self._count:
+        if self.open:
             self._settle(run.key, name, answer)
 
     def expire(self, now_ms: int) -> None:
@@ -98,6 +96,6 @@ class Questions:
             del known[name]
         if not known:
             del self._of_run[key]
-        self._count -= 1
+        self.open -= 1
         question.answer = answer
         self.settled.append(question)

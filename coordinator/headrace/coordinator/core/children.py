@@ -43,7 +43,7 @@ def start(
     state = tick.state
     if _cancelled_id(holder) in state.requests or end_of_child(child, holder) in state.outbox:
         return
-    if child in state.runs or child in state.tombstones or tick.is_evicted(child):
+    if child in state.runs or child in state.tombstones or child in tick.evicted:
         known = state.runs.get(child)
         ours = known is not None and known.family is not None and known.family.parent == holder
         if ":" in holder.partition("#")[2] and not ours:
@@ -94,7 +94,7 @@ def cancel(tick: Tick, child: str, holder: str, reason: str, shard: int = -1) ->
         return
     tick.emit_shard(RequestSeen(name, state.now_ms + KEPT_MS))
     run = state.runs.get(child)
-    gone = child in state.tombstones or tick.is_evicted(child)
+    gone = child in state.tombstones or child in tick.evicted
     if run is None and not gone and shard >= 0:
         tick.emit_shard(ChildRefused(child, holder, shard, "cancelled: it has not begun"))
     if run is None or status.is_final(run.state) or run.family is None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import msgspec
+
 from headrace.coordinator.core.state import OutMessage, Run
 from headrace.errors import HeadraceError
 from headrace.messages import CancelStep, Task, TurnWake
@@ -48,7 +50,7 @@ class Outgoing(NamedTuple):
     content: OutMessage
 
 
-class TickEffects(NamedTuple):
+class TickEffects(msgspec.Struct, frozen=True):
     """What may happen once the tick's batch is in the log."""
 
     tasks: dict[str, list[Task]]
@@ -56,8 +58,10 @@ class TickEffects(NamedTuple):
     orders: list[Order]
     outgoing: list[Outgoing]
     ended: list[Run]
-    touched: list[str]
-    """Run keys with new events."""
+    changed: int
+    """How many runs have new events."""
+    long: list[Run]
+    """Those of them whose history, as far as it is in the state, is long (`LONG_BYTES`)."""
     wakes: list[tuple[str, TurnWake]]
     """(namespace, order) to workers whose turn has news."""
 

@@ -70,10 +70,16 @@ def create_run(
 ) -> None:
     """State that the run exists; unless it waits for a key, it has begun with that."""
     run.input, run.actor, run.labels = data, request.actor, labels
-    run.variables = pinned(tick.state, run.program)
-    run.title = title_of(run)
-    name, limit, mode = key_of(run)
-    rate = run_rate(tick, run)
+    rate, fairness = None, None
+    name, limit, mode = "", 1, 0
+    if tick.state.variables:
+        run.variables = pinned(tick.state, run.program)
+    if run.program.asks_at_entry:
+        run.title = title_of(run)
+        name, limit, mode = key_of(run)
+        rate = run_rate(tick, run)
+    if run.program.plan.fairness_key or request.fairness_key:
+        fairness = fairness_of(run, request.fairness_key, request.fairness_weight)
     enter(
         tick,
         run,
@@ -95,7 +101,7 @@ def create_run(
             mode,
             request.carried or None,
             title=run.title,
-            fairness=fairness_of(run, request.fairness_key, request.fairness_weight),
+            fairness=fairness,
             variables=run.variables,
         ),
     )

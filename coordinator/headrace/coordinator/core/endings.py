@@ -61,7 +61,7 @@ def _run_output(run: Run) -> bytes:
     if own is not None:
         return own
     program = run.program
-    leaves = [child for child in program.children[0] if not program.dependents[child]]
+    leaves = program.leaves
     if len(leaves) == 1 and isinstance(program.nodes[leaves[0]], Task):
         return run.outputs.get(leaves[0], EMPTY_MAP)
     if len(leaves) > OUTPUT_LEAVES_MAX:

@@ -17,10 +17,13 @@ from headrace.events import (
     ShardEvent,
     encode_batch,
     encode_chunk,
+    encode_fields,
 )
 
 PART_BYTES_MAX = 512 * 1024
 """An append is no larger than this, but for a single event (a plan, a payload) that is."""
+LONG_BYTES = 256 * 1024
+"""A live run's history above this goes to the archive, but for its newest part."""
 PART_EVENTS_MAX = 1_000
 """Shard events of one append, for the same reason."""
 
@@ -40,11 +43,13 @@ def split(
     *,
     now_ms: int,
     bytes_max: int,
+    long: list[Run],
 ) -> list[Part]:
     """Split a tick: plans first, then the runs' chunks, then the shard's other events.
 
     *chunks*: (run, number of its first event, events). What is encoded for the log is added to the
-    run's history as it stands. *bytes_max* of a part; 0: `PART_BYTES_MAX`.
+    run's history as it stands; to *long* go the runs whose history is long by now. *bytes_max* of
+    a part; 0: `PART_BYTES_MAX`.
     """
     parts = [Part([], [], [])]
     bytes_max = bytes_max or PART_BYTES_MAX
@@ -57,7 +62,7 @@ def split(
         parts[-1].before.append(stored)
         size += length
     for run, first, events in chunks:
-        whole = encode_chunk(run.key, first, now_ms, events)
+        whole = encode_fields((run.key, first, now_ms, events))
         small = len(whole) <= bytes_max or len(events) == 1
         for data in (whole,) if small else _halved(run.key, first, now_ms, events, bytes_max):
             if size and size + len(data) > bytes_max:
@@ -67,18 +72,22 @@ def split(
             size += len(data)
             run.history.append(data)
             run.history_bytes += len(data)
+        if run.history_bytes > LONG_BYTES:
+            long.append(run)
     parts[-1].after.extend(after[:PART_EVENTS_MAX])
     for begin in range(PART_EVENTS_MAX, len(after), PART_EVENTS_MAX):
         parts.append(Part([], [], after[begin : begin + PART_EVENTS_MAX]))
     return parts
 
 
-def keep(chunks: Iterable[tuple[Run, int, list[RunEvent]]], now_ms: int) -> None:
-    """Add a tick's events to the histories of their runs, and to no log."""
+def keep(chunks: Iterable[tuple[Run, int, list[RunEvent]]], now_ms: int, long: list[Run]) -> None:
+    """Add a tick's events to the histories of their runs, and to no log; see `split`."""
     for run, first, events in chunks:
-        data = encode_chunk(run.key, first, now_ms, events)
+        data = encode_fields((run.key, first, now_ms, events))
         run.history.append(data)
         run.history_bytes += len(data)
+        if run.history_bytes > LONG_BYTES:
+            long.append(run)
 
 
 def _halved(

@@ -30,7 +30,8 @@ def run_created(state: ShardState, run: Run, event: RunCreated) -> None:
     run.labels = event.labels or {}
     run.priority, run.explicit, run.rerun_of = event.priority, event.explicit, event.rerun_of
     run.carried = event.carried
-    run.variables = shared_variables(state, run, event.variables)
+    if event.variables is not None:
+        run.variables = shared_variables(state, run, event.variables)
     if event.parent:
         run.family = Family(event.parent, event.parent_shard)
     run.actor, run.title = event.actor, event.title

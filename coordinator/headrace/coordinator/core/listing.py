@@ -40,7 +40,9 @@ class Listing:
 
         Runs that are parked already are left out until `add_parked` puts them in.
         """
-        self._runs, self._block = runs, block
+        self._runs = runs
+        self.block = block
+        """So many new runs are put in order together."""
         self.rebuild()
 
     def rebuild(self) -> None:
@@ -48,7 +50,7 @@ class Listing:
         self.fresh = self._runs.keys_at_hand()
         """Keys of runs that are in no block yet; of a run that is gone again, perhaps."""
         self._ended = [run.key for run in self._runs.records() if is_final(run.state)]
-        self._ended_max = 2 * len(self._ended) + self._block
+        self._ended_max = 2 * len(self._ended) + self.block
         self._blocks: dict[str, list[list[Place]]] = {}
         self._namespaces: list[str] = []
         """In the order in which they are swept."""
@@ -57,11 +59,6 @@ class Listing:
         """Block of the first namespace that was swept last; 0: the newest one is next."""
 
     # -- what changes ---------------------------------------------------------------------------
-
-    @property
-    def due(self) -> bool:
-        """Tell whether a block of new runs is to be put in order."""
-        return len(self.fresh) >= self._block
 
     def order_fresh(self) -> None:
         """Put new runs in order. Created time does not go back, so that is at the end."""
@@ -78,13 +75,13 @@ class Listing:
                 self._namespaces.append(namespace)
             places.sort()
             first = places[0]
-            if blocks and len(blocks[-1]) < self._block:
+            if blocks and len(blocks[-1]) < self.block:
                 places = blocks.pop() + places
             while blocks and blocks[-1][-1] >= first:
                 places = blocks.pop() + places
             places.sort()
             blocks += [
-                places[start : start + self._block] for start in range(0, len(places), self._block)
+                places[start : start + self.block] for start in range(0, len(places), self.block)
             ]
 
     def add_parked(self, parked: list[Place]) -> Generator[None, None, None]:
@@ -95,18 +92,18 @@ class Listing:
         places = [(run.created_ms, run.key) for run in self._runs.records()] + parked
         self.fresh = []
         parts = []
-        for begin in range(0, len(places), self._block):
-            parts.append(sorted(places[begin : begin + self._block], key=_by_namespace))
+        for begin in range(0, len(places), self.block):
+            parts.append(sorted(places[begin : begin + self.block], key=_by_namespace))
             yield
         ordered = merge(*parts, key=_by_namespace)
         last, block = "", parts[0][:0]
-        while piece := list(islice(ordered, self._block)):
+        while piece := list(islice(ordered, self.block)):
             for place in piece:
                 namespace = place[1].partition("/")[0]
                 if namespace not in self._blocks:
                     self._blocks[namespace] = []
                     self._namespaces.append(namespace)
-                if namespace != last or len(block) == self._block:
+                if namespace != last or len(block) == self.block:
                     last, block = namespace, []
                     self._blocks[namespace].append(block)
                 block.append(place)
@@ -119,12 +116,12 @@ class Listing:
     def evicted(self, count: int) -> None:
         """So many have left the state; as much is swept as keeps the index in proportion."""
         self._debt += count * SWEPT_FACTOR
-        while self._debt >= self._block:
-            self._debt -= self._block
+        while self._debt >= self.block:
+            self._debt -= self.block
             self._sweep()
         if len(self._ended) > self._ended_max:
             self._ended = [key for key in self._ended if key in self._runs]
-            self._ended_max = 2 * len(self._ended) + self._block
+            self._ended_max = 2 * len(self._ended) + self.block
 
     def _sweep(self) -> None:
         """Drop what is gone from one block, each in its turn, from the newest to the oldest."""
@@ -135,7 +132,7 @@ class Listing:
         at = min(self._swept, len(blocks)) - 1 if self._swept else len(blocks) - 1
         kept = [place for place in blocks[at] if self._is_there(place)]
         after = blocks[at + 1] if at + 1 < len(blocks) else None
-        if after is not None and len(kept) + len(after) <= self._block:
+        if after is not None and len(kept) + len(after) <= self.block:
             blocks[at : at + 2] = [kept + after]
         else:
             blocks[at] = kept

@@ -31,17 +31,15 @@ from headrace.coordinator.core import (
 )
 from headrace.coordinator.core.arrivals import Taken
 from headrace.coordinator.core.asking import Question
-from headrace.coordinator.core.commands import Reply, TickEffects
+from headrace.coordinator.core.commands import TickEffects
 from headrace.coordinator.core.nodes import gathered
-from headrace.coordinator.core.state import OutMessage, Run
+from headrace.coordinator.core.state import IDLE_PLANS_MAX, OutMessage, Run
 from headrace.coordinator.core.tick import Tick
 from headrace.events import NEWEST_LEVEL, PlansForgotten, StepFailed
 from headrace.messages import (
     Arrival,
     Claim,
     ClaimReply,
-    ClientRequest,
-    ResultBatch,
     Task,
     TurnReply,
     TurnReport,
@@ -53,9 +51,8 @@ class Machine(Tick):
 
     # -- ticks ------------------------------------------------------------------------------
 
-    def settle(self) -> None:
-        """Work off all that follows from the commands so far."""
-        settling.settle(self)
+    settle = settling.settle
+    """Work off all that follows from the commands so far."""
 
     def finish(self, *, batch_id: str, epoch: int) -> list[bytes]:
         """End the tick: return its log entries, to be appended in this order.
@@ -63,7 +60,8 @@ class Machine(Tick):
         Large ticks come in several parts; a reader ignores them until the last one is there.
         """
         state = self.state
-        self._forget_plans()
+        if len(state.plans) > IDLE_PLANS_MAX:
+            self._forget_plans()
         assert self.level >= NEWEST_LEVEL or all(map(self.may_state, self._types())), self._types()
         parts = entries.split(
             self._before,
@@ -71,6 +69,7 @@ class Machine(Tick):
             self._after,
             now_ms=state.now_ms,
             bytes_max=self.limits.append_bytes,
+            long=self.long,
         )
         logged = entries.chain(state, parts, batch_id=batch_id, epoch=epoch)
         self._end()
@@ -78,8 +77,9 @@ class Machine(Tick):
 
     def finish_unread(self) -> None:
         """End the tick where nobody will read its entries: only the runs' histories are made."""
-        self._forget_plans()
-        entries.keep(self._chunks.values(), self.state.now_ms)
+        if len(self.state.plans) > IDLE_PLANS_MAX:
+            self._forget_plans()
+        entries.keep(self._chunks.values(), self.state.now_ms, self.long)
         self.state.logged_ms = self.state.now_ms
         self._end()
 
@@ -89,15 +89,18 @@ class Machine(Tick):
             self.emit_shard(PlansForgotten(forgotten))
 
     def _end(self) -> None:
+        self.dirty = False
+        self.changed += len(self._chunks)
         self._chunks = {}
-        self._before, self._after = [], []
-        if self._evicted:
-            self.listing.evicted(len(self._evicted))
-            self._evicted.clear()
+        if self._before or self._after:
+            self._before, self._after = [], []
+        if self.evicted:
+            self.listing.evicted(len(self.evicted))
+            self.evicted.clear()
 
-    def touched(self) -> list[str]:
-        """Return the keys of runs with events in this tick; call it before `finish`."""
-        return list(self._chunks)
+    def touched(self) -> list[Run]:
+        """Return the runs with events in this tick; call it before `finish`."""
+        return [run for run, _, _ in self._chunks.values()]
 
     def census(self) -> tuple[Counter[type], list[StepFailed]]:
         """Return how many events of each type the tick has, and its failures.
@@ -115,23 +118,28 @@ class Machine(Tick):
         lists = [events for _, _, events in self._chunks.values()]
         return Counter(map(type, chain(self._before, self._after, *lists)))
 
-    def effects(self, tasks: dict[str, list[Task]], touched: list[str]) -> TickEffects:
+    def effects(self, tasks: dict[str, list[Task]]) -> TickEffects:
         """Take what the tick wants done; call it after `finish`."""
-        taken = TickEffects(tasks, self.orders, self.outgoing, self.ended, touched, self.wakes)
+        taken = TickEffects(
+            tasks, self.orders, self.outgoing, self.ended, self.changed, self.long, self.wakes
+        )
         if self.ended:
             self.listing.ended(self.ended)
         self.orders, self.outgoing, self.ended, self.wakes = [], [], [], []
+        self.changed, self.long = 0, []
         return taken
+
+    def unlogged_effects(self) -> TickEffects | None:
+        """Take what a tick without events wants done: what is derived again from the log, after
+        a takeover, or for want of an answer; None: nothing."""
+        if self.orders or self.outgoing or self.wakes:
+            return self.effects({})
+        return None
 
     # -- commands ---------------------------------------------------------------------------
 
-    def request(self, namespace: str, request: ClientRequest) -> Reply:
-        """Apply a client's request, or answer its query; return the result or a `Refusal`."""
-        return requests.handle(self, namespace, request)
-
-    def results(self, batch: ResultBatch) -> list[int]:
-        """Record results; return the indexes of those that were refused."""
-        return results.record(self, batch)
+    request = requests.handle
+    results = results.record
 
     def claim(self, claim: Claim, *, start_by_ms: int) -> ClaimReply:
         """Claim an at-most-once attempt."""
@@ -140,12 +148,12 @@ class Machine(Tick):
     @property
     def expects(self) -> bool:
         """Whether something waits for workers, or for an answer of theirs."""
-        return bool(self.ready.filled or self.gatherings or self.questions)
+        return bool(self.ready.filled or self.gatherings or self.questions.open)
 
     def answers(self) -> list[Question]:
         """Take the questions that have an answer now, or have waited long enough for one."""
         questions = self.questions
-        if questions:
+        if questions.open:
             questions.expire(self.state.now_ms)
         taken, questions.settled = questions.settled, []
         return taken
@@ -172,9 +180,7 @@ class Machine(Tick):
         """Fire what is due at the tick's time; return how many fired."""
         return timers.fire_due(self)
 
-    def schedule(self, lane: str, credit: int, wire_lane: str) -> list[Task]:
-        """Give at most *credit* ready steps of *lane* to *wire_lane* (a subject's token)."""
-        return scheduling.schedule(self, lane, credit, wire_lane)
+    schedule = scheduling.schedule
 
     def deliver(self, message: str, content: OutMessage) -> bool:
         """Apply an outbox message of another shard; idempotent. False: not now, send it again."""
@@ -188,9 +194,7 @@ class Machine(Tick):
         """Another shard has these in its log."""
         intents.clear(self, messages)
 
-    def evict(self, run: Run) -> None:
-        """The archive has a finished run: it leaves the state once nobody waits for its end."""
-        intents.evict(self, run)
+    evict = intents.evict
 
     # -- takeover ---------------------------------------------------------------------------
 

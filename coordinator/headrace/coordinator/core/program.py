@@ -78,6 +78,7 @@ class Program:
 
     __slots__ = (
         "after",
+        "asks_at_entry",
         "before",
         "broadcasts",
         "builtin",
@@ -95,6 +96,7 @@ class Program:
         "job",
         "kind",
         "lane",
+        "leaves",
         "names",
         "namespace",
         "nodes",
@@ -208,6 +210,14 @@ class Program:
         """The task that is a workflow function; -1: none."""
         self.sticky = self._sticky()
         """Tasks that prefer a worker -> the key."""
+        self.asks_at_entry = bool(
+            self.plan.run_name or self.plan.concurrency or self.plan.rate_limit
+        )
+        """Whether a new run has a title to be made, or something to wait for."""
+        self.leaves = tuple(
+            c for found in self.children[:1] for c in found if not self.dependents[c]
+        )
+        """The nodes of the root that nothing needs."""
 
     def _sticky(self) -> dict[int, str]:
         keys: dict[int, str] = {}

@@ -134,28 +134,29 @@ class Timers:
     """A heap of (when, run key, instance); what fires is checked against the state."""
 
     def __init__(self) -> None:
-        self._heap: list[tuple[int, str, int]] = []
+        self.heap: list[tuple[int, str, int]] = []
+        """The earliest is first; for looking only."""
 
     def push(self, when_ms: int, run: str, instance: int) -> None:
         """Arm a timer."""
-        heappush(self._heap, (when_ms, run, instance))
+        heappush(self.heap, (when_ms, run, instance))
 
     def next_ms(self) -> int:
         """Return when the earliest one is due; 0: none."""
-        return self._heap[0][0] if self._heap else 0
+        return self.heap[0][0] if self.heap else 0
 
     def pop_due(self, now_ms: int) -> tuple[int, str, int] | None:
         """Take the earliest one that is due, or None."""
-        if self._heap and self._heap[0][0] <= now_ms:
-            return heappop(self._heap)
+        if self.heap and self.heap[0][0] <= now_ms:
+            return heappop(self.heap)
         return None
 
     def __len__(self) -> int:
-        return len(self._heap)
+        return len(self.heap)
 
     def clear(self) -> None:
         """Forget everything."""
-        self._heap.clear()
+        self.heap.clear()
 
 
 class Audits:

@@ -22,9 +22,11 @@ def settle(tick: Tick) -> None:
     state = tick.state
     while state.outbox and drain_local(tick):
         advance(tick)
+    if not state.outbox:
+        state.outbox_news = False
     if tick.aborted:
         settle(tick)
-    if tick.questions:
+    if tick.questions.open and tick.ended:
         for run in tick.ended:
             name = run.key.partition("/")[2]
             tick.questions.drop(run.key, Refusal("conflict", f"run {name} has ended"))

@@ -16,7 +16,7 @@ from headrace.coordinator.core.state import (
     ShardState,
     Tombstone,
 )
-from headrace.coordinator.core.sticky import forget_oldest
+from headrace.coordinator.core.sticky import KEYS_MAX, forget_oldest
 from headrace.coordinator.core.trigger_events import FOLD as TRIGGER_FOLD
 from headrace.coordinator.core.trigger_events import definition_changed
 from headrace.coordinator.core.triggers import Definition
@@ -68,7 +68,8 @@ def forget_expired(state: ShardState) -> None:
     A function of logged time and of the state at the batch before, so that every replica forgets
     the same at the same entry.
     """
-    forget_oldest(state)
+    if len(state.sticky) > KEYS_MAX:
+        forget_oldest(state)
     expiries = state.expiries
     now_ms = state.now_ms - FORGET_MARGIN_MS
     while expiries and expiries[0][0] < now_ms:

@@ -47,7 +47,7 @@ def begin(
     if found is not None:
         same = found.labels.get(mark) == labels.get(mark)
         return "" if same else f"run {run} is another one"
-    if run in state.tombstones or tick.is_evicted(run):
+    if run in state.tombstones or run in tick.evicted:
         return ""
     try:
         kept = digest if digest in state.plans else keep_plan(tick, namespace, plan)

@@ -340,7 +340,14 @@ class Run:
         if self.paused or self.quarantined or self.state != status.RUNNING:
             return False
         if value == status.PENDING:
-            return not self.waiting[instance] and self.may_begin(instance)
+            if self.waiting[instance]:
+                return False
+            if instance < self.program.size and not self.handlers:
+                # `may_begin`, without the call: most are like that.
+                above = self.program.parent[instance]
+                if above >= 0 and self.status[above] == status.RUNNING:
+                    return True
+            return self.may_begin(instance)
         if value == status.WAITING:
             return (
                 self.due.get(instance, 0) <= now_ms

@@ -32,10 +32,9 @@ def note_worker(state: ShardState, run: Run, step: int, worker: str) -> None:
 
 
 def forget_oldest(state: ShardState) -> None:
-    """Begin a batch: keep what is remembered bounded."""
-    if len(state.sticky) > KEYS_MAX:
-        ordered = sorted(state.sticky.items(), key=lambda item: (item[1], item[0]))
-        state.sticky = dict(ordered[len(ordered) - KEYS_MAX * 9 // 10 :])
+    """Begin a batch with more than `KEYS_MAX`: keep what is remembered bounded."""
+    ordered = sorted(state.sticky.items(), key=lambda item: (item[1], item[0]))
+    state.sticky = dict(ordered[len(ordered) - KEYS_MAX * 9 // 10 :])
 
 
 def preferred(state: ShardState, run: Run, step: int) -> str:

@@ -35,6 +35,12 @@ from headrace.messages import CancelStep, TurnWake
 class Tick:
     """One shard's working state, led by this process, from one append to the next."""
 
+    dirty: bool
+    """The tick has events to append."""
+    changed: int
+    long: list[Run]
+    """See `TickEffects`."""
+
     def __init__(
         self,
         state: ShardState,
@@ -79,12 +85,14 @@ class Tick:
         """A snapshot that is being made: it is told before a run changes."""
         self.aborted: list[tuple[Run, str]] = []
         """Runs that are to fail at once, with the reason (`on-failure: abort`)."""
+        self.changed, self.long = 0, []
         # What is to be logged.
         self._chunks: dict[str, tuple[Run, int, list[RunEvent]]] = {}
         self._before: list[ShardEvent] = []
         self._after: list[ShardEvent] = []
-        self._opened = False
-        self._evicted: set[str] = set()
+        self.dirty = self._opened = False
+        self.evicted: set[str] = set()
+        """Keys of runs that this tick evicted: their ids are not free before the next one."""
         state.leading = True
 
     def begin(self, now_ms: int) -> None:
@@ -98,13 +106,8 @@ class Tick:
         if now_ms > state.now_ms:
             state.now_ms = now_ms
         self._opened = False
-        if self.listing.due:
+        if len(self.listing.fresh) >= self.listing.block:
             self.listing.order_fresh()
-
-    @property
-    def dirty(self) -> bool:
-        """Tell whether the tick has events to append."""
-        return bool(self._chunks or self._before or self._after)
 
     # -- facts --------------------------------------------------------------------------------
 
@@ -129,6 +132,7 @@ class Tick:
                 self.overgrown.append(run)
             if self.copying is not None:
                 self.copying.keep(run)
+            self.dirty = True
             self._chunks[run.key] = (run, run.events + 1, [event])
         else:
             chunk[2].append(event)
@@ -145,14 +149,11 @@ class Tick:
         """State a fact about the shard and apply it."""
         if not self._opened:
             self._open()
+        self.dirty = True
         (self._before if isinstance(event, PlanStored) else self._after).append(event)
         shard_events.evolve_shard(self.state, event)
         if isinstance(event, RunEvicted):
-            self._evicted.add(event.run)
-
-    def is_evicted(self, key: str) -> bool:
-        """Tell whether this tick evicted the run: its id is not free before the next one."""
-        return key in self._evicted
+            self.evicted.add(event.run)
 
     def quarantine(self, run: Run, error: Exception) -> None:
         """A fault that only this run has met: block it."""

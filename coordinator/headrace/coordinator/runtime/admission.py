@@ -40,6 +40,8 @@ class Admission:
     def __init__(self, shard: int, backlog_ms: int, *, steps_min: int = STEPS_MIN) -> None:
         """*backlog_ms*: so long a step may wait for the owner; 0: everything is taken."""
         self._shard, self._backlog_s, self._steps_min = shard, backlog_ms / 1_000, steps_min
+        self.limits = backlog_ms > 0
+        """Whether anything is ever turned away."""
         self._handed = 0
         self._counted_s = self._looked_s = self._poured_s = 0.0
         self._per_s = 0.0

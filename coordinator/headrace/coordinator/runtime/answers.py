@@ -75,7 +75,8 @@ class Answers:
         self._slices = slices or Slices()
         self._making: dict[asyncio.Task[None], PendingBatch] = {}
         """Long answers, and who has asked."""
-        self._waiters: dict[str, list[tuple[PendingBatch, int, int]]] = {}
+        self.waiting: dict[str, list[tuple[PendingBatch, int, int]]] = {}
+        """Who waits for the end of which run (key): a request of a batch, and until when."""
         self._looked_ms = 0
         self._look_ms = 0
         """Nobody has waited long enough before that."""
@@ -83,12 +84,7 @@ class Answers:
     @property
     def waiters(self) -> int:
         """How many runs somebody waits for."""
-        return len(self._waiters)
-
-    @property
-    def waiting(self) -> bool:
-        """Whether anybody waits for the end of a run."""
-        return bool(self._waiters)
+        return len(self.waiting)
 
     def awaits(
         self, batch: PendingBatch, index: int, request: Any, value: Any, now_ms: int
@@ -102,7 +98,7 @@ class Answers:
         if not waits or states.is_final(run.state):
             return False
         until_ms = now_ms + min(request.wait_ms, WAIT_MS_MAX)
-        self._waiters.setdefault(run.key, []).append((batch, index, until_ms))
+        self.waiting.setdefault(run.key, []).append((batch, index, until_ms))
         self._look_ms = min(self._look_ms, until_ms)
         return True
 
@@ -246,18 +242,18 @@ class Answers:
         return [
             (run.key, batch, index, self.view(run, steps=_with_steps(batch, index)))
             for run in ended
-            for batch, index, _ in self._waiters.get(run.key, ())
+            for batch, index, _ in self.waiting.get(run.key, ())
         ]
 
     def ended(self, views: Sequence[EndView]) -> None:
         """The ends of these runs are in the log: answer those who waited for them."""
         for key, batch, index, view in views:
-            self._waiters.pop(key, None)
+            self.waiting.pop(key, None)
             self.tell(batch, index, view)
 
     def due(self, now_ms: int) -> bool:
         """Tell whether to look who has waited long enough (`time_out`)."""
-        if not self._waiters or now_ms < self._look_ms:
+        if not self.waiting or now_ms < self._look_ms:
             return False
         return not 0 <= now_ms - self._looked_ms < LOOK_MS
 
@@ -269,7 +265,7 @@ class Answers:
         """Answer those who have waited long enough; *machine* holds what is logged."""
         self._looked_ms = now_ms
         self._look_ms = now_ms + WAIT_MS_MAX
-        for key, waiting in list(self._waiters.items()):
+        for key, waiting in list(self.waiting.items()):
             run = machine.state.runs.get(key)
             kept = []
             for batch, index, until_ms in waiting:
@@ -283,16 +279,16 @@ class Answers:
                     steps = _with_steps(batch, index)
                     self.tell(batch, index, self.view(run, machine, steps=steps))
             if kept:
-                self._waiters[key] = kept
+                self.waiting[key] = kept
             else:
-                del self._waiters[key]
+                del self.waiting[key]
 
     def refuse(self, refusal: Refusal) -> None:
         """Nobody will be told here any more."""
-        for waiting in self._waiters.values():
+        for waiting in self.waiting.values():
             for batch, _, _ in waiting:
                 batch.refuse(refusal)
-        self._waiters.clear()
+        self.waiting.clear()
         for task, batch in self._making.items():
             task.cancel()
             batch.refuse(refusal)

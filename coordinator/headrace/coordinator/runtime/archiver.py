@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import msgspec
 
 from headrace.coordinator.archive.store import Archive, ArchivedRun, RunSummary, Segment
-from headrace.coordinator.core import Machine, Program, Run
+from headrace.coordinator.core import Machine, Program, Run, entries
 from headrace.coordinator.core import status as states
 from headrace.coordinator.core.pieces import Pieces
 from headrace.coordinator.runtime.evidence import Notary
@@ -26,8 +26,6 @@ from headrace.messages import subjects
 log = logging.getLogger(__name__)
 
 BATCH_RUNS_MAX = 1_000
-SEGMENT_BYTES = 256 * 1024
-"""A live run's history above this goes to the archive, but for its newest part."""
 RETRY_S = 1.0
 RETRY_S_MAX = 8.0
 """Pauses double up to here while the archive takes nothing."""
@@ -80,19 +78,20 @@ class Archiver:
         if self._ended:
             self._wake.set()
 
-    def add(self, run: Run) -> None:
-        """A run has ended, and its end is in the log."""
-        self._ended.append(run)
+    def add(self, runs: Sequence[Run]) -> None:
+        """These have ended, and their ends are in the log."""
+        self._ended += runs
         self._wake.set()
 
-    def look_at(self, runs: Mapping[str, Run], touched: Iterable[str]) -> None:
-        """The *touched* of the live *runs* have new events: is the history of one long?"""
-        for key in touched:
-            run = runs.get(key)
-            if run is None or run.history_bytes <= SEGMENT_BYTES or states.is_final(run.state):
+    def look_at(self, runs: Mapping[str, Run], long: Iterable[Run]) -> None:
+        """The history of these has become long, or longer: those that live are cut."""
+        for found in long:
+            # It may have been parked since, and be another record now.
+            run = runs.get(found.key)
+            if run is None or run.history_bytes <= entries.LONG_BYTES or states.is_final(run.state):
                 continue
             # Counted now, right behind an append: later the state may be ahead of the log.
-            self._long[key] = (run, run.history_first, len(run.history) - 1)
+            self._long[run.key] = (run, run.history_first, len(run.history) - 1)
             self._wake.set()
 
     async def run(self, post: Post) -> None:
@@ -136,7 +135,7 @@ class Archiver:
                 await self._store_plan(run)
             await self._archive.put([await self._sealed(run) for run in batch])
             for run in batch:
-                if run.history_first > 1 or run.history_bytes > SEGMENT_BYTES:
+                if run.history_first > 1 or run.history_bytes > entries.LONG_BYTES:
                     await self._complete(run)
         except HeadraceError:
             # Perhaps it is one run that cannot be stored: the others need not wait for it.

@@ -60,16 +60,19 @@ def short_pages(requests: list[ClientRequest], runs_max: int) -> list[ClientRequ
 class Wake:
     """An `asyncio.Event` for one waiter, at a third of the cost: each tick waits once."""
 
-    __slots__ = ("_waiter", "is_set")
+    __slots__ = ("_waiter", "held", "is_set")
 
     def __init__(self) -> None:
         self.is_set = False
+        self.held = False
+        """Somebody else is about to look: who waits is not woken by `set`."""
         self._waiter: asyncio.Future[None] | None = None
 
     def set(self) -> None:
         """There is something to do."""
         self.is_set = True
-        self.nudge()
+        if not self.held:
+            self.nudge()
 
     def nudge(self) -> None:
         """Let who waits look around, though there may be nothing to do."""
@@ -139,7 +142,7 @@ class PendingBatch:
                 self.answer(index, reply_of(refusal))
 
 
-class Work(NamedTuple):
+class Work(msgspec.Struct, frozen=True):
     """Something of the owner's own, for a coming tick."""
 
     apply: Callable[[Machine], None]
@@ -147,11 +150,11 @@ class Work(NamedTuple):
     """It is done although the log is full."""
 
 
-class Results(NamedTuple):
-    """A worker's results."""
+class Results(msgspec.Struct, frozen=True):
+    """A worker's results. `respond` is None if nobody waits for an answer."""
 
     batch: ResultBatch
-    respond: Respond
+    respond: Respond | None
 
 
 class ClaimAsked(NamedTuple):
@@ -186,23 +189,29 @@ class Inbox:
         self.bytes = 0
         """Of what waits."""
         self.new_runs = 0
-        """In what waits."""
+        """In what waits; whoever puts it there adds them."""
         self.wake = Wake()
         self._bytes_max, self.now_s = bytes_max, now_s
+        self.is_timed = True
+        """Whether anybody asks for `standing_s`."""
         self._since_s = 0.0
-        self._items: list[tuple[Item, int]] = []
+        self._items: list[Item] = []
+        self._sizes: list[int] = []
+        """Of the items, in bytes."""
 
     def offer(self, item: Item, size: int) -> bool:
         """Take *item* unless the inbox is full; tell which."""
         if self.bytes + size > self._bytes_max:
             return False
         self.bytes += size
-        if not self._items:
+        if self.is_timed and not self._items:
             self._since_s = self.now_s()
-        if isinstance(item, PendingBatch):
-            self.new_runs += item.new_runs
-        self._items.append((item, size))
-        self.wake.set()
+        self._items.append(item)
+        self._sizes.append(size)
+        wake = self.wake
+        wake.is_set = True
+        if not wake.held:
+            wake.nudge()
         return True
 
     @property
@@ -212,45 +221,48 @@ class Inbox:
 
     def add(self, work: Work) -> None:
         """Take work of our own."""
-        if not self._items:
+        if self.is_timed and not self._items:
             self._since_s = self.now_s()
-        self._items.append((work, 0))
+        self._items.append(work)
+        self._sizes.append(0)
         self.wake.set()
 
     def take(self) -> Sequence[Item]:
         """Take what one tick does; the rest is for the next one, which follows at once."""
-        count = TICK_ITEMS_MAX
-        if self.bytes > TICK_BYTES_MAX:
-            size = count = 0
-            for _, item_size in self._items[:TICK_ITEMS_MAX]:
-                size += item_size
-                if count and size > TICK_BYTES_MAX:
-                    break
-                count += 1
-        taken = self._items[:count]
-        del self._items[:count]
+        items, sizes = self._items, self._sizes
+        if len(items) <= TICK_ITEMS_MAX and self.bytes <= TICK_BYTES_MAX:
+            self._items, self._sizes = [], []
+            self.bytes = self.new_runs = 0
+            return items
+        size = count = 0
+        for item_size in sizes[:TICK_ITEMS_MAX]:
+            size += item_size
+            if count and size > TICK_BYTES_MAX:
+                break
+            count += 1
+        self._items, self._sizes = items[count:], sizes[count:]
         if self._items:
             self.wake.set()
-        return self._out(taken)
+        return self._out(items[:count], sizes[:count])
 
     def take_all_but(self, kept: Callable[[Item], bool]) -> Sequence[Item]:
         """Take everything, but for what is to wait on."""
-        items, self._items = self._items, []
-        for entry in items:
-            if kept(entry[0]):
-                self._items.append(entry)
-        return self._out([entry for entry in items if not kept(entry[0])])
+        entries = list(zip(self._items, self._sizes, strict=True))
+        self._items = [item for item, _ in entries if kept(item)]
+        self._sizes = [size for item, size in entries if kept(item)]
+        taken = [(item, size) for item, size in entries if not kept(item)]
+        return self._out([item for item, _ in taken], [size for _, size in taken])
 
-    def _out(self, taken: list[tuple[Item, int]]) -> Sequence[Item]:
-        self.bytes -= sum(size for _, size in taken)
+    def _out(self, items: list[Item], sizes: list[int]) -> Sequence[Item]:
+        self.bytes -= sum(sizes)
         if self.new_runs:
-            self.new_runs -= sum(i.new_runs for i, _ in taken if isinstance(i, PendingBatch))
-        return [item for item, _ in taken]
+            self.new_runs -= sum(i.new_runs for i in items if isinstance(i, PendingBatch))
+        return items
 
     def close(self, refusal: Refusal) -> None:
         """Refuse what waits."""
-        refuse((item for item, _ in self._items), refusal)
-        self._items.clear()
+        refuse(self._items, refusal)
+        self._items, self._sizes = [], []
         self.bytes = self.new_runs = 0
 
 
@@ -267,7 +279,8 @@ def turn_away(items: Iterable[Item], refusal: Refusal) -> None:
         if isinstance(item, PendingBatch):
             item.refuse(refusal)
         elif isinstance(item, Results):
-            item.respond(LATER)
+            if item.respond is not None:
+                item.respond(LATER)
         elif isinstance(item, TurnTold):
             item.respond(TURN_LATER)
 

@@ -133,11 +133,6 @@ class Taken:
         """The answers are not to be given: perhaps they are not true any more."""
         self.replies = []
 
-    def answer(self) -> None:
-        """Give the answers: the tick is in the log, or there was nothing to log."""
-        for respond, arguments in self.replies:
-            respond(*arguments)
-
 
 class Intake:
     """One owner's. `tick` is the one that is being decided."""
@@ -146,19 +141,14 @@ class Intake:
         self._dispatch, self._answers, self._room, self._watch = dispatch, answers, room, watch
         self.tick = Taken(0.0)
 
-    def begin(self, now_s: float) -> Taken:
-        """Begin a tick."""
-        self.tick = Taken(now_s)
-        return self.tick
-
     def apply(self, machine: Machine, item: Item) -> None:
         """Apply one item."""
-        if isinstance(item, PendingBatch):
+        if isinstance(item, Results):
+            self._results(machine, item)
+        elif isinstance(item, PendingBatch):
             self._requests(machine, item)
         elif isinstance(item, Work):
             item.apply(machine)
-        elif isinstance(item, Results):
-            self._results(machine, item)
         elif isinstance(item, ClaimAsked):
             self._watch.request(Claim)
             start_by_ms = machine.state.now_ms + START_BY_MS
@@ -189,14 +179,16 @@ class Intake:
     def _results(self, machine: Machine, item: Results) -> None:
         batch = item.batch
         refused = machine.results(batch)
-        self._watch.request(ResultBatch)
+        if self._watch.active:
+            self._watch.request(ResultBatch)
         for index in refused:
             late = batch.results[index]
             run = machine.state.runs.get(late.run)
             self._watch.result_refused(refusal_reason(run, late.step, late.attempt))
             self.tick.asserts = True
         self._dispatch.recorded(batch.results)
-        self.tick.replies.append((item.respond, (encode(ResultReply(refused)),)))
+        if item.respond is not None:
+            self.tick.replies.append((item.respond, (encode(ResultReply(refused)),)))
 
     def _turn(self, machine: Machine, item: TurnTold) -> None:
         report = item.report
@@ -219,7 +211,11 @@ class Intake:
                 value: Any = NEARLY_FULL
             else:
                 value = machine.request(batch.namespace, request)
-            self._watch.request(type(request), refused=isinstance(value, Refusal))
+            refused = isinstance(value, Refusal)
+            if self._watch.active:
+                self._watch.request(type(request), refused=refused)
+            if isinstance(value, Later) and not batch.wants_views:
+                continue
             if isinstance(value, Refusal):
                 tick.asserts |= value.code not in _MAY_CHANGE
             elif isinstance(request, _SURE):
@@ -228,9 +224,7 @@ class Intake:
                 value.waiter = (batch, index)
             elif isinstance(value, RENDERED):
                 now_ms = machine.state.now_ms
-                if not batch.wants_views or self._answers.awaits(
-                    batch, index, request, value, now_ms
-                ):
+                if self._answers.awaits(batch, index, request, value, now_ms):
                     continue
                 past = isinstance(request, GetRun) and asks_past(request)
                 if isinstance(value, Later) and not past:

@@ -30,7 +30,8 @@ from headrace.coordinator.runtime.follower import Follower
 from headrace.coordinator.runtime.holding import Standstill
 from headrace.coordinator.runtime.inbox import PendingBatch, reply_of, short_pages
 from headrace.coordinator.runtime.levels import keep_level
-from headrace.coordinator.runtime.owner import BUSY, Owner
+from headrace.coordinator.runtime.owner import Owner
+from headrace.coordinator.runtime.postbox import BUSY
 from headrace.coordinator.runtime.snapshots import Snapshots
 from headrace.coordinator.runtime.surroundings import Surroundings
 from headrace.coordinator.runtime.watch import Watch
@@ -256,7 +257,7 @@ class Shard:
             slices=around.slices,
         )
         dispatch.on_failed = lambda results: owner.post_results(
-            ResultBatch(1, around.coordinator, around.incarnation, results), _to_nobody, 0
+            ResultBatch(1, around.coordinator, around.incarnation, results), None, 0
         )
         dispatch.on_deposed = owner.doubt
         self.owner = owner
@@ -441,10 +442,6 @@ class Shard:
                 logged(name)
 
         self._spawn(deliver())
-
-
-def _to_nobody(_: bytes) -> None:
-    """Nobody waits for this answer."""
 
 
 def _all_of(request: WorkerRequest, prefix: str) -> bool:

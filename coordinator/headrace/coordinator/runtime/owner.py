@@ -17,25 +17,15 @@ from headrace.coordinator.core import (
     Folder,
     Limits,
     Machine,
-    OutMessage,
-    Refusal,
     TickEffects,
 )
-from headrace.coordinator.runtime.admission import Admission
 from headrace.coordinator.runtime.answers import Answers, EndView
 from headrace.coordinator.runtime.archiver import Archiver
+from headrace.coordinator.runtime.departures import Departures
 from headrace.coordinator.runtime.ending import first_of, heed_cancel
 from headrace.coordinator.runtime.handout import dispatched, gather, lose, schedule
 from headrace.coordinator.runtime.inbox import (
-    ClaimAsked,
-    Delivery,
-    Inbox,
     Item,
-    PendingBatch,
-    Respond,
-    Results,
-    TurnTold,
-    Work,
     refuse,
     turn_away,
     waits_for_room,
@@ -44,13 +34,13 @@ from headrace.coordinator.runtime.intake import NO_ROOM, Intake, Taken
 from headrace.coordinator.runtime.keeper import Keeper
 from headrace.coordinator.runtime.parker import park_led, resume
 from headrace.coordinator.runtime.ports import Dispatch, Peers
+from headrace.coordinator.runtime.postbox import BUSY, MOVED, Postbox
 from headrace.coordinator.runtime.slices import Slices
 from headrace.coordinator.runtime.snapshots import Snapshots
 from headrace.coordinator.runtime.watch import Figures, Watch
 from headrace.coordinator.runtime.writer import Rebuild, Sealed, Writer
 from headrace.coordinator.shardlog.log import Fenced, LogFull, ShardLog
 from headrace.errors import HeadraceError, Unreachable
-from headrace.messages import Claim, ResultBatch, ResultReply, TurnReport, encode
 from headrace.telemetry import Clock
 
 log = logging.getLogger(__name__)
@@ -58,12 +48,11 @@ log = logging.getLogger(__name__)
 HOUSEKEEPING_S = 0.25
 RETAKE_PAUSE_S = 0.1
 RESEND_OUTBOX_MS = 1_000
+TURN_S = 0.005
+"""So long ticks may follow each other without letting others have the event loop."""
 
-BUSY = Refusal("busy", "the shard's inbox is full", 100)
-MOVED = Refusal("not-owner", "another coordinator owns the shard now", 50)
 
-
-class Owner:
+class Owner(Postbox):
     """Leads one shard until it is fenced or cancelled. Use: ``await owner.run()``."""
 
     def __init__(
@@ -84,7 +73,7 @@ class Owner:
         inbox_bytes_max: int = 64 * 1024 * 1024,
         backlog_ms: int = 0,
         folder: Folder | None = None,
-        observe: Callable[[TickEffects, int, float], None] | None = None,
+        observe: Callable[[TickEffects], None] | None = None,
         watch: Watch | None = None,
         taken: Callable[[], Awaitable[None]] | None = None,
         slices: Slices | None = None,
@@ -99,13 +88,12 @@ class Owner:
         self._identity = identity
         self._clock = clock
         self._chance, self._home = chance, home
-        self._dispatch, self._peers = dispatch, peers
+        self._dispatch = dispatch
         self._snapshots, self._archiver = snapshots, archiver
         self._builtin, self._limits = builtin, limits
-        self._folder, self._observe = folder, observe
+        self._folder = folder
         self._watch = watch or Watch()
-        self._inbox = Inbox(inbox_bytes_max, clock.monotonic)
-        self._admission = Admission(self.shard, backlog_ms)
+        Postbox.__init__(self, shard_log, clock, self._watch, inbox_bytes_max, backlog_ms)
         self._wake = self._inbox.wake
         self._answers = Answers(self.shard, dispatch, archiver, slices)
         self._keeper = Keeper(
@@ -121,84 +109,25 @@ class Owner:
             shard_log, identity, clock, self._watch, new_id=new_id, appended=self._room.appended
         )
         self._intake = Intake(dispatch, self._answers, self._room, self._watch)
+        self._departures = Departures(
+            dispatch, peers, archiver, snapshots, self._answers, self._writer, self._watch, clock
+        )
+        self._departures.post, self._departures.observe = self.post, observe
         self._taken = taken
-        self._over, self._resend_ms = False, 0
+        self._idle, self._due_ms = False, 0
+        """Whether it waits for something to do, and until when at most; 0: no timer is armed."""
+        self._failure: BaseException | None = None  # of `work_now`: for `run` to raise
+        self._resend_ms = 0
         self.settled = True
         """The state holds nothing but what is in the log (no append is in flight)."""
         self.leading = asyncio.Event()
         """Set once the shard is taken and answers."""
-        self.machine: Machine | None = None
-
-    # -- the inbox (called from the event loop, never blocking) --------------------------------
-
-    def _post(self, item: Item, size: int) -> bool:
-        if self._over:
-            return False
-        if not self._inbox.offer(item, size):
-            self._watch.busy()
-            return False
-        return True
 
     def figures(self) -> Figures:
         """Return what waits here, and how full the log is."""
         ended = self._archiver
         waiters = self._answers.waiters
         return Figures(self._inbox.bytes, waiters, ended.backlog, ended.oldest_ms, self._room)
-
-    def post_requests(self, batch: PendingBatch) -> None:
-        """Take a client's batch, or answer `busy`: all of it, or its new runs."""
-        if self.machine:
-            if count := self._admission.admit(batch, self.machine, self._inbox):
-                self._watch.busy(count)
-            if batch.is_answered:
-                return
-        if not self._post(batch, batch.size):
-            batch.refuse(MOVED if self._over else BUSY)
-
-    def post_results(self, batch: ResultBatch, respond: Respond, size: int) -> None:
-        """Take a worker's results, or ask for them again later."""
-        if not self._post(Results(batch, respond), size):
-            respond(encode(ResultReply([], 200)))
-
-    def post_claim(self, claim: Claim, respond: Respond) -> None:
-        """Take a claim; without an answer the worker asks again."""
-        self._post(ClaimAsked(claim, respond), 256)
-
-    def post_turn(self, report: TurnReport, respond: Respond, size: int) -> None:
-        """Take what a workflow function did; without an answer it is sent again."""
-        self._post(TurnTold(report, respond), size)
-
-    def post_delivery(self, message: str, content: OutMessage, respond: Respond) -> None:
-        """Take another shard's outbox message; without an answer it is sent again."""
-        self._post(Delivery(message, content, respond), 512)
-
-    def post(self, apply: Callable[[Machine], None]) -> None:
-        """Run *apply* in a coming tick (our own background work)."""
-        self._inbox.add(Work(apply))
-
-    def post_logged(
-        self, apply: Callable[[Machine], None], then: Callable[[], None], *, room: bool = False
-    ) -> None:
-        """Run *apply* in a coming tick, and *then* once that tick is in the log.
-
-        A tick that cannot be logged is thrown away with the state: then *then* is not called.
-        *room*: it is done in a full log too, since it makes room there.
-        """
-        self._inbox.add(Work(partial(self._apply, apply, then), makes_room=room))
-
-    def _apply(
-        self, apply: Callable[[Machine], None], then: Callable[[], None], machine: Machine
-    ) -> None:
-        apply(machine)
-        self._intake.tick.logged.append(then)
-
-    def wake(self) -> None:
-        """Something changed outside (a worker joined, credit is back): look at the lanes."""
-        self._wake.set()
-
-    def doubt(self) -> None:
-        """Somebody speaks of another owner: a tick asks the log whether the shard is still ours."""
-        self.post(self._intake.doubt)
 
     async def snapshot(self) -> None:
         """Take a snapshot now, beside those that are due; a failure is logged, as with them."""
@@ -234,8 +163,7 @@ class Owner:
         finally:
             self.leading.clear()
             self.machine = None
-            self._over = True
-            self._inbox.close(MOVED)
+            self.close_box()
             self._answers.refuse(MOVED)
             await self._log.close()
 
@@ -296,25 +224,80 @@ class Owner:
                 await self._tick_without_room(machine)
                 continue
             if not self._wake.is_set:
-                due_ms = machine.timers.next_ms()
-                if due_ms:
-                    # A timer of months is looked at once an hour: clocks are set, hosts sleep.
-                    left_s = (due_ms - self._clock.now_ms()) / 1_000
-                    await self._wake.within(min(left_s, 3_600.0))
-                else:
-                    await self._wake.wait()
+                await self._wait(machine)
+            if self._failure is not None:
+                raise self._failure
+            if self.at_once:
+                if self._tick_now(machine):
+                    await asyncio.sleep(0)
+                continue
             self._wake.clear()
             tick: Taken | None = self._begin(machine)
             self._decide(machine)
             while tick is not None:
                 tick = await self._conclude(machine, tick)
 
+    async def _wait(self, machine: Machine) -> None:
+        """Return when there is something to do: something has come, or a timer is due."""
+        self._idle, self._due_ms = True, machine.timers.next_ms()
+        try:
+            if self._due_ms:
+                # A timer of months is looked at once an hour: clocks are set, hosts sleep.
+                left_s = (self._due_ms - self._clock.now_ms()) / 1_000
+                await self._wake.within(min(left_s, 3_600.0))
+            else:
+                await self._wake.wait()
+        finally:
+            self._idle = False
+
+    def work_now(self) -> None:
+        """Do what is in the inbox before this returns, if the log has nothing to wait for.
+
+        Else, or when that takes long, it is done as always.
+        """
+        wake, machine = self._wake, self.machine
+        if not wake.is_set:
+            return
+        if not self._idle or machine is None or not self.at_once:
+            wake.nudge()
+            return
+        self._idle, wake.held = False, True
+        try:
+            self._tick_now(machine)
+        except BaseException as error:
+            # It is for those who run the owner.
+            self._failure, wake.is_set = error, True
+            if not isinstance(error, Exception):
+                raise
+        finally:
+            self._idle, wake.held = True, False
+            due_ms = machine.timers.next_ms()
+            if wake.is_set or (due_ms and not 0 < self._due_ms <= due_ms):
+                wake.nudge()
+
+    def _tick_now(self, machine: Machine) -> bool:
+        """Tick while there is something to do, on a log that nobody reads; tell whether to let
+        others have the loop before there is more."""
+        wake, now_s = self._wake, self._clock.monotonic
+        until_s = now_s() + TURN_S
+        while True:
+            wake.is_set = False
+            tick = self._begin(machine)
+            self._decide(machine)
+            self._conclude_now(machine, tick)
+            if not wake.is_set:
+                return False
+            if tick.started_s >= until_s:
+                return True
+
     def _begin(self, machine: Machine) -> Taken:
         """Begin a tick with a state that holds nothing but what is in the log."""
-        for copy in self._keeper.copies:
-            copy.copy(machine)
-        self._keeper.copies.clear()
-        return self._intake.begin(self._clock.monotonic())
+        if self._keeper.copies:
+            for copy in self._keeper.copies:
+                copy.copy(machine)
+            self._keeper.copies.clear()
+        tick = self._intake.tick = Taken(self._clock.monotonic())
+        return tick
 
     def _decide(self, machine: Machine) -> None:
         """Take in what has come, and state what follows from it; into the tick that was begun."""
@@ -326,48 +309,64 @@ class Owner:
         machine.begin(self._clock.now_ms())
         for item in items:
             self._intake.apply(machine, item)
-        due_ms = machine.timers.next_ms()
-        if fired := machine.fire_timers():
-            self._watch.timers(fired, machine.state.now_ms - due_ms)
+        timers = machine.timers.heap
+        if timers and timers[0][0] <= machine.state.now_ms:
+            self._fire_timers(machine, timers[0][0])
         machine.settle()
-        self._intake.tell(machine)
+        if machine.questions.open or machine.questions.settled:
+            self._intake.tell(machine)
         if machine.gatherings:
             gather(machine, self._dispatch)
-        count = schedule(machine, self._dispatch, tick)
-        self._admission.look(machine.ready, self._dispatch, count, self._clock.monotonic())
+        count = schedule(machine, self._dispatch, tick) if machine.ready.filled else 0
+        if self._admission.limits:
+            self._admission.look(machine.ready, self._dispatch, count, self._clock.monotonic())
+
+    def _fire_timers(self, machine: Machine, due_ms: int) -> None:
+        if fired := machine.fire_timers():
+            self._watch.timers(fired, machine.state.now_ms - due_ms)
 
     async def _conclude(self, machine: Machine, tick: Taken) -> Taken | None:
         """Log a decided tick; answer and act. Return the next one if it was decided meanwhile."""
         effects, ahead = None, None
         views: Sequence[EndView] = ()
-        tick.show(self._answers, machine)
+        if tick.views:
+            tick.show(self._answers, machine)
         if machine.dirty:
             effects, views, ahead = await self._log_tick(machine, tick)
         else:
             if tick.asserts and not await self._still_ours(tick.items):
                 tick.unsay()
-            if machine.orders or machine.outgoing or machine.wakes:
-                # Derived again from what is in the log: after a takeover, or for want of an answer.
-                effects = machine.effects({}, [])
-        tick.answer()
-        for lane, wire_lane, tasks in tick.sends.values():
-            self._dispatch.send(self._writer.epoch, lane, wire_lane, tasks)
-        passed_s = self._clock.monotonic() - tick.started_s
-        self._watch.concluded(len(tick.items), passed_s)
-        if effects is not None:
-            self._act(machine, effects, views)
-            if self._observe is not None:
-                self._observe(effects, len(tick.items), passed_s)
+            effects = machine.unlogged_effects()
+        self._departures.leave(machine, tick, effects, views)
         self._end(machine, tick, ahead)
         return ahead
+
+    def _conclude_now(self, machine: Machine, tick: Taken) -> None:
+        """As `_conclude`, of a log that nobody reads: nobody else can have it, either."""
+        views: Sequence[EndView] = ()
+        if tick.views:
+            tick.show(self._answers, machine)
+        if machine.dirty:
+            self._writer.keep(machine)
+            effects: TickEffects | None
+            effects = done = machine.effects({})
+            if self._answers.waiting:
+                views = self._answers.views(done.ended)
+        else:
+            effects = machine.unlogged_effects()
+        self._departures.leave(machine, tick, effects, views)
+        if tick.logged or self._answers.waiting:
+            self._end(machine, tick, None)
 
     def _end(self, machine: Machine, tick: Taken, ahead: Taken | None) -> None:
         """Tell those who wait for the tick and, if the state allows, have waited long enough."""
         self.settled = ahead is None
         for callback in tick.logged:
             callback()
-        if self.settled and self._answers.due(now_ms := self._clock.now_ms()):
-            self._answers.time_out(machine, now_ms)
+        if self.settled and self._answers.waiting:
+            now_ms = self._clock.now_ms()
+            if self._answers.due(now_ms):
+                self._answers.time_out(machine, now_ms)
 
     async def _tick_without_room(self, machine: Machine) -> None:
         """A tick while the log is full: answer questions, and log nothing but what makes room."""
@@ -380,10 +379,11 @@ class Owner:
         tick.show(self._answers, machine)
         if machine.dirty:
             effects, views, _ = await self._log_tick(machine, tick)
-            self._act(machine, effects, views)
+            self._departures.act(machine, effects, views)
         elif tick.asserts and not await self._still_ours(items):
             tick.unsay()
-        tick.answer()
+        for respond, arguments in tick.replies:
+            respond(*arguments)
         self._end(machine, tick, None)
         if not self._room.full:
             # What has waited for room is not to wait for somebody to come, too.
@@ -394,10 +394,9 @@ class Owner:
     ) -> tuple[TickEffects, Sequence[EndView], Taken | None]:
         """Append the tick. Raises `Fenced` and `Rebuild`, in silence: whether it took effect is
         for the next owner of the log to say."""
-        touched = machine.touched()
         sealed = self._writer.seal(machine)
-        effects = machine.effects({}, touched)
-        views = self._answers.views(effects.ended)
+        effects = machine.effects({})
+        views = self._answers.views(effects.ended) if self._answers.waiting else ()
         self.settled = False
         ahead = None
         try:
@@ -433,7 +432,7 @@ class Owner:
                 if not wake.is_set or appending.done():
                     continue
                 if ahead is None:
-                    ahead = self._intake.begin(self._clock.monotonic())
+                    ahead = self._intake.tick = Taken(self._clock.monotonic())
                 elif ahead.full or (machine.dirty and machine.state.now_ms < self._clock.now_ms()):
                     # Under this tick's time, its timers would fire early by what the append takes.
                     break
@@ -461,24 +460,6 @@ class Owner:
             refuse(items, BUSY)
             return False
         return True
-
-    # -- after the append ------------------------------------------------------------------------
-
-    def _act(self, machine: Machine, effects: TickEffects, views: Sequence[EndView]) -> None:
-        for order in effects.orders:
-            self._dispatch.order(order)
-        for namespace, wake in effects.wakes:
-            self._dispatch.tell_turn(namespace, wake)
-        for outgoing in effects.outgoing:
-            self._peers.send(outgoing, self._outbox_logged)
-        for run in effects.ended:
-            self._archiver.add(run)
-        self._answers.ended(views)
-        self._archiver.look_at(machine.state.runs, effects.touched)
-        self._snapshots.count(len(effects.touched))
-
-    def _outbox_logged(self, message: str) -> None:
-        self.post(lambda machine: machine.clear_outbox([message]))
 
     async def _housekeeping(self) -> None:
         """Leases, waiters, lanes, outbox messages that got no answer."""

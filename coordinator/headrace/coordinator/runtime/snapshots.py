@@ -48,7 +48,7 @@ class Snapshots:
         self.pause_s = PAUSE_S
         """Between two pieces of a snapshot, of one that is being made too. 0: nobody else wants the
         loop any more."""
-        self._touches = 0
+        self.touches = 0
         self._last_ms = clock.now_ms()
         self._builtin: frozenset[str] = frozenset()
         self._shard = 0
@@ -80,24 +80,20 @@ class Snapshots:
         """A new ownership begins with *state*."""
         self._shard = state.shard
         self._builtin = state.builtin
-        self._touches = 0
+        self.touches = 0
         self._last_ms = self._clock.now_ms()
-
-    def count(self, touches: int) -> None:
-        """So many runs were changed by a tick."""
-        self._touches += touches
 
     def due(self, now_ms: int) -> bool:
         """Tell whether it is time for a snapshot."""
         if not self._every_touches:
             return False
-        if self._touches >= self._every_touches:
+        if self.touches >= self._every_touches:
             return True
-        return self._touches > 0 and now_ms - self._last_ms >= self._every_ms
+        return self.touches > 0 and now_ms - self._last_ms >= self._every_ms
 
     def copy_soon(self) -> Copy:
         """Begin a snapshot; its `copy` is to be called between two ticks."""
-        self._touches = 0
+        self.touches = 0
         self._last_ms = self._clock.now_ms()
         return Copy(self._store, self._builtin, self._pause)
 

@@ -41,7 +41,7 @@ class Watch:
     """Told on the owner's loop: must be cheap, and must not fail. This one counts nothing."""
 
     active = False
-    """Whether to put a `Tick` together at all."""
+    """Whether to tell of each tick, and of what it took in, at all."""
     tracing = False
     """Whether to look for the traced runs of a tick."""
 

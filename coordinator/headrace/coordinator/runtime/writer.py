@@ -48,8 +48,7 @@ class Sealed:
 
 def traced_runs(machine: Machine) -> list[Run]:
     """Return the runs with events in this tick that want spans; call it before it ends."""
-    runs = (machine.state.runs.get(key) for key in machine.touched())
-    return [run for run in runs if run is not None and submitted_in(run.labels)]
+    return [run for run in machine.touched() if submitted_in(run.labels)]
 
 
 class Writer:
@@ -75,19 +74,22 @@ class Writer:
         """End a tick: what happens from now on is the next one's."""
         counts, failed = machine.census() if self._watch.active else ({}, [])
         traced = traced_runs(machine) if self._watch.tracing else ()
-        entries: deque[bytes] = deque()
-        if self._log.unread:
-            machine.finish_unread()
-        else:
-            entries.extend(machine.finish(batch_id=self._new_id(), epoch=self._log.epoch))
+        entries = deque(machine.finish(batch_id=self._new_id(), epoch=self._log.epoch))
         now_s = self._clock.monotonic()
         return Sealed(entries, counts, failed, machine.ended, now_s, traced)
+
+    def keep(self, machine: Machine) -> None:
+        """End a tick of a log that nobody reads: it is as good as appended. Raises `Fenced`."""
+        counts, failed = machine.census() if self._watch.active else ({}, [])
+        traced = traced_runs(machine) if self._watch.tracing else ()
+        machine.finish_unread()
+        machine.state.batch_position = self._log.append_now(b"")
+        if self._watch.active:
+            self._watch.ticked(Tick(counts, failed, machine.ended, [], 0.0, traced))
 
     def append_now(self, state: ShardState, sealed: Sealed) -> bool:
         """Append it without waiting; False: the log cannot. Raises as `append` does."""
         entries = sealed.entries
-        if self._log.unread:
-            state.batch_position = self._log.append_now(b"")
         while entries:
             position = self._log.append_now(entries[0])
             if not position:

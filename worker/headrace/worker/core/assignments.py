@@ -84,30 +84,32 @@ class Assignments:
         self.epochs: dict[int, int] = {}
         self.rounds: dict[int, int] = {}
         """By shard, the highest round seen of its highest epoch; without those that are 0."""
-        self._held: dict[tuple[str, int], Assignment] = {}
-        self._queue: deque[Assignment] = deque()
+        self.held: dict[tuple[str, int], Assignment] = {}
+        """By run and step, all that is in hands."""
+        self.queue: deque[Assignment] = deque()
+        """Those that wait for a slot."""
         self._recent: set[tuple[str, int, int, int]] = set()
         self._recent_order: deque[tuple[str, int, int, int]] = deque()
 
     def __len__(self) -> int:
-        return len(self._held)
+        return len(self.held)
 
     def __iter__(self) -> Iterator[Assignment]:
-        return iter(self._held.values())
+        return iter(self.held.values())
 
     @property
     def queued(self) -> int:
         """Attempts that wait for a slot."""
-        return len(self._queue)
+        return len(self.queue)
 
     @property
     def free(self) -> int:
         """Slots that neither run anything nor have anything waiting for them."""
-        return max(0, self.slots - self.running - len(self._queue))
+        return max(0, self.slots - self.running - len(self.queue))
 
     def get(self, run: str, step: int) -> Assignment | None:
         """Return what is held of a step."""
-        return self._held.get((run, step))
+        return self.held.get((run, step))
 
     def note_epoch(self, shard: int, epoch: int, round: int = 0) -> bool:
         """Remember an owner's *epoch* and *round*; False: higher ones are known, drop the message.
@@ -134,16 +136,16 @@ class Assignments:
         identity = (task.run, task.step, task.attempt, task.token)
         if identity in self._recent:
             return Admission.DUPLICATE
-        current = self._held.get((task.run, task.step))
+        current = self.held.get((task.run, task.step))
         if current is not None:
             new = Assignment(task, origin, now_ms, task.token)
             return self._admit_again(current, new, identity)
-        if len(self._queue) >= self.queue_max:
+        if len(self.queue) >= self.queue_max:
             return Admission.FULL
         self._remember(identity)
         assignment = Assignment(task, origin, now_ms, task.token)
-        self._held[(task.run, task.step)] = assignment
-        self._queue.append(assignment)
+        self.held[(task.run, task.step)] = assignment
+        self.queue.append(assignment)
         return Admission.QUEUED
 
     def _admit_again(
@@ -161,14 +163,14 @@ class Assignments:
             current.follower = new
             return Admission.FOLLOWS
         # Its place in the queue stays; the owner has given the lower attempt up.
-        self._queue[self._queue.index(current)] = new
-        self._held[(new.task.run, new.task.step)] = new
+        self.queue[self.queue.index(current)] = new
+        self.held[(new.task.run, new.task.step)] = new
         return Admission.QUEUED
 
     def next(self) -> Assignment | None:
         """Take the next waiting attempt if a slot is free; mark it running with `occupy`."""
-        if self._queue and self.running < self.slots:
-            return self._queue.popleft()
+        if self.queue and self.running < self.slots:
+            return self.queue.popleft()
         return None
 
     def occupy(self, assignment: Assignment) -> None:
@@ -182,17 +184,17 @@ class Assignments:
             self.running -= 1
             assignment.running = False
         task = assignment.task
-        del self._held[(task.run, task.step)]
+        del self.held[(task.run, task.step)]
         follower = assignment.follower
         if follower is not None:
-            self._held[(task.run, task.step)] = follower
-            self._queue.append(follower)
+            self.held[(task.run, task.step)] = follower
+            self.queue.append(follower)
 
     def withdraw(self, assignment: Assignment) -> bool:
         """Take a waiting attempt out; False when it has left the queue already."""
-        if assignment not in self._queue:
+        if assignment not in self.queue:
             return False
-        self._queue.remove(assignment)
+        self.queue.remove(assignment)
         self.release(assignment)
         return True
 
@@ -200,7 +202,7 @@ class Assignments:
         """Take out what has waited for a slot over *limit_ms* and others may run sooner."""
         found = [
             assignment
-            for assignment in self._queue
+            for assignment in self.queue
             if now_ms - assignment.taken_ms > limit_ms and not assignment.origin.pinned
         ]
         for assignment in found:
@@ -209,11 +211,11 @@ class Assignments:
 
     def withdraw_all(self) -> list[Assignment]:
         """Take every attempt out that has not been started (the followers, too)."""
-        waiting = list(self._queue)
-        self._queue.clear()
+        waiting = list(self.queue)
+        self.queue.clear()
         for assignment in waiting:
             self.release(assignment)
-        for assignment in self._held.values():
+        for assignment in self.held.values():
             if assignment.follower is not None:
                 waiting.append(assignment.follower)
                 assignment.follower = None

@@ -90,10 +90,10 @@ class Context:
 
     __slots__ = (
         "_assignment",
-        "_extra",
         "_services",
         "_workspace",
         "env",
+        "noted",
         "opened_log",
         "temporary_folder",
         "version",
@@ -107,7 +107,8 @@ class Context:
         """Environment of the step (workflow, job, step and earlier steps' additions)."""
         self.opened_log: StepLog | None = None
         """The log, if anything asked for it."""
-        self._extra: Extra | None = None
+        self.noted: Extra | None = None
+        """`extra`, if anything asked for it."""
         self._workspace: Path | None = None
         self.temporary_folder: Path | None = None
         """The folder to delete after the step."""
@@ -176,9 +177,9 @@ class Context:
     @property
     def extra(self) -> Extra:
         """Environment, summary and annotations for the result."""
-        if self._extra is None:
-            self._extra = Extra()
-        return self._extra
+        if self.noted is None:
+            self.noted = Extra()
+        return self.noted
 
     @property
     def output(self) -> StepLog:
@@ -215,6 +216,6 @@ class Context:
     def result_extra(self) -> ResultExtra | None:
         """Return what the result carries beside the outputs."""
         version = self.version
-        if self._extra is None:
+        if self.noted is None:
             return ResultExtra(handler_version=version) if version else None
-        return self._extra.result(version)
+        return self.noted.result(version)

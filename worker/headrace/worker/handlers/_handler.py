@@ -36,6 +36,7 @@ class Handler:
         "is_async",
         "name",
         "output_type",
+        "takes_raw",
         "version",
     )
 
@@ -54,7 +55,9 @@ class Handler:
         self.output_type: Any = outputs or _output_type(function)
         """A type that describes the outputs, or None: nothing is known of them."""
         self._decoder: msgspec.msgpack.Decoder[Any] | None = None
-        if self.input_type is not msgspec.Raw:
+        self.takes_raw = self.input_type is msgspec.Raw
+        """Inputs are given to it as they are."""
+        if not self.takes_raw:
             # Not strict: values of expressions and of GitHub's `with:` are often text.
             self._decoder = msgspec.msgpack.Decoder(self.input_type, strict=False)
 

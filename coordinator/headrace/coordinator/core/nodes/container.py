@@ -28,9 +28,8 @@ class Container(NodeKind):
             if sagas.proceed(tick, run, instance):
                 self._end(tick, run, instance, ended, sagas.closing_reason(run, instance))
             return
-        counts = run.counts[instance]
         node = run.program.nodes[run.locate(instance)[0]]
-        verdict = _verdict(run, node, counts)
+        verdict = _verdict(run, node, run.counts[instance])
         if verdict < 0 or (run.sagas and sagas.is_compensating(run, instance)):
             return
         may_undo = run.program.compensates and verdict != status.COMPLETED

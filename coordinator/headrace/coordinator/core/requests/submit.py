@@ -28,10 +28,10 @@ def _submit(tick: Tick, namespace: str, request: SubmitRun) -> Reply:
     if not subjects.valid_name(request.run):
         return Refusal("invalid-request", f"not a run id: {request.run!r:.200}")
     key = subjects.run_key(namespace, request.run)
-    if tick.is_evicted(key):
+    if key in tick.evicted:
         return Refusal("busy", f"run {request.run} is on its way to the archive", 50)
     existing = state.runs.get(key)
-    ended = shard_events.tombstone(state, key)
+    ended = shard_events.tombstone(state, key) if key in state.tombstones else None
     if existing is not None:
         return _resubmit(existing, existing.fingerprint, request)
     if ended is not None:
@@ -67,9 +67,11 @@ def _unfit(
         return Refusal("invalid-request", "carried results are maps in msgpack")
     if nodes > limits.nodes:
         return over("workflow", nodes, limits.nodes, "nodes")
-    if len(data) > limits.input_bytes:
-        return over("input", len(data), limits.input_bytes)
-    size = len(data) + sum(map(len, carried.values()))
+    size = len(data)
+    if size > limits.input_bytes:
+        return over("input", size, limits.input_bytes)
+    if carried:
+        size += sum(map(len, carried.values()))
     if size > limits.request_bytes:
         return over("input with the carried results", size, limits.request_bytes)
     return _unfit_labels(tick, labels) if labels else None

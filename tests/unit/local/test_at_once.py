@@ -1,0 +1,109 @@
+"""In memory a run that waits for nothing is over before the event loop comes round again."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from headrace.coordinator.core import Machine
+from headrace.errors import HeadraceError
+from headrace.local import LocalEngine
+from headrace.plan import Group, Plan, Sleep, Task
+from headrace.worker.handlers import handler
+
+ONE = Plan(name="one", nodes=(Group(name="root", size=2), Task(name="s", uses="noop", parent=0)))
+NAP = Plan(
+    name="nap", nodes=(Group(name="root", size=2), Sleep(name="s", duration_ms=20, parent=0))
+)
+
+
+async def turns_of(work) -> int:
+    """Return how often the event loop came round meanwhile."""
+    count = 0
+    loop = asyncio.get_running_loop()
+
+    def turn() -> None:
+        nonlocal count, handle
+        count += 1
+        handle = loop.call_soon(turn)
+
+    handle = loop.call_soon(turn)
+    await work
+    handle.cancel()
+    return count
+
+
+async def test_a_run_takes_one_turn_of_the_loop(engine):
+    await engine.run(ONE)
+    assert await turns_of(engine.run(ONE)) == 1
+
+
+async def test_runs_that_begin_together_are_decided_together(engine):
+    await engine.run(ONE)
+    owner = engine.running()
+    ticks = 0
+    observe = owner._departures.observe
+
+    def count(effects):
+        nonlocal ticks
+        ticks += 1
+        observe(effects)
+
+    owner._departures.observe = count
+    views = await asyncio.gather(*(engine.run(ONE, steps=False) for _ in range(100)))
+    assert {view.state for view in views} == {"COMPLETED"}
+    assert ticks <= 10, "submitted together, and recorded together"
+
+
+async def test_a_long_row_of_ticks_lets_others_have_the_loop(engine):
+    await engine.run(ONE)
+    nodes = [Group(name="root", size=2_001)]
+    nodes += [
+        Task(name=f"s{n}", uses="noop", parent=0, needs=(n,) if n else ()) for n in range(2_000)
+    ]
+    assert await turns_of(engine.run(Plan(name="chain", nodes=tuple(nodes)), steps=False)) > 2
+
+
+async def test_who_is_cancelled_before_the_tick_has_started_a_run_all_the_same(engine):
+    await engine.run(ONE)
+    starting = asyncio.create_task(engine.run(ONE))
+    await asyncio.sleep(0)
+    starting.cancel()
+    await asyncio.gather(starting, return_exceptions=True)
+    async with asyncio.timeout(10):
+        while len((await engine.list(states=["COMPLETED"])).runs) < 2:
+            await asyncio.sleep(0.01)
+
+
+async def test_a_timer_that_is_armed_at_once_is_waited_for(engine):
+    await engine.run(ONE)
+    assert (await engine.run(NAP)).state == "COMPLETED"
+
+
+async def test_what_fails_at_once_ends_the_engine(engine, monkeypatch):
+    await engine.run(ONE)
+
+    def broken(machine):
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr(Machine, "settle", broken)
+    with pytest.raises(HeadraceError, match="a fault of ours"):
+        await engine.run(ONE)
+    with pytest.raises(HeadraceError, match="a fault of ours"):
+        await engine.submit(ONE)
+
+
+async def test_a_handler_may_run_others(calls):
+    @handler("test/nested")
+    async def nested(ctx, inputs: dict):
+        view = await engine.run(ONE)
+        return {"inner": view.state}
+
+    both = Plan(
+        name="both",
+        nodes=(Group(name="root", size=2), Task(name="s", uses="test/nested", parent=0)),
+    )
+    async with asyncio.timeout(10), LocalEngine(handlers=[nested]) as engine:
+        await engine.run(ONE)
+        assert (await engine.run(both)).output == {"inner": "COMPLETED"}
