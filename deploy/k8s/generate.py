@@ -38,7 +38,12 @@ LOGINS = (
     User(role="client", name="client", namespaces=ANY, public_key="client"),
 )
 """The chart's own: roles are apart, tenants and pools are not."""
-MONITORS = ("ServiceMonitor", "PodMonitor", "PrometheusRule")
+MONITORING = {
+    "ServiceMonitor": "monitoring/monitoring.yaml",
+    "PodMonitor": "monitoring/monitoring.yaml",
+    "PrometheusRule": "monitoring/rules.yaml",
+}
+"""Not part of the base: for clusters with the Prometheus operator."""
 
 
 def main() -> None:
@@ -87,8 +92,8 @@ def files(rendered: str) -> dict[str, str]:
 
 def place(doc: dict[str, Any]) -> str:
     """Return the file that a document belongs to."""
-    if doc["kind"] in MONITORS:
-        return "monitoring/monitoring.yaml"
+    if doc["kind"] in MONITORING:
+        return MONITORING[doc["kind"]]
     component = doc["metadata"]["labels"].get("app.kubernetes.io/component", "")
     if doc["kind"] == "NetworkPolicy" and component != "broker":
         return "headrace/network-policies.yaml"

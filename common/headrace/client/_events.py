@@ -14,6 +14,7 @@ from headrace.client._calls import Calls
 from headrace.client._submit import MUTATION_S
 from headrace.errors import InvalidRequest, LimitExceeded, Unreachable
 from headrace.messages import ListTriggers, TriggerView, subjects
+from headrace.telemetry import current_traceparent
 
 ATTEMPT_S = 2.0
 PAUSE_S = 0.2
@@ -40,10 +41,10 @@ class Events:
     async def publish(self, subject: str, data: Any = None, *, id: str = "") -> Published:
         """Publish an event; once this returns it is stored, and is looked at once.
 
-        *data* is any JSON. With the same *id* and subject again within ten minutes nothing
-        happens. Sent again for 15 s. Raises `InvalidRequest` for what is no subject or id,
-        `LimitExceeded` for data that the broker would not carry, `Unavailable` when the stream is
-        full, `Unreachable`.
+        *data* is any JSON; the caller's trace goes along. With the same *id* and subject again
+        within ten minutes nothing happens. Sent again for 15 s. Raises `InvalidRequest` for what is
+        no subject or id, `LimitExceeded` for data that the broker would not carry, `Unavailable`
+        when the stream is full, `Unreachable`.
         """
         if not subjects.valid_subject(subject):
             raise InvalidRequest(
@@ -57,6 +58,8 @@ class Events:
         id = id or secrets.token_hex(8)
         place = subjects.incoming(self._calls.namespace, subject)
         headers = {"ce-id": id, "Nats-Msg-Id": f"{place}/{id}"}
+        if trace := current_traceparent():
+            headers["traceparent"] = trace
         raw = b"" if data is None else _json(data)
         until = time.monotonic() + MUTATION_S
         while True:

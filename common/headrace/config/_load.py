@@ -39,21 +39,22 @@ def load(
 
     *path* None: `headrace.toml` in the current folder, if there is one. *overrides* are flags,
     ``{"worker.slots": 4}``; a value of None is a flag that was not given. Raises `InvalidConfig`
-    that names the key and the source of the first thing that is wrong.
+    that names the key and the source of the first thing that is wrong; of names that nobody knows
+    it tells all at once.
     """
     types = section_types()
+    all_given = [
+        *_from_file(path),
+        *_from_environ(environ or {}),
+        *_from_flags(overrides or {}),
+    ]
+    _refuse_unknown(all_given, types)
     values: dict[str, dict[str, Any]] = {section: {} for section in types}
     sources: dict[str, str] = {}
-    for given in (*_from_file(path), *_from_environ(environ or {}), *_from_flags(overrides or {})):
-        fields = types.get(given.section)
-        if fields is None:
-            raise _unknown("section", given.section, types, given.source)
-        name = f"{given.section}.{given.key}"
-        if given.key not in fields:
-            known = [f"{section}.{key}" for section, keys in types.items() for key in keys]
-            raise _unknown("key", name, known, given.source)
-        values[given.section][given.key] = _convert(given, fields[given.key])
-        sources[name] = given.source
+    for given in all_given:
+        field = types[given.section][given.key]
+        values[given.section][given.key] = _convert(given, field)
+        sources[f"{given.section}.{given.key}"] = given.source
     try:
         return Config(
             **{section: _section(section)(**fields) for section, fields in values.items()}
@@ -97,7 +98,7 @@ def _from_file(path: Path | None) -> Iterator[_Given]:
         if not isinstance(table, dict):
             raise InvalidConfig(section, f"must stand in a [section] (from {file})")
         if not table and section not in section_types():
-            raise _unknown("section", section, section_types(), str(file))
+            yield _Given(section, "", None, str(file))
         for key, value in table.items():
             yield _Given(section, key, value, str(file))
 
@@ -147,6 +148,24 @@ def _list_of(given: _Given) -> list[Any]:
         ) from error
     assert isinstance(parsed, list)
     return parsed
+
+
+def _refuse_unknown(all_given: Iterable[_Given], types: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raise one `InvalidConfig` that tells of all: who has misspelt one has often misspelt more."""
+    known = [f"{section}.{key}" for section, keys in types.items() for key in keys]
+    found: dict[str, InvalidConfig] = {}
+    for given in all_given:
+        if given.section not in types:
+            error = _unknown("section", given.section, types, given.source)
+        elif given.key not in types[given.section]:
+            error = _unknown("key", f"{given.section}.{given.key}", known, given.source)
+        else:
+            continue
+        found.setdefault(str(error), error)
+    if found:
+        first, *more = found.values()
+        told = [first.reason, *(f"{error.key}: {error.reason}" for error in more)]
+        raise InvalidConfig(first.key, "; ".join(told))
 
 
 def _unknown(what: str, name: str, known: Iterable[str], source: str) -> InvalidConfig:

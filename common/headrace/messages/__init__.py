@@ -127,6 +127,14 @@ from headrace.messages._store import (
     TouchObject,
     nuid_of,
 )
+from headrace.messages._traces import (
+    child_of,
+    entry_span,
+    is_sampled,
+    step_span,
+    trace_id,
+    valid_traceparent,
+)
 from headrace.messages._triggers import Arrival, ListTriggers, TriggerView
 from headrace.messages._variables import GetVariables, SetVariable, VariablesView
 
@@ -255,10 +263,16 @@ __all__ = [
     "WorkerOrder",
     "WorkerRequest",
     "WorkerView",
+    "child_of",
     "client_rights",
     "decode",
     "encode",
+    "entry_span",
+    "is_sampled",
     "nuid_of",
+    "step_span",
     "subjects",
+    "trace_id",
+    "valid_traceparent",
     "worker_rights",
 ]

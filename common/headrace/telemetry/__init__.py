@@ -18,15 +18,7 @@ from headrace.telemetry._metrics import (
     render,
 )
 from headrace.telemetry._reference import describe, families
-from headrace.telemetry._trace import (
-    Tracer,
-    attempt_fields,
-    child_of,
-    current_traceparent,
-    is_sampled,
-    trace_id,
-    valid_traceparent,
-)
+from headrace.telemetry._trace import Tracer, attempt_fields, current_traceparent
 
 __all__ = [
     "OTHER",
@@ -45,17 +37,13 @@ __all__ = [
     "Tracer",
     "WorkerMetrics",
     "attempt_fields",
-    "child_of",
     "current_traceparent",
     "describe",
     "families",
-    "is_sampled",
     "lane_label",
     "log_about",
     "new_registry",
     "render",
     "setup_logging",
     "status_server",
-    "trace_id",
-    "valid_traceparent",
 ]

@@ -148,8 +148,9 @@ def setup_logging(
     root.setLevel(level.upper())
     # The broker's client logs each reconnect itself; ours says it once, with the address.
     logging.getLogger("nats").setLevel(logging.ERROR)
-    # These write addresses and headers of requests: a step's secret may stand in them.
-    for name in ("httpx", "httpcore"):
+    # These write addresses and headers of requests, and what is stored: inputs and outputs of
+    # steps, whole, and perhaps a secret in them.
+    for name in ("httpx", "httpcore", "aiosqlite"):
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.captureWarnings(True)
     return handler

@@ -1,43 +1,23 @@
-"""Trace contexts (W3C Trace Context, level 1), and spans for OpenTelemetry where it is wanted.
+"""Spans for OpenTelemetry where it is wanted; their contexts are in `headrace.messages`.
 
-A context is the text of a ``traceparent``. Ids of spans are made from what they are of, so nobody
-has to carry one from a beginning to its end, through takeovers and restarts. opentelemetry is an
-extra and is imported only by who makes a `Tracer`; without one nothing here costs anything.
+opentelemetry is an extra and is imported only by who makes a `Tracer`; without one nothing here
+costs anything.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from headrace.errors import InvalidConfig
+from headrace.messages import trace_id, valid_traceparent
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import SpanProcessor
 
-_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
-_NOTHING = re.compile(r"0+")
 SWITCHES = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
-
-
-def valid_traceparent(text: str) -> bool:
-    """Tell whether *text* is a trace context that may be carried on."""
-    found = _TRACEPARENT.fullmatch(text)
-    return found is not None and not any(_NOTHING.fullmatch(part) for part in found.groups()[:2])
-
-
-def trace_id(traceparent: str) -> str:
-    """Return the trace's id, 32 hexadecimal digits; empty: it is no context."""
-    return traceparent.split("-")[1] if valid_traceparent(traceparent) else ""
-
-
-def is_sampled(traceparent: str) -> bool:
-    """Tell whether *traceparent* is a context whose spans are wanted."""
-    return valid_traceparent(traceparent) and bool(int(traceparent[-2:], 16) & 1)
 
 
 def current_traceparent(environ: Mapping[str, str] | None = None) -> str:
@@ -50,13 +30,6 @@ def current_traceparent(environ: Mapping[str, str] | None = None) -> str:
             return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
     found = (os.environ if environ is None else environ).get("TRACEPARENT", "")
     return found if found and valid_traceparent(found) else ""
-
-
-def child_of(traceparent: str, of: str) -> str:
-    """Return the context of the span of *of* (a key that is unique in the trace) below another."""
-    version, trace, _, flags = traceparent.split("-")
-    span = hashlib.blake2b(f"{trace}/{of}".encode(), digest_size=8).hexdigest()
-    return f"{version}-{trace}-{span}-{flags}"
 
 
 def attempt_fields(run: str, step: str, attempt: int, traceparent: str) -> dict[str, str | int]:

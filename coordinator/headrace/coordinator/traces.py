@@ -1,7 +1,8 @@
-"""Spans of what a coordinator does for traced runs: the run, its dispatches, and the log's appends.
+"""Spans of what a coordinator does for traced runs: runs, their steps, dispatches, and appends.
 
-A run's span is below its submitter's; dispatches and attempts are below the run's. Its id is made
-of the run's key (see `headrace.telemetry.child_of`), so a successor ends what another has begun.
+A run's span is below its submitter's, steps are below their run, dispatches and attempts below
+their step. Ids are made of keys (see `headrace.messages.child_of`), so a successor ends what
+another has begun.
 """
 
 from __future__ import annotations
@@ -14,8 +15,16 @@ import msgspec
 
 from headrace.coordinator.core import Loss, Run
 from headrace.coordinator.core import status as states
-from headrace.messages import StepResult, Task, TaskOptions, subjects
-from headrace.telemetry import Clock, Tracer, child_of, is_sampled
+from headrace.messages import (
+    StepResult,
+    Task,
+    TaskOptions,
+    child_of,
+    is_sampled,
+    step_span,
+    subjects,
+)
+from headrace.telemetry import Clock, Tracer
 
 LINKS_MAX: Final = 128
 """Runs that the span of one append is linked to; the SDK's own limit for a span."""
@@ -31,6 +40,31 @@ def submitted_in(labels: Mapping[str, str] | None) -> str:
     """Return the context that a run with these labels was submitted in; empty: no spans of it."""
     given = labels.get(subjects.TRACE_LABEL, "") if labels else ""
     return given if given and is_sampled(given) else ""
+
+
+class StepEnd(NamedTuple):
+    """A step, or what a workflow function does in one, that has its end. Wall clock, ms."""
+
+    of: str
+    """What its span is of, below the run's: see `step_span` and `entry_span`."""
+    path: str
+    kind: str
+    """`task`, `child`, `wait`, or the kind of an entry of a function's journal."""
+    ready_ms: int
+    ended_ms: int
+    result: str
+    """`success failure cancellation skip`."""
+    error: str = ""
+    attempt: int = 0
+    """The last one; 0: it has none."""
+    worker: str = ""
+
+
+class Traced(NamedTuple):
+    """A run with events in a tick, and what ended of it."""
+
+    run: Run
+    steps: Sequence[StepEnd]
 
 
 class Traces:
@@ -86,6 +120,34 @@ class Traces:
             kind="internal",
         )
 
+    def stepped(self, run: Run, step: StepEnd) -> None:
+        """Record a step whose end is in the log, from when it could begin."""
+        parent = child_of(submitted_in(run.labels), run.key)
+        namespace, name = subjects.split_key(run.key)
+        attributes: dict[str, str | int] = {
+            "cicd.pipeline.name": run.workflow,
+            "cicd.pipeline.run.id": name,
+            "cicd.pipeline.task.name": step.path,
+            "cicd.pipeline.task.run.result": step.result,
+            "headrace.namespace": namespace,
+            "headrace.step.kind": step.kind,
+            "headrace.coordinator": self._coordinator,
+        }
+        if step.attempt:
+            attributes["headrace.attempt"] = step.attempt
+        if step.worker:
+            attributes["cicd.worker.id"] = step.worker.partition(".")[0]
+        self._record(
+            f"step {step.path}",
+            child_of(parent, step.of),
+            parent,
+            started_ms=step.ready_ms,
+            ended_ms=step.ended_ms,
+            attributes=attributes,
+            error=step.error if step.result == "failure" else "",
+            kind="internal",
+        )
+
     def sent(self, send: Send, lane: str, shard: int, taken_ms: int, lost: str = "") -> None:
         """Record a dispatch: a worker took it at *taken_ms*, or it was *lost* then."""
         task, parent = send.task, send.parent
@@ -118,7 +180,7 @@ class Send(NamedTuple):
 
     task: Task
     parent: str
-    """Context of its run's span."""
+    """Context of its step's span."""
     sent_ms: int
 
 
@@ -130,7 +192,7 @@ class Sends:
         self._open: dict[tuple[str, int], tuple[Send, str]] = {}
 
     def begin(self, tasks: Sequence[Task], lane: str, now_ms: int) -> Sequence[Task]:
-        """Return *tasks*, the traced ones below their runs' spans."""
+        """Return *tasks*, the traced ones below their steps' spans."""
         if not any(task.options is not None and task.options.traceparent for task in tasks):
             return tasks
         return [self._begin(task, task.options, lane, now_ms) for task in tasks]
@@ -138,7 +200,8 @@ class Sends:
     def _begin(self, task: Task, options: TaskOptions | None, lane: str, now_ms: int) -> Task:
         if options is None or not is_sampled(options.traceparent):
             return task
-        parent = child_of(options.traceparent, task.run)
+        of = step_span(task.path, options.round)
+        parent = child_of(child_of(options.traceparent, task.run), of)
         # Without its inputs: they may be large, and the step long.
         slim = msgspec.structs.replace(task, inputs=msgspec.Raw(b"\x80"), options=None)
         self._open[task.run, task.step] = (Send(slim, parent, now_ms), lane)
@@ -146,7 +209,7 @@ class Sends:
         return msgspec.structs.replace(task, options=options)
 
     def taken(self, result: StepResult) -> str:
-        """Record the dispatch that led to *result*; return its run's context, empty: none."""
+        """Record the dispatch that led to *result*; return its step's context, empty: none."""
         return self._end(result.run, result.step, result.attempt, result.started_ms)
 
     def lost(self, losses: Sequence[Loss], now_ms: int) -> None:

@@ -85,7 +85,12 @@ jobs:
         run: echo "trace=$TRACEPARENT" >> "$GITHUB_OUTPUT"
       - uses: http/request
         with: {{url: "{collector.url}/"}}
+      - id: call
+        subworkflow: {{uses: ./inner.yaml}}
 """
+    )
+    (tmp_path / "inner.yaml").write_text(
+        "jobs: {only: {runs-on: linux, steps: [{id: it, run: exit 0}]}}"
     )
     env = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_BSP_SCHEDULE_DELAY": "50"}
     async with running(Cluster(tmp_path / "cluster", env=env)) as cluster:
@@ -97,20 +102,29 @@ jobs:
     # Worker and coordinator have ended: they have sent what waited.
     spans = sorted(collector.spans, key=lambda span: span.start_time_unix_nano)
     assert {span.trace_id.hex() for span in spans} == {TRACE}
-    (run,) = (span for span in spans if span.name == "run traced")
+    assert len({span.span_id for span in spans}) == len(spans)
+    named = {span.name: span for span in spans if span.name != "append"}
+    run, inner = named["run traced"], named["run inner"]
+    say, request, call, only = (
+        named[f"step {path}"] for path in ("one/say", "one/http-request", "one/call", "only/it")
+    )
     assert run.parent_span_id.hex() == "00f067aa0ba902b7"
-    others = [span for span in spans if span is not run]
-    assert {span.parent_span_id for span in others} == {run.span_id}
-    step, request = (span for span in others if span.name.startswith("step "))
-    sends = [span for span in others if span.name.startswith("send ")]
-    assert [attributes(s)["cicd.pipeline.task.name"] for s in sends] == [
-        attributes(s)["cicd.pipeline.task.name"] for s in (step, request)
-    ]
-    appends = [span for span in others if span.name == "append"]
-    # The run and its first step; the second; the end.
+    assert {span.parent_span_id for span in (say, request, call)} == {run.span_id}
+    # The run of a subworkflow is below the step that waits for it.
+    assert (inner.parent_span_id, only.parent_span_id) == (call.span_id, inner.span_id)
+    attempts = [span for span in spans if span.name.startswith("attempt ")]
+    sends = [span for span in spans if span.name.startswith("send ")]
+    for found in (attempts, sends):
+        assert [span.parent_span_id for span in found] == [
+            step.span_id for step in (say, request, only)
+        ]
+    for step, attempt in zip((say, request, only), attempts, strict=True):
+        assert step.start_time_unix_nano <= attempt.start_time_unix_nano
+    appends = [span for span in spans if span.name == "append"]
+    assert {span.parent_span_id for span in appends} <= {run.span_id, inner.span_id}
+    # Several facts may be in one: at least the run and a step, its end with the next one, the end.
     assert len(appends) >= 3
-    assert len({span.span_id for span in spans}) == len(spans) == 5 + len(appends)
     told = json.loads(ran.out)["output"]["one"]["trace"]
-    assert told == f"00-{TRACE}-{step.span_id.hex()}-01"
-    assert collector.headers == [f"00-{TRACE}-{request.span_id.hex()}-01", ""]
+    assert told == f"00-{TRACE}-{attempts[0].span_id.hex()}-01"
+    assert collector.headers == [f"00-{TRACE}-{attempts[1].span_id.hex()}-01", ""]
     assert json.loads(untraced.out)["output"]["one"]["trace"] == ""

@@ -103,6 +103,21 @@ def test_bad_files_name_key_and_file(file, text, key, words):
     assert str(path) in caught.value.reason
 
 
+def test_all_names_that_nobody_knows_are_told_at_once(file):
+    path = file("[worker]\nslot = 1\nlabel = 2\n[brokr]\nuser = 1\nport = 2\n[limit]\n")
+    with pytest.raises(InvalidConfig) as caught:
+        load(path, {"HEADRACE_CFG_LOG__LEVLE": "debug"}, {"worker.nothing": 1})
+    assert caught.value.key == "worker.slot"
+    for name in ("worker.label", "brokr", "limit", "log.levle", "worker.nothing"):
+        assert str(caught.value).count(f" {name}: unknown") == 1
+    assert "(from variable HEADRACE_CFG_LOG__LEVLE)" in str(caught.value)
+
+
+def test_what_nobody_knows_is_told_before_a_wrong_value(file):
+    with pytest.raises(InvalidConfig, match=r"worker\.slot: unknown key"):
+        load(file('[worker]\nslots = "many"\nslot = 1\n'), {}, {})
+
+
 def test_a_named_file_must_exist(tmp_path):
     with pytest.raises(InvalidConfig, match="does not exist"):
         load(tmp_path / "none.toml", {}, {})

@@ -92,6 +92,15 @@ def triggers(kit: Kit, namespace: str = NAMESPACE) -> list[TriggerView]:
     return found
 
 
+@pytest.mark.parametrize("header", ["traceparent", "Traceparent", "ce-traceparent"])
+def test_a_run_is_in_the_trace_of_the_event_that_begins_it(kit: Kit, header: str) -> None:
+    register(kit)
+    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    take(kit, order(7, headers={header: trace}), order(8, headers={header: "nonsense"}))
+    assert kit.run(run_of(7)).labels[subjects.TRACE_LABEL] == trace
+    assert subjects.TRACE_LABEL not in kit.run(run_of(8)).labels
+
+
 def test_an_event_begins_a_run_with_what_it_says(kit: Kit) -> None:
     register(kit)
     assert take(kit, order(7, id="pay-1")) == Taken(1, [], 0)

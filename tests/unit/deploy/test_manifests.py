@@ -62,6 +62,20 @@ def test_every_folder_builds_and_is_valid(folder):
         assert [fault for doc in docs for fault in faults(doc, version)] == []
 
 
+def test_monitoring_is_an_option_with_all_alerts():
+    base = kustomized(K8S / "base")
+    assert of_kind(base, "ServiceMonitor", "PodMonitor", "PrometheusRule") == []
+    production = kustomized(K8S / "overlays" / "production")
+    monitors = of_kind(production, "ServiceMonitor", "PodMonitor")
+    assert [doc["metadata"]["name"] for doc in monitors] == [
+        "headrace-worker",
+        "headrace-coordinator",
+    ]
+    (rules,) = of_kind(production, "PrometheusRule")
+    source = DEPLOY / "alerts" / "headrace.rules.yaml"
+    assert rules["spec"] == yaml.safe_load(source.read_text())
+
+
 def test_overlays_change_what_they_say():
     docs = kustomized(K8S / "overlays" / "production")
     assert only(docs, "Deployment", "headrace-worker-default")["spec"]["replicas"] == 6

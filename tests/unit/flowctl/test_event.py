@@ -39,6 +39,14 @@ def test_an_event_is_stored_once(flowctl, cluster):
     assert (theirs, nothing) == ("headrace.in.team.orders.new", b"")
 
 
+def test_an_event_goes_with_the_trace_of_who_publishes_it(flowctl, cluster, monkeypatch):
+    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    flowctl("event", "publish", "a")
+    monkeypatch.setenv("TRACEPARENT", trace)
+    flowctl("event", "publish", "a")
+    assert [headers.get("traceparent") for _, _, headers in cluster.events] == [None, trace]
+
+
 def test_without_an_id_each_is_another(flowctl, cluster):
     names = {flowctl("event", "publish", "a", "-o", "name").out for _ in range(3)}
     assert len(names) == len(cluster.events) == 3

@@ -48,3 +48,28 @@ async def test_a_segment_leaves_out_what_is_being_appended(monkeypatch):
         stored = await kit.archive.history("default", "r")
         assert sum(len(unpack(segment.data)) for segment in stored) < logged
         kit.log.gate.set()
+
+
+class Unheard(archiver_module.Archiver):
+    """What it has for the log is lost with its owner's state."""
+
+    stored = 0
+
+    async def _store_segment(self, run, first, count, post):
+        await super()._store_segment(run, first, count, lambda _apply: None)
+        type(self).stored += 1
+
+
+async def test_a_segment_that_is_never_logged_holds_up_nothing(monkeypatch):
+    monkeypatch.setattr(core_entries, "LONG_BYTES", 1)
+    monkeypatch.setattr(archiver_module, "LOGGED_S", 0.01)
+    monkeypatch.setattr("support.ownerkit.Archiver", Unheard)
+    Unheard.stored = 0
+    kit = Kit()
+    async with kit.leading() as owner:
+        await submit(owner, plan(task("a")))
+        for number in range(3):
+            late_ms = owner._clock.now_ms() + 60_000
+            more = {"run": "r", "request_id": f"q{number}", "not_after_ms": late_ms}
+            ask(owner, SignalRun(name=f"s{number}", payload=1, **more))
+        await eventually(lambda: Unheard.stored)

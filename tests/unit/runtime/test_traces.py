@@ -13,9 +13,17 @@ from prometheus_client.openmetrics.exposition import generate_latest
 from headrace.coordinator.core import Loss, status
 from headrace.coordinator.runtime.observe import Observer, ShardObserver
 from headrace.coordinator.runtime.watch import Tick
-from headrace.coordinator.traces import Sends, Traces, submitted_in
-from headrace.messages import ResultStatus, StepResult, Task, TaskOptions, subjects
-from headrace.telemetry import CoordinatorMetrics, Tracer, child_of
+from headrace.coordinator.traces import Sends, StepEnd, Traced, Traces, submitted_in
+from headrace.messages import (
+    ResultStatus,
+    StepResult,
+    Task,
+    TaskOptions,
+    child_of,
+    step_span,
+    subjects,
+)
+from headrace.telemetry import CoordinatorMetrics, Tracer
 from support.fakebus import FakeClock
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -85,15 +93,16 @@ def test_a_run_is_a_span_below_its_submitters(traces, exporter, state, told, err
     assert span.status.is_ok is not error
 
 
-def test_a_dispatch_is_a_span_below_its_run_and_so_is_the_attempt(traces, exporter):
+def test_a_dispatch_is_a_span_below_its_step_and_so_is_the_attempt(traces, exporter):
+    of_step = child_of(child_of(PARENT, "ns/r1"), step_span("s1"))
     sends = Sends(traces, 3)
     (sent,) = sends.begin([task()], "lane", 9_000)
-    assert sent.options == TaskOptions(timeout_ms=5, traceparent=child_of(PARENT, "ns/r1"))
+    assert sent.options == TaskOptions(timeout_ms=5, traceparent=of_step)
     assert sends.taken(result(attempt=1)) == "", "another attempt"
-    assert sends.taken(result()) == child_of(PARENT, "ns/r1")
+    assert sends.taken(result()) == of_step
     assert sends.taken(result()) == "", "once"
     (span,) = exporter.get_finished_spans()
-    assert parent(span) == child_of(PARENT, "ns/r1")
+    assert parent(span) == of_step
     assert (span.start_time, span.end_time) == (9_000_000_000, 9_500_000_000)
     assert (span.kind, span.name) == (SpanKind.PRODUCER, "send lane")
     assert span.attributes["headrace.shard"] == 3
@@ -141,9 +150,15 @@ def test_ticks_become_spans_and_exemplars(traces, exporter, registry):
     observer = ShardObserver(3, metrics, traces)
     assert observer.tracing
     done = run()
-    observer.ticked(Tick({}, [], [done, run("ns/other", given="")], [700], 0.25, [done]))
+    ended = [done, run("ns/other", given="")]
+    step = StepEnd("step/a", "a", "task", 1_500, 2_500, "success")
+    observer.ticked(Tick({}, [], ended, [700], 0.25, [Traced(done, [step])]))
     observer.flush()
-    assert [span.name for span in exporter.get_finished_spans()] == ["append", "run build"]
+    assert [span.name for span in exporter.get_finished_spans()] == [
+        "append",
+        "step a",
+        "run build",
+    ]
     Observer(metrics).results(5, 10, TRACE)
     lines = generate_latest(registry).decode().splitlines()
     told = {line.split("_bucket")[0] for line in lines if f'trace_id="{TRACE}"' in line}

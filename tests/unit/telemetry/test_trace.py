@@ -4,8 +4,17 @@ import pytest
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from headrace.messages import ResultStatus, StepError, StepResult, Task, TaskOptions
-from headrace.telemetry import Tracer, child_of, current_traceparent, trace_id, valid_traceparent
+from headrace.messages import (
+    ResultStatus,
+    StepError,
+    StepResult,
+    Task,
+    TaskOptions,
+    child_of,
+    trace_id,
+    valid_traceparent,
+)
+from headrace.telemetry import Tracer, current_traceparent
 from headrace.worker.traces import Attempts
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -59,7 +68,7 @@ def result(status=ResultStatus.COMPLETED, error=None):
 def test_an_attempt_is_a_span_and_its_code_is_told_its_context(attempts, exporter):
     attempts.ended(task(), result())
     (span,) = exporter.get_finished_spans()
-    assert span.name == "step one/two"
+    assert span.name == "attempt one/two"
     assert f"{span.context.trace_id:032x}" == TRACE
     assert f"{span.parent.span_id:016x}" == "b7ad6b7169203331"
     assert (span.start_time, span.end_time) == (1_000_000_000, 3_500_000_000)

@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from typing import Final
 
-from headrace.messages import ResultStatus, StepResult, Task, subjects
-from headrace.telemetry import Tracer, child_of, valid_traceparent
+from headrace.messages import (
+    ResultStatus,
+    StepResult,
+    Task,
+    child_of,
+    subjects,
+    valid_traceparent,
+)
+from headrace.telemetry import Tracer
 
 _RESULTS: Final = {
     ResultStatus.COMPLETED: "success",
@@ -41,7 +48,7 @@ class Attempts:
             return
         namespace, run = subjects.split_key(task.run)
         self._tracer.record(
-            f"step {task.path}",
+            f"attempt {task.path}",
             child_of(given, _key(task)),
             given,
             started_ms=result.started_ms,

@@ -42,6 +42,7 @@ from headrace.coordinator.control.raft import (
     StateMachine,
 )
 from headrace.coordinator.control.registry import refreshed
+from headrace.coordinator.control.rivals import Rival
 from headrace.coordinator.control.transport import Publish
 from headrace.coordinator.control.view import (
     ControlState,
@@ -167,6 +168,7 @@ class Member:
         self._birth = 0
         self._view_hash = ""
         self._started_ms = clock.now_ms()
+        self.rival = Rival(incarnation, self._started_ms)
         now_s = clock.monotonic()
         self._ticked_s = self._advanced_s = now_s
         self._beat_s = self._looked_s = float("-inf")
@@ -239,9 +241,12 @@ class Member:
             return
         if beat.id == self.id and beat.incarnation == self.incarnation:
             return
-        new = self.coordinators.hear(beat, self._clock.monotonic())
-        if beat.id == self.id and new:
-            log.error("another process runs under our id", extra={"other": beat.incarnation})
+        now_s = self._clock.monotonic()
+        new = self.coordinators.hear(beat, now_s)
+        if beat.id == self.id:
+            if new:
+                log.error("another process runs under our id", extra={"other": beat.incarnation})
+            self.rival.heard(beat, now_s)
 
     def hear_worker(self, subject: str, beat: WorkerHeartbeat) -> None:
         """Take a worker's heartbeat."""

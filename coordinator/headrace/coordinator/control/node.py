@@ -99,6 +99,7 @@ class ControlPlane:
         feature_level: int = 0,
         archive: str = "",
         on_assignments: OnAssignments | None = None,
+        on_rival: Callable[[], None] = lambda: None,
         options: ControlOptions | None = None,
         redial: Redial | None = None,
     ) -> None:
@@ -123,6 +124,7 @@ class ControlPlane:
             on_assignments=on_assignments,
             on_commit=self._committed,
         )
+        self._member.rival.stays = on_rival
         self._subscriptions: list[Subscribed] = []
         self._timer: asyncio.TimerHandle | None = None
         self._kicked: asyncio.Handle | None = None

@@ -27,7 +27,7 @@ from headrace.events import (
     HeldForQuiet,
     TriggerFailed,
 )
-from headrace.messages import Arrival, subjects
+from headrace.messages import Arrival, subjects, valid_traceparent
 from headrace.plan import Debounce, decode_plan
 
 WAITING_MAX: Final = 5_000
@@ -149,6 +149,8 @@ class _Taking:
             subjects.EVENT_ID_LABEL: _short(context["id"]),
             subjects.DEFINITION_LABEL: f"{subjects.split_key(key)[1]}@{version}",
         }
+        if trace := _trace_of(arrival):
+            labels[subjects.TRACE_LABEL] = trace
         begun = BegunByEvent(key, digest, run, data, labels)
         self._bytes += len(data)
         if matcher.trigger.debounce is not None:
@@ -192,6 +194,13 @@ def _entries(state: ShardState) -> dict[str, list[tuple[str, str, Matcher]]]:
             entries += [(key, version, matcher) for matcher in matchers(plan)]
         incoming.matchers = found
     return incoming.matchers
+
+
+def _trace_of(arrival: Arrival) -> str:
+    """Return the trace context that an event came with, as CloudEvents has it, too; empty: none."""
+    headers = {name.lower(): value for name, value in arrival.headers.items()}
+    found = headers.get("traceparent") or headers.get("ce-traceparent", "")
+    return found if valid_traceparent(found) else ""
 
 
 def _short(text: str) -> str:

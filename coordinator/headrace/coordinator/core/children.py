@@ -33,7 +33,7 @@ from headrace.messages import EntryState, StepError, subjects
 
 def start(
     tick: Tick, child: str, holder: str, plan: str, data: bytes, given: bytes, priority: int,
-    shard: int, fair_key: str = "", fair_weight: float = 1.0,
+    shard: int, fair_key: str = "", fair_weight: float = 1.0, trace: str = "",
 ) -> None:  # fmt: skip
     """Begin the run *child*. Once: not if it is there, was there, or was cancelled before.
 
@@ -63,6 +63,9 @@ def start(
         key, limit, mode = key_of(run)
     except HeadraceError as error:
         problem = f"{error.code}: {error}"[:1_000]
+    labels = run.program.plan.labels
+    if trace:
+        labels = {**labels, subjects.TRACE_LABEL: trace}
     created = RunCreated(
         run.workflow,
         plan,
@@ -70,7 +73,7 @@ def start(
         holder,
         state.now_ms + KEPT_MS,
         "",
-        run.program.plan.labels or None,
+        labels or None,
         priority,
         held=bool(key),
         key=key,

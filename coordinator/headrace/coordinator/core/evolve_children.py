@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from headrace.coordinator.core import status
 from headrace.coordinator.core.state import EMPTY_MAP, Family, Run, ShardState
-from headrace.coordinator.core.surroundings import child_holder, ended
+from headrace.coordinator.core.surroundings import child_extras, child_holder, ended
 from headrace.events import ChildEnded, ChildStarted, ChildStopped
-from headrace.messages import StepError, subjects
+from headrace.messages import StepError, step_span, subjects
 from headrace.plan import Subworkflow
 
 
@@ -31,9 +31,8 @@ def child_started(state: ShardState, run: Run, event: ChildStarted) -> None:
     digest = run.program.subplans[node][0]
     # Of a detached child, too: it stays until this shard sends no start any more.
     more = (digest, found.plan, bytes(event.input), run.priority, state.shard)
-    # A child takes its parent's turns.
-    fairness = (run.fair_key, run.fair_weight) if run.fair_key else ()
-    state.post(child, "start-child", child, child_holder(run, instance), *more, *fairness)
+    extras = child_extras(run, step_span(run.path(instance), run.round(instance)))
+    state.post(child, "start-child", child, child_holder(run, instance), *more, *extras)
 
 
 def child_ended(state: ShardState, run: Run, event: ChildEnded) -> None:

@@ -7,7 +7,7 @@ import msgspec
 from headrace.coordinator.core import status
 from headrace.coordinator.core.journal import Journal, own
 from headrace.coordinator.core.state import Run, ShardState
-from headrace.coordinator.core.surroundings import leave
+from headrace.coordinator.core.surroundings import child_extras, leave
 from headrace.events import (
     ChildRunBegun,
     EntryAccepted,
@@ -21,7 +21,7 @@ from headrace.events import (
     TurnEnded,
     TurnReported,
 )
-from headrace.messages import NOTHING, Entry, EntryState, TurnOutcome, subjects
+from headrace.messages import NOTHING, Entry, EntryState, TurnOutcome, entry_span, subjects
 
 JOURNAL_TIMER = -4
 """Stands for an instance in `Run.due`, and in the timers: the earliest time of an entry."""
@@ -245,8 +245,8 @@ def child_begun(state: ShardState, run: Run, event: ChildRunBegun) -> None:
     child = subjects.run_key(run.program.namespace, event.child)
     plan = state.plans.get(event.plan, b"")
     more = (event.plan, plan, bytes(event.input), run.priority, state.shard)
-    fairness = (run.fair_key, run.fair_weight) if run.fair_key else ()
-    state.post(child, "start-child", child, holder_of(run, event.key), *more, *fairness)
+    extras = child_extras(run, entry_span(journal.generation, event.key))
+    state.post(child, "start-child", child, holder_of(run, event.key), *more, *extras)
 
 
 def holder_of(run: Run, key: str) -> str:

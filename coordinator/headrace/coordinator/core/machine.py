@@ -35,7 +35,7 @@ from headrace.coordinator.core.commands import TickEffects
 from headrace.coordinator.core.nodes import gathered
 from headrace.coordinator.core.state import IDLE_PLANS_MAX, OutMessage, Run
 from headrace.coordinator.core.tick import Tick
-from headrace.events import NEWEST_LEVEL, PlansForgotten, StepFailed
+from headrace.events import NEWEST_LEVEL, PlansForgotten, RunEvent, StepFailed
 from headrace.messages import (
     Arrival,
     Claim,
@@ -101,6 +101,11 @@ class Machine(Tick):
     def touched(self) -> list[Run]:
         """Return the runs with events in this tick; call it before `finish`."""
         return [run for run, _, _ in self._chunks.values()]
+
+    def told_of(self, key: str) -> Sequence[RunEvent]:
+        """Return the events of a run in this tick; call it before `finish`."""
+        chunk = self._chunks.get(key)
+        return chunk[2] if chunk is not None else ()
 
     def census(self) -> tuple[Counter[type], list[StepFailed]]:
         """Return how many events of each type the tick has, and its failures.

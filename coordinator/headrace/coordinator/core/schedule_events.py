@@ -53,8 +53,8 @@ def _fired(state: ShardState, event: ScheduleFired) -> None:
         run = subjects.scheduled_run(event.key, nominal_ms)
         found.last_ms = max(found.last_ms, nominal_ms)
         found.started += 1
-        if found.spec.overlap != "allow":
-            found.open.append(run)
+        # Whatever the policy is now: it may be another one when the next time comes.
+        found.open.append(run)
         labels = subjects.scheduled_labels(event.key, nominal_ms)
         more = (state.plans[found.plan], _encode(found.spec.input), labels)
         state.post(run, "start", event.key, run, *more)

@@ -19,6 +19,7 @@ from headrace.events import (
     NodeEnded,
     NodeStarted,
     PlanPatched,
+    RunEvent,
     RunPaused,
     SleepStarted,
     StepCached,
@@ -59,38 +60,43 @@ def timing(run: Run, segments: Iterable[bytes]) -> Pieces[dict[int, Times]]:
         if piece.full(len(data)):
             yield
         chunk = decode_chunk(data)
-        now_ms = chunk.time_ms
         for number, event in enumerate(chunk.events, chunk.first):
-            if isinstance(event, StepCompleted | StepFailed):
-                worker, extra = event.worker, event.extra
-                found[event.step] = Times(event.started_ms, event.ended_ms, worker, "", extra)
-            elif isinstance(event, StepScheduled):
-                found[event.step] = Times(now_ms, 0)
-            elif isinstance(event, _BEGUN):
-                found.setdefault(event.node, Times(now_ms, 0))
-            elif isinstance(event, NodeEnded | WaitEnded | ChildEnded):
-                started = found.get(event.node, Times(now_ms, 0)).started_ms
-                reason = event.outcome if isinstance(event, WaitEnded) else event.reason
-                found[event.node] = Times(started, now_ms, "", reason)
-            elif isinstance(event, StepSkipped):
-                found[event.step] = Times(0, now_ms, "", event.reason)
-            elif isinstance(event, StepResolved):
-                by = event.actor or ("a handler" if event.handler >= 0 else "a person")
-                before = found.get(event.step, Times(now_ms, 0))
-                reason = f"{event.resolution}, said {by}"
-                found[event.step] = before._replace(ended_ms=now_ms, reason=reason)
-            elif isinstance(event, StepCarried):
-                found[event.step] = Times(now_ms, now_ms, "", "carried over")
-            elif isinstance(event, StepCached):
-                reason = f"cached: the result of {event.path} in run {event.run}"
-                found[event.step] = Times(now_ms, now_ms, "", reason, event.extra)
-            elif isinstance(event, StepCancelled | StepUnknown | StepLost):
-                started = found.get(event.step, Times(now_ms, 0)).started_ms
-                reason = "" if isinstance(event, StepUnknown) else event.reason
-                found[event.step] = Times(started, now_ms, event.worker, reason)
-            elif isinstance(event, PlanPatched):
+            if isinstance(event, PlanPatched):
                 found = _renumbered(run, number, found)
+            else:
+                note(found, event, chunk.time_ms)
     return found
+
+
+def note(found: dict[int, Times], event: RunEvent, now_ms: int) -> None:
+    """Take what *event*, logged at *now_ms*, says of an instance; a patch renumbers them."""
+    if isinstance(event, StepCompleted | StepFailed):
+        worker, extra = event.worker, event.extra
+        found[event.step] = Times(event.started_ms, event.ended_ms, worker, "", extra)
+    elif isinstance(event, StepScheduled):
+        found[event.step] = Times(now_ms, 0)
+    elif isinstance(event, _BEGUN):
+        found.setdefault(event.node, Times(now_ms, 0))
+    elif isinstance(event, NodeEnded | WaitEnded | ChildEnded):
+        started = found.get(event.node, Times(now_ms, 0)).started_ms
+        reason = event.outcome if isinstance(event, WaitEnded) else event.reason
+        found[event.node] = Times(started, now_ms, "", reason)
+    elif isinstance(event, StepSkipped):
+        found[event.step] = Times(0, now_ms, "", event.reason)
+    elif isinstance(event, StepResolved):
+        by = event.actor or ("a handler" if event.handler >= 0 else "a person")
+        before = found.get(event.step, Times(now_ms, 0))
+        reason = f"{event.resolution}, said {by}"
+        found[event.step] = before._replace(ended_ms=now_ms, reason=reason)
+    elif isinstance(event, StepCarried):
+        found[event.step] = Times(now_ms, now_ms, "", "carried over")
+    elif isinstance(event, StepCached):
+        reason = f"cached: the result of {event.path} in run {event.run}"
+        found[event.step] = Times(now_ms, now_ms, "", reason, event.extra)
+    elif isinstance(event, StepCancelled | StepUnknown | StepLost):
+        started = found.get(event.step, Times(now_ms, 0)).started_ms
+        reason = "" if isinstance(event, StepUnknown) else event.reason
+        found[event.step] = Times(started, now_ms, event.worker, reason)
 
 
 def _renumbered(run: Run, event: int, found: dict[int, Times]) -> dict[int, Times]:

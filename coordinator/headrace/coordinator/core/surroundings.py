@@ -12,7 +12,7 @@ from headrace.coordinator.core import status
 from headrace.coordinator.core.gate import CACHE
 from headrace.coordinator.core.scopes import Counts
 from headrace.coordinator.core.state import Job, Run, ShardState
-from headrace.messages import ResultExtra, subjects
+from headrace.messages import ResultExtra, child_of, subjects, valid_traceparent
 from headrace.plan import Group
 
 _NOT_OK = 1
@@ -331,3 +331,19 @@ def drop_key(state: ShardState, run: Run, instance: int) -> None:
 def child_holder(run: Run, instance: int) -> str:
     """Return how the child of *instance* names what waits for it."""
     return f"{run.key}#{run.wire(instance)}.{run.attempt[instance]}"
+
+
+def child_trace(run: Run, of: str) -> str:
+    """Return the trace context of a run that *run* begins: below the span of what begins it.
+
+    *of*: see `step_span` and `entry_span`. Empty: *run* has no context.
+    """
+    given = run.labels.get(subjects.TRACE_LABEL, "") if run.labels else ""
+    return child_of(child_of(given, run.key), of) if valid_traceparent(given) else ""
+
+
+def child_extras(run: Run, of: str) -> tuple[str, float, str] | tuple[str, float] | tuple[()]:
+    """Return what a run that *run* begins takes over: its turns (key and weight), and a trace."""
+    if trace := child_trace(run, of):
+        return run.fair_key, run.fair_weight, trace
+    return (run.fair_key, run.fair_weight) if run.fair_key else ()

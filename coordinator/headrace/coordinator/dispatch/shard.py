@@ -23,8 +23,8 @@ from headrace.messages import (
     TurnWake,
     WorkerHeartbeat,
     encode,
+    trace_id,
 )
-from headrace.telemetry import trace_id
 
 if TYPE_CHECKING:
     from headrace.coordinator.dispatch.dispatcher import Dispatcher

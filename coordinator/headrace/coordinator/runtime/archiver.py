@@ -26,6 +26,8 @@ from headrace.messages import subjects
 log = logging.getLogger(__name__)
 
 BATCH_RUNS_MAX = 1_000
+LOGGED_S = 10.0
+"""Longer than that nothing waits for a tick: it was thrown away with its owner's state."""
 RETRY_S = 1.0
 RETRY_S_MAX = 8.0
 """Pauses double up to here while the archive takes nothing."""
@@ -199,8 +201,14 @@ class Archiver:
 
         post(archived_now)
         # The next segment begins where this one ends, so the state must have heard of it.
-        await cut.wait()
-        self._long.pop(run.key, None)
+        try:
+            async with asyncio.timeout(LOGGED_S):
+                await cut.wait()
+        except TimeoutError:
+            # The run is looked at again with its next event; stored twice it is one segment.
+            log.warning("segment not logged in time", extra={"run": run.key, "first": first})
+        finally:
+            self._long.pop(run.key, None)
 
     async def _put_segment(self, run: Run, first: int, chunks: Sequence[bytes]) -> None:
         namespace, name = subjects.split_key(run.key)

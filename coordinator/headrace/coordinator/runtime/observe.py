@@ -40,8 +40,9 @@ from headrace.messages import (
     TurnReport,
     UnblockRun,
     UpdateRun,
+    trace_id,
 )
-from headrace.telemetry import CoordinatorMetrics, trace_id
+from headrace.telemetry import CoordinatorMetrics
 
 if TYPE_CHECKING:
     from headrace.coordinator.runtime.blobs import Swept
@@ -112,8 +113,12 @@ class ShardObserver(Watch):
         self._appended_bytes += sum(tick.sizes)
         trace = ""
         if tick.traced and self._traces is not None:
-            trace = trace_id(submitted_in(tick.traced[0].labels))
-            self._traces.appended(self._number, tick.traced, sum(tick.sizes), tick.append_s)
+            runs = [traced.run for traced in tick.traced]
+            trace = trace_id(submitted_in(runs[0].labels))
+            self._traces.appended(self._number, runs, sum(tick.sizes), tick.append_s)
+            for run, steps in tick.traced:
+                for step in steps:
+                    self._traces.stepped(run, step)
         metrics.append_seconds.observe(tick.append_s, trace=trace)
         metrics.append_events.observe(sum(tick.counts.values()))
         for size in tick.sizes:

@@ -24,6 +24,7 @@ from headrace.coordinator.runtime.arrivals import IncomingStream
 from headrace.coordinator.runtime.blobs import BlobSweep, asking, keep_sweeping
 from headrace.coordinator.runtime.census import Census
 from headrace.coordinator.runtime.closed import answer
+from headrace.coordinator.runtime.ending import first_of
 from headrace.coordinator.runtime.evidence import Notary
 from headrace.coordinator.runtime.feed import ensure_feed, ensure_step_logs
 from headrace.coordinator.runtime.holding import Holding
@@ -42,7 +43,7 @@ from headrace.coordinator.runtime.survey import Survey
 from headrace.coordinator.shardlog import FEATURE_LEVEL, ObjectSnapshotStore
 from headrace.coordinator.shardlog.jetstream import check_level, last_epoch
 from headrace.coordinator.traces import Traces
-from headrace.errors import HeadraceError, InvalidRequest, Unreachable
+from headrace.errors import HeadraceError, InvalidConfig, InvalidRequest, Unreachable
 from headrace.evidence import Signer
 from headrace.language import BUILTIN_HANDLERS
 from headrace.messages import ClientBatch, GetInfo, decode, subjects
@@ -124,6 +125,7 @@ class CoordinatorServer:
             feature_level=FEATURE_LEVEL,
             archive=settings.archive,
             on_assignments=lambda *_: self._changed.set(),
+            on_rival=self._on_rival,
             redial=redial,
             options=ControlOptions(
                 policy=Policy(placement=PlacementPolicy(skew_max_ms=settings.clock_skew_ms_max))
@@ -178,6 +180,10 @@ class CoordinatorServer:
                 group.create_task(self._retention(), name="retention")
                 group.create_task(self._sweep_blobs(), name="blobs")
                 group.create_task(self._until_broken(), name="until-broken")
+        except BaseExceptionGroup as errors:
+            if (refused := errors.subgroup(InvalidConfig)) is not None:
+                raise first_of(refused) from None
+            raise
         finally:
             for subscription in subscriptions:
                 subscription.close()
@@ -314,6 +320,11 @@ class CoordinatorServer:
     def _on_broken(self, error: BaseException) -> None:
         if not self._broken.done():
             self._broken.set_exception(error)
+
+    def _on_rival(self) -> None:
+        name = self.config.coordinator.id
+        reason = f"another coordinator runs as {name!r}: give each an id of its own, or stop it"
+        self._on_broken(InvalidConfig("coordinator.id", reason))
 
     async def _until_broken(self) -> None:
         await self._broken

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from headrace.coordinator.core import Run
 from headrace.coordinator.runtime.room import Room
+from headrace.coordinator.traces import Traced
 from headrace.events import StepFailed
 
 
@@ -20,7 +21,7 @@ class Tick(NamedTuple):
     sizes: Sequence[int]
     """Bytes of each entry that was appended."""
     append_s: float
-    traced: Sequence[Run] = ()
+    traced: Sequence[Traced] = ()
     """Runs with events in it that have a trace context, where anybody wants to know."""
 
 

@@ -8,9 +8,10 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
 from headrace.coordinator.core import Machine, Run, ShardState
+from headrace.coordinator.runtime.steptimes import StepTimes
 from headrace.coordinator.runtime.watch import Tick, Watch
 from headrace.coordinator.shardlog.log import ShardLog
-from headrace.coordinator.traces import submitted_in
+from headrace.coordinator.traces import Traced
 from headrace.errors import Unreachable
 from headrace.events import StepFailed
 from headrace.telemetry import Clock
@@ -36,7 +37,7 @@ class Sealed:
         failed: Sequence[StepFailed],
         ended: Sequence[Run],
         sealed_s: float,
-        traced: Sequence[Run] = (),
+        traced: Sequence[Traced] = (),
     ) -> None:
         self.entries = entries
         """What is not in the log yet."""
@@ -44,11 +45,6 @@ class Sealed:
         self.sealed_s, self.traced = sealed_s, traced
         self.sizes: list[int] = []
         """Bytes of each entry that is."""
-
-
-def traced_runs(machine: Machine) -> list[Run]:
-    """Return the runs with events in this tick that want spans; call it before it ends."""
-    return [run for run in machine.touched() if submitted_in(run.labels)]
 
 
 class Writer:
@@ -67,13 +63,14 @@ class Writer:
         """*appended* is told the size of each entry that was stored."""
         self._log, self._identity, self._clock = shard_log, identity, clock
         self._watch, self._new_id, self._appended = watch, new_id, appended
+        self._step_times = StepTimes()
         self.epoch = 0
         """What our tasks bear: workers drop those of lower ones."""
 
     def seal(self, machine: Machine) -> Sealed:
         """End a tick: what happens from now on is the next one's."""
         counts, failed = machine.census() if self._watch.active else ({}, [])
-        traced = traced_runs(machine) if self._watch.tracing else ()
+        traced = self._step_times.take(machine) if self._watch.tracing else ()
         entries = deque(machine.finish(batch_id=self._new_id(), epoch=self._log.epoch))
         now_s = self._clock.monotonic()
         return Sealed(entries, counts, failed, machine.ended, now_s, traced)
@@ -81,7 +78,7 @@ class Writer:
     def keep(self, machine: Machine) -> None:
         """End a tick of a log that nobody reads: it is as good as appended. Raises `Fenced`."""
         counts, failed = machine.census() if self._watch.active else ({}, [])
-        traced = traced_runs(machine) if self._watch.tracing else ()
+        traced = self._step_times.take(machine) if self._watch.tracing else ()
         machine.finish_unread()
         machine.state.batch_position = self._log.append_now(b"")
         if self._watch.active:
