@@ -9,6 +9,8 @@ subscriptions. Replaced here, each because the original was seen to hurt:
 - a broken connection is aborted, not closed: closing first waits to flush to a peer that may be
   frozen, and the disconnect callback waits with it;
 - the socket of a connection attempt that got no answer is closed before the next attempt;
+- an attempt to reconnect has an end, and may fail in any way: nats-py knows three kinds of errors,
+  and stopped for ever, without a word, at others and at a wait that the transport had cancelled;
 - an error line of the broker (expired credentials, slow consumer, …) reconnects instead of closing
   for ever without a word;
 - a late PONG for a ping that was given up no longer kills the read loop;
@@ -32,6 +34,9 @@ from headrace.bus._parser import Parser
 from headrace.bus._wire import CRLF, Message
 
 log = logging.getLogger(__name__)
+
+ANSWERS_MAX = 4
+"""So many answers a server gives until a connection stands: INFO, TLS, verbose +OK, PONG."""
 
 OnMessage: TypeAlias = Callable[[Message], None]
 
@@ -186,6 +191,30 @@ class WireClient(Client):
         if not (self.is_closed or self.is_reconnecting):
             self._drop(str(e) or type(e).__name__)
         await super()._process_op_err(e)
+
+    async def _attempt_reconnect(self) -> None:
+        task = asyncio.current_task()
+        while not self.up:
+            # What is aborted need not be waited for; half a TLS connection never says it is closed.
+            self._abort()
+            self._transport = None
+            try:
+                await super()._attempt_reconnect()
+            except Exception as error:
+                await self._error_cb(error)
+            if (
+                self.is_closed
+                or self._reconnection_task is not task
+                or (task and task.cancelling())
+            ):
+                return
+            if not self.up:
+                self._status = Client.RECONNECTING
+                await asyncio.sleep(self.options["reconnect_time_wait"])
+
+    async def _process_connect_init(self) -> None:
+        async with asyncio.timeout(ANSWERS_MAX * self.options["connect_timeout"]):
+            await super()._process_connect_init()
 
     async def _connect_to_server(self, s: Srv) -> None:
         self._abort()  # nats-py forgets the socket of a try that got no answer

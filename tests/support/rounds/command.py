@@ -63,14 +63,16 @@ async def _main(options: argparse.Namespace) -> int:
     folder = options.keep or Path(tempfile.mkdtemp(prefix="headrace-rounds-"))
     network = networks.best(loopback=options.loopback)
     print(f"seed {seed}, {network.kind}" + (f" ({network.why})" if network.why else ""))
+    fleet = Fleet(folder, network=network)
     try:
-        async with Fleet(folder, network=network) as fleet:
-            campaign = Campaign(fleet, seed=seed)
-            try:
-                found = await rounds(campaign, options)
-            finally:
-                campaign.close()
+        await fleet.start()
+        campaign = Campaign(fleet, seed=seed)
+        try:
+            found = await rounds(campaign, options)
+        finally:
+            campaign.close()
     finally:
+        await fleet.close()
         network.close()
         if not options.keep:
             shutil.rmtree(folder, ignore_errors=True)

@@ -33,7 +33,7 @@ CLIENT_PORT, MONITOR_PORT, ROUTE_PORT = 4222, 8222, 6222
 
 
 class Fleet(Cluster):
-    """Use: ``async with Fleet(folder, network=…) as fleet``."""
+    """Use: ``await fleet.start()``, and ``await fleet.close()`` whatever happens."""
 
     def __init__(self, folder: Path, *, network: Network) -> None:
         # Snapshots and purges are to happen while the rounds last.

@@ -64,3 +64,9 @@ def test_chart(secrets, values):
 def test_a_fault_is_seen(secrets):
     text = (DEPLOY / "compose" / "nats" / "cluster.conf").read_text()
     assert "sinc" in judged(text.replace("sync_interval", "sinc_interval"), secrets)
+
+
+def test_addresses_are_not_told_to_clients():
+    """They would be those of containers: such an address passes away, and no certificate has it."""
+    for config in ("compose/nats/cluster.conf", "k8s/base/nats/nats.yaml"):
+        assert "no_advertise: true" in (DEPLOY / config).read_text(), config
