@@ -288,6 +288,8 @@ class Bus:
         for future in tuple(self._waiting):
             if not future.done():
                 future.set_exception(Disconnected(f"connection to the broker broke: {reason}"))
+                # Who has given up waiting wants no traceback in the log: the loss stands there.
+                future.exception()
 
     def _started(self) -> None:
         """Begin: the first connection stands."""

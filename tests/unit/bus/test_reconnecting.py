@@ -1,13 +1,14 @@
 """A client that has lost its server comes back, whatever becomes of its attempts."""
 
 import asyncio
+import gc
 import json
 
 import pytest
 import uvloop
 from nats.aio.client import Client
 
-from headrace.bus import Timings, connect
+from headrace.bus import Disconnected, Timings, connect
 
 INFO = {"server_id": "x", "version": "2.15.1", "max_payload": 1_000_000, "headers": True}
 
@@ -96,3 +97,24 @@ async def test_an_attempt_may_end_in_any_way(end, monkeypatch):
                 await back.wait()
             assert (bus.connected, ends) == (True, 3)
         server.writers[-1].close()
+
+
+async def test_what_nobody_waits_for_any_more_is_lost_in_silence(caplog):
+    server = Server()
+    async with await asyncio.start_server(server.serve, "127.0.0.1", 0) as listening:
+        port = listening.sockets[0].getsockname()[1]
+        async with await connect(f"nats://127.0.0.1:{port}", name="test") as bus:
+            down = asyncio.Event()
+            bus.on_down(lambda reason: down.set())
+            abandoned: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            waited: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            bus.fail_on_loss(abandoned)
+            bus.fail_on_loss(waited)
+            server.writers[-1].transport.abort()
+            with pytest.raises(Disconnected):
+                await waited
+            await down.wait()
+            del abandoned
+            gc.collect()
+        server.writers[-1].close()
+    assert "never retrieved" not in caplog.text
