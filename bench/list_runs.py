@@ -56,7 +56,7 @@ class Shard:
         machine.settle()
         if machine.dirty:
             machine.finish(batch_id="b", epoch=1)
-            machine.effects({}, [])
+            machine.effects({})
         return answers
 
     def fill(self, runs: int) -> float:

@@ -82,7 +82,7 @@ def tick(machine: Machine, requests: list[Any]) -> None:
         machine.request("default", request)
     machine.settle()
     machine.finish(batch_id="b", epoch=1)
-    machine.effects({}, [])
+    machine.effects({})
 
 
 def in_one_go(machine: Machine) -> dict[str, float]:

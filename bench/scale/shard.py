@@ -43,10 +43,9 @@ class Shard:
             tasks += machine.schedule(lane, 1_000_000, lane)
         self.tasks += tasks
         if machine.dirty:
-            touched = machine.touched()
             self._batches += 1
             machine.finish(batch_id=str(self._batches), epoch=1)
-            effects = machine.effects({}, touched)
+            effects = machine.effects({})
             for run in effects.ended:
                 # The archive has it at once.
                 machine.evict(run)
