@@ -28,10 +28,12 @@ from headrace.telemetry import Clock, Tracer
 
 LINKS_MAX: Final = 128
 """Runs that the span of one append is linked to; the SDK's own limit for a span."""
-_RESULTS: Final = {
+RESULTS: Final = {
     states.COMPLETED: "success",
     states.FAILED: "failure",
     states.CANCELLED: "cancellation",
+    states.SKIPPED: "skip",
+    states.UNKNOWN: "failure",
 }
 """As the semantic conventions for CI/CD name them."""
 
@@ -101,37 +103,35 @@ class Traces:
         given = submitted_in(run.labels)
         if not given:
             return
-        namespace, name = subjects.split_key(run.key)
-        result = _RESULTS.get(run.state, "failure")
+        result = RESULTS.get(run.state, "failure")
         self._record(
             f"run {run.workflow}",
             child_of(given, run.key),
             given,
             started_ms=run.created_ms,
             ended_ms=run.finished_ms,
-            attributes={
-                "cicd.pipeline.name": run.workflow,
-                "cicd.pipeline.run.id": name,
-                "cicd.pipeline.result": result,
-                "headrace.namespace": namespace,
-                "headrace.coordinator": self._coordinator,
-            },
+            attributes={**self._about(run), "cicd.pipeline.result": result},
             error="failed" if result == "failure" else "",
             kind="internal",
         )
 
+    def _about(self, run: Run) -> dict[str, str | int]:
+        """Return the attributes of every span that is about a run."""
+        namespace, name = subjects.split_key(run.key)
+        return {
+            "cicd.pipeline.name": run.workflow,
+            "cicd.pipeline.run.id": name,
+            "headrace.namespace": namespace,
+            "headrace.coordinator": self._coordinator,
+        }
+
     def stepped(self, run: Run, step: StepEnd) -> None:
         """Record a step whose end is in the log, from when it could begin."""
         parent = child_of(submitted_in(run.labels), run.key)
-        namespace, name = subjects.split_key(run.key)
-        attributes: dict[str, str | int] = {
-            "cicd.pipeline.name": run.workflow,
-            "cicd.pipeline.run.id": name,
+        attributes = self._about(run) | {
             "cicd.pipeline.task.name": step.path,
             "cicd.pipeline.task.run.result": step.result,
-            "headrace.namespace": namespace,
             "headrace.step.kind": step.kind,
-            "headrace.coordinator": self._coordinator,
         }
         if step.attempt:
             attributes["headrace.attempt"] = step.attempt

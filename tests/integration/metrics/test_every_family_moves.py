@@ -116,6 +116,9 @@ jobs:
     strategy: {matrix: {n: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16]}}
     steps: [{run: sleep 0.3}, {run: echo again}]
 """
+STEPS = ", ".join(["{run: exit 0}"] * 120)
+LONG = f"name: long\njobs: {{a: {{runs-on: linux, steps: [{STEPS}]}}}}"
+"""More events in one shard than a snapshot waits for."""
 
 
 def test_what_cannot_be_moved_here_is_moved_by_the_test_that_is_named():
@@ -166,8 +169,9 @@ async def works(client: Client, seen: Recorder) -> None:
     slow = await client.submit(compiled(SLOW))
     runs = [await client.submit(plan, {"n": f"n{number % 2}"}) for number in range(12)]
     runs += [await client.submit(fails), await client.submit(compiled(TIMEOUT))]
-    runs += [await client.submit(compiled(WIDE))]
+    runs += [await client.submit(compiled(WIDE)), await client.submit(compiled(LONG))]
     await asyncio.gather(*(client.wait(run.id, 60) for run in runs))
+    await moves(seen, "snapshots_total")
     with pytest.raises(HeadraceError):
         await client.submit(plan, {"n": "other"}, run_id=runs[0].id)
     await client.pause(slow.id)

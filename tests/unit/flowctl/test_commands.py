@@ -327,7 +327,7 @@ def test_help_is_everywhere(flowctl):
     for name in own:
         assert f"  {name} " in root.out
         ran = flowctl(name, "-h")
-        assert ran.code == 0
+        assert ran.code == 0, (name, ran.err)
         assert ran.out.startswith(f"Usage: flowctl {name}")
     for path in (("cluster", "check"), ("context", "set")):
         assert flowctl(*path, "-h").code == 0

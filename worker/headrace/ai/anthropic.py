@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from headrace.ai.chat import ChatReply, ChatRequest, Message, ToolCall, Usage
-from headrace.ai.exchange import TIMEOUT_S, arguments, events, invalid, post
+from headrace.ai.exchange import TIMEOUT_S, arguments, invalid, post, streamed
 
 BASE_URL = "https://api.anthropic.com"
 VERSION = "2023-06-01"
@@ -46,18 +46,13 @@ class Anthropic:
 
     async def stream(self, request: ChatRequest, told: Callable[[str], None]) -> ChatReply:
         """See `StreamingProvider.stream`."""
-        url, whole = self._url(), _Whole()
+        url = self._url()
         body = _body(request) | {"stream": True}
         try:
-            async for event in events(
-                url, body, headers=self._headers(), timeout_s=self._timeout_s
-            ):
-                text = whole.take(event)
-                if text:
-                    told(text)
-            if not whole.stop:
-                raise invalid(url, "ended in the middle")
-            return _reply(whole.found())
+            found = await streamed(
+                url, body, _Whole(), told, headers=self._headers(), timeout_s=self._timeout_s
+            )
+            return _reply(found)
         except (LookupError, TypeError, AttributeError, ValueError) as error:
             raise invalid(url, f"is no message: {error!r}") from error
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
-from typing import Any, Final
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any, Final, Protocol
 
 import msgspec
 
@@ -75,6 +75,45 @@ async def events(
                     yield _event(url, text)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise _unreachable(url, error) from error
+
+
+class Whole(Protocol):
+    """An answer that comes in events, put together."""
+
+    @property
+    def stop(self) -> object:
+        """True of it once the answer has ended."""
+        ...
+
+    def take(self, event: dict[str, Any], /) -> str:
+        """Take the next event; return its text."""
+        ...
+
+    def found(self) -> dict[str, Any]:
+        """Return what an answer in one piece would be."""
+        ...
+
+
+async def streamed(
+    url: str,
+    body: Mapping[str, Any],
+    whole: Whole,
+    told: Callable[[str], None],
+    *,
+    headers: Mapping[str, str],
+    timeout_s: float,
+) -> dict[str, Any]:
+    """Return the whole answer to a POST; *told* is called with its text as it comes.
+
+    Raises `ProviderError`, and whatever *whole* does for what is not in its form.
+    """
+    async for event in events(url, body, headers=headers, timeout_s=timeout_s):
+        text = whole.take(event)
+        if text:
+            told(text)
+    if not whole.stop:
+        raise invalid(url, "ended in the middle")
+    return whole.found()
 
 
 def _event(url: str, text: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from headrace.ai.chat import ChatReply, ChatRequest, Message, ToolCall, Usage
-from headrace.ai.exchange import TIMEOUT_S, arguments, events, invalid, post
+from headrace.ai.exchange import TIMEOUT_S, arguments, invalid, post, streamed
 
 BASE_URL = "https://api.openai.com/v1"
 
@@ -52,18 +52,13 @@ class OpenAI:
 
     async def stream(self, request: ChatRequest, told: Callable[[str], None]) -> ChatReply:
         """See `StreamingProvider.stream`."""
-        url, whole = self._url("chat/completions"), _Whole()
+        url = self._url("chat/completions")
         body = _body(request) | {"stream": True, "stream_options": {"include_usage": True}}
         try:
-            async for event in events(
-                url, body, headers=self._headers(), timeout_s=self._timeout_s
-            ):
-                text = whole.take(event)
-                if text:
-                    told(text)
-            if not whole.stop:
-                raise invalid(url, "ended in the middle")
-            return _reply(whole.found())
+            found = await streamed(
+                url, body, _Whole(), told, headers=self._headers(), timeout_s=self._timeout_s
+            )
+            return _reply(found)
         except (LookupError, TypeError, AttributeError, ValueError) as error:
             raise invalid(url, f"is no chat completion: {error!r}") from error
 

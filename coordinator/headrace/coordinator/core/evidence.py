@@ -17,6 +17,7 @@ from headrace.coordinator.core.contexts import Contexts, functions
 from headrace.coordinator.core.deferral import resolve_for_worker
 from headrace.coordinator.core.fold import apply_chunk
 from headrace.coordinator.core.histories import history_entries
+from headrace.coordinator.core.past import in_order
 from headrace.coordinator.core.program import Program
 from headrace.coordinator.core.scheduling import input_data
 from headrace.coordinator.core.state import UNREADABLE, Run, ShardState
@@ -72,7 +73,8 @@ def tell(key: str, programs: Iterable[Program], chunks: Sequence[bytes], *, shar
     *programs*: all that it went by. Raises `Unavailable` for a history that cannot be read.
     """
     try:
-        history = _in_order([(decode_chunk(data), data) for data in chunks])
+        pairs = in_order([(decode_chunk(data), data) for data in chunks])
+        history = [(chunk, data) for chunk, data in pairs if chunk is not None]
     except UNREADABLE as error:
         raise Unavailable(f"the history of run {key} cannot be read: {error}") from error
     state, plans = ShardState(shard), {}
@@ -234,16 +236,3 @@ def _ended(entry: HistoryEntry) -> dict[str, Any]:
     if entry.type == "StepCached":
         told["cached"] = {name: data.get(name) for name in ("run", "path", "time_ms")}
     return told
-
-
-def _in_order(chunks: Sequence[tuple[Chunk, bytes]]) -> list[tuple[Chunk, bytes]]:
-    """Return each event's chunk once; archived segments may overlap with what the state holds."""
-    found: list[tuple[Chunk, bytes]] = []
-    following = 1
-    for chunk, data in chunks:
-        if chunk.first == following:
-            found.append((chunk, data))
-            following += len(chunk.events)
-        elif chunk.first > following:
-            raise Unavailable(f"the history of {chunk.run} has no event {following}")
-    return found

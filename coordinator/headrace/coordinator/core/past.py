@@ -42,29 +42,41 @@ def refolding(
     one that this release cannot read.
     """
     folded: list[bytes] = []
-    following = 1
     piece = Piece()
-    for data in chunks:
-        chunk = read_chunk(key, data)
-        if chunk.first > following:
-            raise Unavailable(f"the history of {key} has no event {following}")
-        if chunk.first == following:
-            count = until(chunk)
-            for part in _parts(chunk, data, count):
-                state.now_ms = chunk.time_ms
-                apply_read(state, *part)
-                folded.append(part[1])
-                if piece.full(len(part[1])):
-                    yield
-            if count < len(chunk.events):
-                break
-            following += count
-        elif piece.full(len(data)):
-            yield
+    for chunk, data in in_order((read_chunk(key, data), data) for data in chunks):
+        if chunk is None:
+            if piece.full(len(data)):
+                yield
+            continue
+        count = until(chunk)
+        for part in _parts(chunk, data, count):
+            state.now_ms = chunk.time_ms
+            apply_read(state, *part)
+            folded.append(part[1])
+            if piece.full(len(part[1])):
+                yield
+        if count < len(chunk.events):
+            break
     run = state.runs.get(key)
     if run is not None:
         run.history = folded
     return run
+
+
+def in_order(chunks: Iterable[tuple[Chunk, bytes]]) -> Iterator[tuple[Chunk | None, bytes]]:
+    """Yield each event's chunk once, and None for one whose events came before.
+
+    Archived segments may overlap with what the state holds. Raises `Unavailable` for a hole.
+    """
+    following = 1
+    for chunk, data in chunks:
+        if chunk.first > following:
+            raise Unavailable(f"the history of {chunk.run} has no event {following}")
+        if chunk.first == following:
+            following += len(chunk.events)
+            yield chunk, data
+        else:
+            yield None, data
 
 
 def read_chunk(key: str, data: bytes) -> Chunk:

@@ -12,7 +12,7 @@ from headrace.coordinator.core import Machine, Run
 from headrace.coordinator.core import status as states
 from headrace.coordinator.core.pieces import finished
 from headrace.coordinator.core.since import Times, note, timing, waits_since
-from headrace.coordinator.traces import StepEnd, Traced, submitted_in
+from headrace.coordinator.traces import RESULTS, StepEnd, Traced, submitted_in
 from headrace.events import (
     ChildEnded,
     ChildStarted,
@@ -36,13 +36,6 @@ from headrace.messages import EntryState, entry_span, step_span
 RUNS_MAX: Final = 10_000
 """Runs whose times are kept at hand."""
 _BEGIN = StepScheduled | ChildStarted | WaitStarted | SleepStarted
-_RESULTS: Final = {
-    states.COMPLETED: "success",
-    states.FAILED: "failure",
-    states.CANCELLED: "cancellation",
-    states.SKIPPED: "skip",
-    states.UNKNOWN: "failure",
-}
 _RESOLVED: Final = {
     "completed": "success",
     "failed": "failure",
@@ -158,7 +151,7 @@ def _end_of(event: Any) -> tuple[int, str, str, str] | None:
         case WaitEnded():
             return event.node, "wait", "success", ""
         case ChildEnded():
-            return event.node, "child", _RESULTS.get(event.status, "failure"), event.reason[:200]
+            return event.node, "child", RESULTS.get(event.status, "failure"), event.reason[:200]
         case _:
             return None
 
