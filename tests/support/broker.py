@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 import pytest
 
 from headrace.bus import BrokerCluster, BrokerProcess, Bus, connect
+from support.patience import PATIENCE
 
 
 @pytest.fixture(scope="session")
@@ -73,9 +74,9 @@ def in_thread(coroutine: Coroutine[object, object, None]) -> None:
 async def eventually(
     condition: Callable[[], object], *, within_s: float = 5.0, step_s: float = 0.005
 ) -> None:
-    """Return once *condition* is true; fail the test when it is not in time."""
+    """Return once *condition* is true; fail when it is not in `PATIENCE` times *within_s*."""
     loop = asyncio.get_running_loop()
-    deadline_s = loop.time() + within_s
+    deadline_s = loop.time() + within_s * PATIENCE
     while not condition():
-        assert loop.time() < deadline_s, f"not within {within_s} s: {condition}"
+        assert loop.time() < deadline_s, f"not within {within_s * PATIENCE} s: {condition}"
         await asyncio.sleep(step_s)

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from headrace.bus import free_port
+from support.patience import PATIENCE
 
 MARK = "CLUSTER_MARK"
 LOG_TAIL_BYTES = 4_000
@@ -249,20 +250,23 @@ class Machine:
 async def until(
     condition: Callable[[], object], *, within_s: float, what: str = "a condition"
 ) -> None:
-    """Return once *condition* is true; fail when it is not in time."""
-    deadline = time.monotonic() + within_s
+    """Return once *condition* is true; fail when it is not in `PATIENCE` times *within_s*."""
+    deadline = time.monotonic() + within_s * PATIENCE
     while not condition():
-        assert time.monotonic() < deadline, f"waited {within_s} s for {what}"
+        assert time.monotonic() < deadline, f"waited {within_s * PATIENCE} s for {what}"
         await asyncio.sleep(POLL_S)
 
 
 async def wait_for(
     look: Callable[[], Awaitable[Any]], *, within_s: float, what: str = "a value"
 ) -> Any:
-    """Return what *look* finds, once that is something; fail when it is nothing in time."""
-    deadline = time.monotonic() + within_s
+    """Return what *look* finds, once that is something; fail when it is nothing in time.
+
+    In time is `PATIENCE` times *within_s*.
+    """
+    deadline = time.monotonic() + within_s * PATIENCE
     while not (found := await look()):
-        assert time.monotonic() < deadline, f"waited {within_s} s for {what}"
+        assert time.monotonic() < deadline, f"waited {within_s * PATIENCE} s for {what}"
         await asyncio.sleep(POLL_S)
     return found
 
