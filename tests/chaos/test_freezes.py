@@ -8,7 +8,7 @@ from headrace.client import Client
 from support.chaos import APP, Load, compiled
 from support.cluster import Cluster, http_get, kept, running, until, wait_for
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(300)]
 
 # A short lease: the test waits for it to lapse.
 QUICK = {"HEADRACE_CFG_DISPATCH__LEASE_MS": "1200", "HEADRACE_CFG_DISPATCH__HEARTBEAT_MS": "300"}

@@ -5,7 +5,7 @@ import pytest
 from support.chaos import APP, compiled
 from support.cluster import Cluster, kept, until, wait_for
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(300)]
 
 MADE = {"coordinators": 3, "workers": 1, "shards": 3, "slots": 16, "apps": [APP]}
 RUNS = 6

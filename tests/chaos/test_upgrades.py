@@ -22,7 +22,7 @@ async def test_a_rolling_upgrade_fails_no_run_and_there_is_no_way_back(tmp_path)
         # Workers were drained, and coordinators gave their shards up: nothing was lost.
         assert verdict.twice == 0
         # Who took a shard when some were of the old release takes it anew once none is.
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             while set((await levels(cluster)).values()) != {4}:
                 await asyncio.sleep(0.2)
         # An old one does not come back.

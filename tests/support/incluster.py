@@ -70,7 +70,7 @@ class Process:
             self.thing.drain(grace_ms=0)
         else:
             self.task.cancel()
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(30):
             await asyncio.gather(self.task, return_exceptions=True)
         await self.bus.close()
 
@@ -134,7 +134,7 @@ class InCluster:
 
     async def client(self) -> Client:
         """Connect, once somebody answers."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             while True:
                 try:
                     client = await Client.connect(self.broker.url, timeout_s=5)

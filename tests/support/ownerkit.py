@@ -206,7 +206,7 @@ class Kit:
 async def settled(owner: Owner, task: asyncio.Task[None]) -> None:
     """Return when *owner* leads; fail with what ended it."""
     leading = asyncio.create_task(owner.leading.wait())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await asyncio.wait((leading, task), return_when=asyncio.FIRST_COMPLETED)
     leading.cancel()
     if task.done():
@@ -303,7 +303,7 @@ async def do(owner: Owner, apply: Callable[[Machine], Any]) -> Any:
     """Run *apply* in a tick; return what it returned, once that tick began."""
     done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
     owner.post(lambda machine: done.set_result(apply(machine)))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         return await done
 
 

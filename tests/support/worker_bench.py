@@ -92,7 +92,7 @@ class Bench:
 
     async def until(self, condition: Any) -> None:
         """Return when *condition* holds, looked at after each result and line."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not condition():
                 self._changed.clear()
                 await self._changed.wait()

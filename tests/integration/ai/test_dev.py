@@ -13,7 +13,7 @@ import pytest
 from headrace.sdk import Client
 from support.cluster import EXAMPLES, Dev, running, wait_for
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 FOLDER = EXAMPLES / "ai"
 DONE = "Done: refunded 4200 cents of order 7."

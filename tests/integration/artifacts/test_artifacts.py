@@ -10,7 +10,7 @@ from support.cluster import Dev, Machine, shared_dev
 
 __all__ = ["shared_dev"]
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 FLOW = """
 name: keep

@@ -10,7 +10,7 @@ from support.control_fleet import Fleet
 
 __all__ = ["broker"]
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 THREE = ("c0", "c1", "c2")
 FIVE = (*THREE, "c3", "c4")

@@ -10,7 +10,7 @@ from support.cluster import Machine, logs_shown, wait_for
 from support.deploykit import CHART
 from support.guarded import guarded
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 ROLES = ("coordinator", "operator", "worker", "client", "system")
 HELLO = """

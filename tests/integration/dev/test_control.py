@@ -12,7 +12,7 @@ import pytest
 from headrace.client import Client
 from support.cluster import POLL_S, until
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 TWO_STEPS = """\
 name: two-steps

@@ -14,7 +14,7 @@ import pytest
 from support.broker import eventually
 from support.cluster import EXAMPLES, Dev, http_get, lent, running, until
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(110)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 ROLES = {"nats-server", "coordinator", "worker"}
 ORDER = str(EXAMPLES / "order-processing.yaml")
@@ -96,7 +96,7 @@ async def test_waiting_run_continues(dev):
         found = (await dev.flowctl("explain", run, "-o", "json")).json
         return any("waiting for signal" in reason["reason"] for reason in found["reasons"])
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         while not await waits():
             pass
     await dev.program.stop()

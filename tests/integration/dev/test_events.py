@@ -7,7 +7,7 @@ import pytest
 from headrace.bus import connect
 from support.cluster import wait_for
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 WORKFLOW = """\
 name: paid

@@ -7,7 +7,7 @@ import pytest
 from headrace.bus import free_port
 from support.cluster import EXAMPLES, Machine
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 
 @pytest.fixture

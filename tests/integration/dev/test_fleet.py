@@ -6,7 +6,7 @@ import pytest
 
 from support.cluster import EXAMPLES, Cluster, http_get, kept, running, until, wait_for
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(110)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 
 @pytest.fixture(scope="module")

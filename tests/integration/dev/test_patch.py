@@ -4,7 +4,7 @@ import pytest
 
 from support.cluster import until
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 OLD = """\
 name: order

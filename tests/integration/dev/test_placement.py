@@ -4,7 +4,7 @@ import pytest
 
 from support.cluster import Cluster, running, wait_for
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(110)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 INPUTS = """\
 name: inputs
@@ -185,10 +185,10 @@ async def test_logs_follow_until_the_end(user, tmp_path):
     following = await user.dev.spawn("logs", run, "-f")
     try:
         assert following.stdout is not None
-        first = await asyncio.wait_for(following.stdout.readline(), 15)
+        first = await asyncio.wait_for(following.stdout.readline(), 30)
         assert first == b"main/step | first\n"
         gate.touch()
-        out, err = await asyncio.wait_for(following.communicate(), 15)
+        out, err = await asyncio.wait_for(following.communicate(), 30)
     finally:
         if following.returncode is None:
             following.kill()
@@ -201,9 +201,9 @@ async def test_ctrl_c_on_a_watch_leaves_the_run_alone(user, tmp_path):
     run = await user.start(user.shell(f"until [ -e {gate} ]; do sleep 0.05; done"))
     watching = await user.dev.spawn("get", run, "--watch")
     assert watching.stderr is not None
-    await asyncio.wait_for(watching.stderr.readline(), 15)
+    await asyncio.wait_for(watching.stderr.readline(), 30)
     watching.send_signal(signal.SIGINT)
-    _, err = await asyncio.wait_for(watching.communicate(), 15)
+    _, err = await asyncio.wait_for(watching.communicate(), 30)
     assert watching.returncode == 130
     assert b"Traceback" not in err
     gate.touch()

@@ -4,7 +4,7 @@ import pytest
 
 from support.cluster import wait_for
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 TEXT = """\
 name: where

@@ -12,7 +12,7 @@ import pytest
 
 from support.cluster import EXAMPLES
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 
 @pytest.fixture
@@ -249,7 +249,7 @@ async def submitted(dev, name, *options):
 
 async def explained(dev, run, text):
     """Return the reason with *text*, once there is one."""
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(30):
         while True:
             found = (await dev.flowctl("explain", run, "-o", "json")).json
             for reason in found["reasons"]:

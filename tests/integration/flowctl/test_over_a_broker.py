@@ -126,10 +126,10 @@ async def test_ctrl_c_ends_a_watch_quietly(shared_broker, cluster, tmp_path):
     args = ("get", run.id, "--watch", "-s", shared_broker.url)
     async with flowctl(*args, tmp_path=tmp_path) as process:
         assert process.stderr is not None
-        first = await asyncio.wait_for(process.stderr.readline(), 10)
+        first = await asyncio.wait_for(process.stderr.readline(), 30)
         assert b"PENDING" in first
         process.send_signal(2)
-        out, err = await asyncio.wait_for(process.communicate(), 10)
+        out, err = await asyncio.wait_for(process.communicate(), 30)
     assert (process.returncode, out) == (130, b"")
     goes_on = f"run {run.id} goes on; `flowctl get {run.id} --watch` follows it"
     assert err.decode().strip() == goes_on

@@ -13,7 +13,7 @@ from headrace.sdk import Client, RunFailed
 from support import functions_app
 from support.cluster import Cluster, kept, wait_for
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 WITHIN_S = 60.0
 
 

@@ -17,7 +17,7 @@ from headrace.language import BUILTIN_HANDLERS, NODE_TYPES
 from support.cluster import Machine
 from support.storage import Storage, serving
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 DOCKER = """#!/bin/sh
 echo "$@" >> "$DOCKER_CALLS"

@@ -238,7 +238,7 @@ async def test_a_lost_effect_is_looked_into_by_a_handler(start, tmp_path):
     file = write(tmp_path, FAULTS.replace("UNKNOWN", "run look"))
     process = await start(file, "--dir", "d", "--id", "mine")
     out = tmp_path / "out"
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         while not (out.exists() and "pay" in out.read_text()):
             await asyncio.sleep(0.05)
     process.kill()

@@ -136,7 +136,7 @@ jobs:
 """
     async with LocalEngine(persistence="journal", path=tmp_path) as engine:
         name = await engine.submit(compile_workflow(text))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             async for view in engine.watch(name):
                 if any(step.state == "WAITING" for step in view.steps):
                     break

@@ -8,7 +8,7 @@ import yaml
 
 from support.prometheus import PROMTOOL, RULES, needs_prometheus
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 ALERTS = {
     rule["alert"]: rule

@@ -23,7 +23,7 @@ from support.chaos import compiled
 from support.cluster import Cluster, shared
 from support.prometheus import ROOT, RULES, Prometheus, needs_prometheus
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 FOLDER = ROOT / "deploy" / "dashboards"
 BOARDS = {path.stem: json.loads(path.read_text()) for path in sorted(FOLDER.glob("*.json"))}

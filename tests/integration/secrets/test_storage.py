@@ -15,7 +15,7 @@ import pytest
 
 from support.cluster import Dev, Machine, running
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 TOKEN = "tok-9f83jKx/+qP0=\"z'w&v"
 KEY = "-----BEGIN KEY-----\nQm9zc3kgY2FwcyBhcmUg\nbm90IHF1aWV0IHdvcmRz\n-----END KEY-----"

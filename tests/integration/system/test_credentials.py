@@ -46,7 +46,7 @@ from support.guarded import certificates, guarded, tls
 
 pytestmark = [
     pytest.mark.integration,
-    pytest.mark.timeout(90),
+    pytest.mark.timeout(300),
     pytest.mark.xdist_group("system"),
 ]
 

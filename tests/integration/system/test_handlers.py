@@ -6,7 +6,7 @@ from support.cluster import wait_for
 
 pytestmark = [
     pytest.mark.integration,
-    pytest.mark.timeout(90),
+    pytest.mark.timeout(300),
     pytest.mark.xdist_group("system"),
 ]
 

@@ -4,7 +4,7 @@ import pytest
 
 pytestmark = [
     pytest.mark.integration,
-    pytest.mark.timeout(90),
+    pytest.mark.timeout(300),
     pytest.mark.xdist_group("system"),
 ]
 

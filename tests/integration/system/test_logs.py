@@ -10,7 +10,7 @@ from support.cluster import Cluster, running, until, wait_for
 
 pytestmark = [
     pytest.mark.integration,
-    pytest.mark.timeout(90),
+    pytest.mark.timeout(300),
     pytest.mark.xdist_group("system"),
 ]
 

@@ -7,7 +7,7 @@ from support.cluster import http_get, wait_for
 
 pytestmark = [
     pytest.mark.integration,
-    pytest.mark.timeout(90),
+    pytest.mark.timeout(300),
     pytest.mark.xdist_group("system"),
 ]
 

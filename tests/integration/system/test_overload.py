@@ -26,7 +26,7 @@ from headrace.plan import Group, Plan, Task, encode_plan, plan_digest
 
 pytestmark = [
     pytest.mark.integration,
-    pytest.mark.timeout(90),
+    pytest.mark.timeout(300),
     pytest.mark.xdist_group("system"),
 ]
 

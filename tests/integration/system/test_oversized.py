@@ -22,7 +22,7 @@ def asked(oversized, task=TASK, *, wanted=True):
     """Return what becomes of a task: another one, or the reason of the failure."""
     future = asyncio.get_running_loop().create_future()
     oversized.store(task, future.set_result, future.set_result, wanted=lambda: wanted)
-    return asyncio.wait_for(future, 10)
+    return asyncio.wait_for(future, 30)
 
 
 async def test_the_task_refers_to_its_inputs(bus):

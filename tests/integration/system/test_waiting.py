@@ -43,7 +43,7 @@ async def test_alive_and_not_ready_without_a_broker(role: str, tmp_path: Path) -
         assert answer(metrics, "/healthz") == (200, [])
         assert answer(metrics, "/readyz") == (503, ["not connected to the broker"])
         process.send_signal(signal.SIGTERM)
-        assert await asyncio.wait_for(process.wait(), 10) == 0
+        assert await asyncio.wait_for(process.wait(), 30) == 0
     finally:
         if process.returncode is None:
             process.kill()

@@ -57,5 +57,5 @@ async def start_worker(shared_broker: BrokerProcess, tmp_path: Path) -> AsyncIte
     yield start
     for worker, running, connection in started:
         worker.drain(grace_ms=0)
-        await asyncio.wait_for(running, 10)
+        await asyncio.wait_for(running, 30)
         await connection.close()

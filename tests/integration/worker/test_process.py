@@ -61,7 +61,7 @@ async def test_sigterm_finishes_and_exits_with_0(owner: Owner, processes, tmp_pa
     process.send_signal(signal.SIGTERM)
     await owner.until(lambda: owner.heartbeats[-1].draining)
     await asyncio.to_thread(gate.write_text, "on\n")
-    assert await asyncio.wait_for(process.wait(), 10) == 0
+    assert await asyncio.wait_for(process.wait(), 30) == 0
     assert [result.status for result in owner.results] == [ResultStatus.COMPLETED]
     await owner.until(lambda: owner.heartbeats[-1].stopped)
 
@@ -74,7 +74,7 @@ async def test_second_signal_kills_the_steps(owner: Owner, processes) -> None:
     process.send_signal(signal.SIGINT)
     await owner.until(lambda: owner.heartbeats[-1].draining)
     process.send_signal(signal.SIGINT)
-    assert await asyncio.wait_for(process.wait(), 15) == 0
+    assert await asyncio.wait_for(process.wait(), 30) == 0
     assert [result.error.type for result in owner.results] == ["worker-stopped"]
 
 
@@ -103,13 +103,13 @@ async def test_folder_of_a_live_worker_is_refused(owner: Owner, processes) -> No
     await processes.start()
     await owner.until(lambda: owner.heartbeats)
     second = await processes.start()
-    _, said = await asyncio.wait_for(second.communicate(), 15)
+    _, said = await asyncio.wait_for(second.communicate(), 30)
     assert second.returncode == 3
     assert b"another worker uses" in said
 
 
 async def test_bad_flags_name_the_key(processes) -> None:
     process = await processes.start("--slots", "0")
-    _, said = await asyncio.wait_for(process.communicate(), 15)
+    _, said = await asyncio.wait_for(process.communicate(), 30)
     assert process.returncode == 3
     assert b"worker.slots" in said

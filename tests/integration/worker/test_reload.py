@@ -11,7 +11,7 @@ import pytest
 from headrace.sdk import App, Client, Context
 from support.cluster import Dev, running, wait_for
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 FLOWS = """
 from headrace.sdk import App, Context

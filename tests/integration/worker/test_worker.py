@@ -105,7 +105,7 @@ async def test_refused_results_are_dropped(owner: Owner, start_worker) -> None:
     worker, _ = await start_worker()
     await owner.dispatch(lane, make_task())
     await owner.until(lambda: owner.results)
-    await asyncio.wait_for(worker.reporter.drained(), 5)
+    await asyncio.wait_for(worker.reporter.drained(), 30)
     assert len(owner.batches) == 1
     assert worker._metrics.results_refused.value() == 1
 
@@ -180,7 +180,7 @@ async def test_drain_finishes_what_runs_and_returns_the_rest(
     await owner.until(lambda: len(owner.heartbeats) > beats + 2)
     assert not running.done()
     await asyncio.to_thread(gate.write_text, "out\n")
-    await asyncio.wait_for(running, 10)
+    await asyncio.wait_for(running, 30)
     (ended,) = owner.of("default/runs")
     assert ended.status == ResultStatus.COMPLETED
     assert output_of(ended)["stdout"] == "in\nout\n"
@@ -201,7 +201,7 @@ async def test_drain_kills_after_the_grace(owner: Owner, start_worker) -> None:
     owner.order(DrainWorker())
     await owner.until(lambda: owner.heartbeats[-1].draining)
     owner.order(DrainWorker(grace_ms=1))
-    await asyncio.wait_for(running, 10)
+    await asyncio.wait_for(running, 30)
     (killed,) = owner.results
     assert killed.run == "default/a"
     assert killed.status == ResultStatus.FAILED
@@ -228,7 +228,7 @@ async def test_an_ordered_drain_may_take_longer_than_the_configured_grace(
     await owner.until(lambda: len(owner.heartbeats) > beats + 2)
     assert not running.done()
     await asyncio.to_thread(gate.write_text, "out\n")
-    await asyncio.wait_for(running, 10)
+    await asyncio.wait_for(running, 30)
     assert [result.status for result in owner.results] == [ResultStatus.COMPLETED]
 
 

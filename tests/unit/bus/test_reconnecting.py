@@ -49,10 +49,10 @@ async def comes_back() -> None:
             server.hung_up.clear()
             back.clear()
             server.writers[-1].transport.abort()
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 await server.hung_up.wait()
             server.hangs_up = False
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 await back.wait()
             assert bus.connected
     finally:
@@ -93,7 +93,7 @@ async def test_an_attempt_may_end_in_any_way(end, monkeypatch):
             connecting = Client._process_connect_init
             monkeypatch.setattr(Client, "_process_connect_init", attempt)
             server.writers[-1].transport.abort()
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 await back.wait()
             assert (bus.connected, ends) == (True, 3)
         server.writers[-1].close()

@@ -33,5 +33,5 @@ async def calls():
 
 @pytest.fixture
 async def engine(calls):
-    async with asyncio.timeout(20), LocalEngine(handlers=[calls.handler]) as made:
+    async with asyncio.timeout(30), LocalEngine(handlers=[calls.handler]) as made:
         yield made

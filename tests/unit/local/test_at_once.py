@@ -71,7 +71,7 @@ async def test_who_is_cancelled_before_the_tick_has_started_a_run_all_the_same(e
     await asyncio.sleep(0)
     starting.cancel()
     await asyncio.gather(starting, return_exceptions=True)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while len((await engine.list(states=["COMPLETED"])).runs) < 2:
             await asyncio.sleep(0.01)
 
@@ -82,7 +82,7 @@ async def test_a_timer_that_is_armed_at_once_is_waited_for(engine):
     while runs:
         # Nothing of the first one is to wake the owner any more.
         await asyncio.sleep(0.01)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         assert (await engine.run(NAP)).state == "COMPLETED"
 
 
@@ -109,6 +109,6 @@ async def test_a_handler_may_run_others(calls):
         name="both",
         nodes=(Group(name="root", size=2), Task(name="s", uses="test/nested", parent=0)),
     )
-    async with asyncio.timeout(10), LocalEngine(handlers=[nested]) as engine:
+    async with asyncio.timeout(30), LocalEngine(handlers=[nested]) as engine:
         await engine.run(ONE)
         assert (await engine.run(both)).output == {"inner": "COMPLETED"}

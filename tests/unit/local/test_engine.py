@@ -90,7 +90,7 @@ async def until(engine, condition):
         ticked.set()
 
     engine._listeners.add(note)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not condition():
             await ticked.wait()
             ticked.clear()
@@ -272,7 +272,7 @@ async def test_an_explicit_id_is_one_run(engine):
 async def test_watch_shows_changes_and_ends(engine, gate):
     name = await engine.submit(plan(HOLD, "test/hold"))
     states = []
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         async for view in engine.watch(name):
             states.append(view.state)
             gate.open.set()

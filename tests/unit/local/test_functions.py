@@ -71,7 +71,7 @@ async def engine() -> AsyncIterator[LocalEngine]:
 
 
 async def waiting(engine: LocalEngine, run: str) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         async for view in engine.watch(run):
             if any(step.kind == "signal" for step in view.steps):
                 return

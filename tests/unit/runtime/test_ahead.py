@@ -111,7 +111,7 @@ async def test_a_snapshot_asked_for_during_an_append_holds_what_is_logged(kit):
         later = ask(owner, submission(owner, digest, "b"))
         kit.log.gate.set()
         await later.reply()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await snapshot
         wanted = state_hash(owner.machine.state)
         assert len(owner.machine.state.snapshots) == 1

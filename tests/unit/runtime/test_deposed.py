@@ -21,7 +21,7 @@ async def test_in_doubt_an_idle_owner_asks_the_log():
         # It has nothing to append, so nothing but the question tells it.
         first.doubt()
         with pytest.raises(Fenced):
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 await running
 
 
@@ -31,7 +31,7 @@ async def test_in_doubt_the_true_owner_goes_on():
         owner.doubt()
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         owner.post(lambda _: done.set_result(None))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await done
         assert owner.leading.is_set()
 
@@ -45,7 +45,7 @@ async def test_a_deposed_owner_says_no_to_nobody():
     async with kit.leading():
         asked = ask(first, cancel(first, "begun-under-the-successor"))
         with pytest.raises(Fenced):
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 await running
         assert asked.answer is None
 
@@ -68,7 +68,7 @@ async def test_a_cancel_is_heeded_though_the_owner_is_ending_already(monkeypatch
     await settled(first, running)
     async with kit.leading():
         first.doubt()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await ending.wait()
             running.cancel()
             await asyncio.sleep(0)

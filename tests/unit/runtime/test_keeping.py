@@ -157,7 +157,7 @@ async def test_work_that_waited_for_room_needs_nobody_to_come(small):
         assert owner._room.full
         done = asyncio.Event()
         owner.post(lambda _: done.set())
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await done.wait()
 
 
@@ -232,7 +232,7 @@ async def test_a_store_that_is_away_stops_nothing_else(kit):
     kit.every_touches = 1
     async with kit.leading() as owner:
         await submit(owner, ONE)
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(30):
             await kit.snapshot_store.asked.wait()
         # Leases are judged and waiters answered all the same.
         kit.dispatch.losses.append(Loss("default/r", 1, 1, "w.1", "lost"))

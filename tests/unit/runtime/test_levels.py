@@ -60,7 +60,7 @@ async def test_an_owner_states_what_its_own_ownership_lets_and_is_renewed(monkey
         assert owner.machine.level == NEWEST_LEVEL - 1, "a successor may be of the older release"
         before = owner.machine
         keeping = asyncio.create_task(keep_level(owner, log, lambda: log.common))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while owner.machine is before or not owner.leading.is_set():
                 await asyncio.sleep(0)
         keeping.cancel()

@@ -73,7 +73,7 @@ async def test_lines_are_numbered_across_batches() -> None:
     log.write("stdout", "a")
     log.write("stdout", "b")
     assert sink.batches == []
-    await asyncio.wait_for(sink.arrived.wait(), 5)
+    await asyncio.wait_for(sink.arrived.wait(), 30)
     log.write("stdout", "c")
     log.flush()
     assert sink.batches == [(0, ["a", "b"]), (2, ["c"])]
@@ -102,7 +102,7 @@ async def test_threads_may_write() -> None:
     sink = Lines()
     log = spool(sink).open(Origin(0, "d"), make_task(), Masker())
     await asyncio.to_thread(log.write, "stdout", "from afar")
-    await asyncio.wait_for(sink.arrived.wait(), 5)
+    await asyncio.wait_for(sink.arrived.wait(), 30)
     assert sink.batches == [(0, ["from afar"])]
 
 

@@ -182,7 +182,7 @@ async def test_a_new_owner_gets_the_results_that_a_frozen_one_has_not_answered(s
     scene.order(EpochNotice(0, 7))
     await eventually(lambda: len(scene.owners.asked) == 2)
     assert scene.owners.asked[0] == scene.owners.asked[1]
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await scene.life.reporter.drained()
 
 
@@ -219,7 +219,7 @@ async def test_an_owner_that_asks_hears_at_once_what_is_held(scene):
     assert said.epochs == {0: 7}
     beating.cancel()
     scene.life.executor.cancel("default/r1", 1, 1, "over")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await scene.life.executor.wait_idle()
 
 
@@ -245,7 +245,7 @@ async def test_an_order_to_drain_ends_it_with_a_farewell(scene):
     assert [result.step for result in scene.owners.asked[0].results] == [3], "handed back at once"
     assert not over.done()
     scene.go.set()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await over
         await scene.life.stop()
     assert sorted(r.step for b in scene.owners.asked[1:] for r in b.results) == [1, 2]

@@ -76,7 +76,7 @@ def reporter(desk: Desk, **settings) -> Reporter:
 
 
 async def finish(made: Reporter) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await made.drained()
     assert await made.close() == 0
 

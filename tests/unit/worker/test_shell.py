@@ -227,7 +227,7 @@ async def test_cancel_gives_time_to_clean_up(bench) -> None:
     bench.executor.submit(ORIGIN, [shell(script, shell="bash")])
     await bench.until(lambda: "in" in bench.text())
     bench.executor.cancel("default/r1", 1, 1, "enough")
-    await asyncio.wait_for(bench.executor.wait_idle(), 10)
+    await asyncio.wait_for(bench.executor.wait_idle(), 30)
     assert bench.results[0].status == ResultStatus.CANCELLED
     assert "cleaned" in bench.text()
 
