@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import partial
 from typing import Final, TypeAlias
 
 import msgspec
@@ -26,6 +27,7 @@ from headrace.messages import (
     TurnReply,
     TurnReport,
     TurnWake,
+    encode,
 )
 from headrace.telemetry import Clock
 from headrace.worker.core import Admission, Assignment, Assignments, Origin
@@ -270,32 +272,37 @@ class LocalDispatch:
         """See `ClaimDesk.claim`."""
         if self._owner is None:
             raise Unreachable("the engine is closing")
-        answer, limit = _answer("the claim was not answered")
+        answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         claim = Claim(1, WORKER, self._incarnation, task.run, task.step, task.attempt, task.token)
-        self._owner.post_claim(claim, _settle(answer))
-        try:
-            return msgspec.msgpack.decode(await answer, type=ClaimReply)
-        finally:
-            limit.cancel()
+        self._owner.post_claim(claim, partial(_settle, answer))
+        data = await _within(answer, "the claim was not answered")
+        return msgspec.msgpack.decode(data, type=ClaimReply)
 
     async def turn(self, origin: Origin, report: TurnReport) -> TurnReply:
         """See `TurnDesk.turn`: return the owner's answer. Raises `Unreachable`."""
-        if self._owner is None:
+        owner = self._owner
+        if owner is None:
             raise Unreachable("the engine is closing")
-        answer, limit = _answer("the report was not answered")
-        self._owner.post_turn(report, _settle(answer), 0)
-        try:
-            return _decode_turn(await answer)
-        finally:
-            limit.cancel()
+        reply = owner.turn_now(report)
+        if reply is not None:
+            # A copy: the entries are the state's own.
+            return _decode_turn(encode(reply))
+        answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        owner.post_turn(report, partial(_settle, answer), 0)
+        return _decode_turn(await _within(answer, "the report was not answered"))
 
 
-def _answer(late: str) -> tuple[asyncio.Future[bytes], asyncio.TimerHandle]:
-    """Return what an answer is awaited by, and what ends that in time; see `asyncio.timeout`, which
+async def _within(answer: asyncio.Future[bytes], late: str) -> bytes:
+    """Return the answer. Raises `Unreachable` when none comes in time; see `asyncio.timeout`, which
     costs as much as all the rest of a report."""
+    if answer.done():
+        return answer.result()
     loop = asyncio.get_running_loop()
-    answer: asyncio.Future[bytes] = loop.create_future()
-    return answer, loop.call_later(CLAIM_TIMEOUT_S, _give_up, answer, late)
+    limit = loop.call_later(CLAIM_TIMEOUT_S, _give_up, answer, late)
+    try:
+        return await answer
+    finally:
+        limit.cancel()
 
 
 def _give_up(answer: asyncio.Future[bytes], late: str) -> None:
@@ -303,9 +310,6 @@ def _give_up(answer: asyncio.Future[bytes], late: str) -> None:
         answer.set_exception(Unreachable(late))
 
 
-def _settle(answer: asyncio.Future[bytes]) -> Callable[[bytes], None]:
-    def respond(data: bytes) -> None:
-        if not answer.done():
-            answer.set_result(data)
-
-    return respond
+def _settle(answer: asyncio.Future[bytes], data: bytes) -> None:
+    if not answer.done():
+        answer.set_result(data)

@@ -7,15 +7,32 @@ import asyncio
 import pytest
 
 from headrace.coordinator.core import Machine
+from headrace.coordinator.runtime import at_once
 from headrace.errors import HeadraceError
 from headrace.local import LocalEngine
 from headrace.plan import Group, Plan, Sleep, Task
+from headrace.sdk import App, Context
 from headrace.worker.handlers import handler
 
 ONE = Plan(name="one", nodes=(Group(name="root", size=2), Task(name="s", uses="noop", parent=0)))
 NAP = Plan(
     name="nap", nodes=(Group(name="root", size=2), Sleep(name="s", duration_ms=20, parent=0))
 )
+
+STEPS = 20
+app = App("at-once")
+
+
+@app.step
+async def plus(n: int) -> int:
+    return n + 1
+
+
+@app.workflow
+async def counts(ctx: Context, n: int) -> int:
+    for _ in range(STEPS):
+        n = await ctx.step(plus, n)
+    return n
 
 
 async def turns_of(work) -> int:
@@ -112,3 +129,42 @@ async def test_a_handler_may_run_others(calls):
     async with asyncio.timeout(30), LocalEngine(handlers=[nested]) as engine:
         await engine.run(ONE)
         assert (await engine.run(both)).output == {"inner": "COMPLETED"}
+
+
+async def test_a_function_whose_steps_do_not_wait_takes_one_turn_of_the_loop(engine, monkeypatch):
+    monkeypatch.setattr(at_once, "TURN_S", 60.0)
+    await engine.start_and_wait(counts, 0)
+    assert await turns_of(engine.start_and_wait(counts, 0)) == 1
+
+
+async def test_each_step_is_recorded_before_what_follows_it_begins(engine):
+    async def is_recorded(n: int) -> int:
+        (run,) = engine.running().machine.state.runs.records()
+        assert run.journal is not None
+        return len(run.journal.entries)
+
+    other = App("recorded")
+    look = other.step(is_recorded)
+
+    @other.workflow
+    async def looks(ctx: Context) -> list[int]:
+        return [await ctx.step(look, n) for n in range(5)]
+
+    assert await engine.start_and_wait(looks) == [0, 1, 2, 3, 4]
+
+
+async def test_a_long_row_of_steps_lets_others_have_the_loop(engine, monkeypatch):
+    await engine.start_and_wait(counts, 0)
+    monkeypatch.setattr(at_once, "TURN_S", 0.0)
+    assert await turns_of(engine.start_and_wait(counts, 0)) >= STEPS
+
+
+async def test_a_report_that_fails_ends_the_engine(engine, monkeypatch):
+    await engine.start_and_wait(counts, 0)
+
+    def broken(machine, report):
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr(Machine, "turn", broken)
+    with pytest.raises(HeadraceError, match="a fault of ours"):
+        await engine.start_and_wait(counts, 0)

@@ -47,8 +47,8 @@ class Departures:
         """Answer, hand out tasks, and act. *views*: see `Answers.views`."""
         for respond, arguments in tick.replies:
             respond(*arguments)
-        for lane, wire_lane, tasks in tick.sends.values():
-            self._dispatch.send(self._writer.epoch, lane, wire_lane, tasks)
+        if tick.sends:
+            self.hand_out(tick)
         if self._watch.active:
             passed_s = self._clock.monotonic() - tick.started_s
             self._watch.concluded(len(tick.items), passed_s)
@@ -56,6 +56,12 @@ class Departures:
             self.act(machine, effects, views)
             if self.observe is not None:
                 self.observe(effects)
+
+    def hand_out(self, tick: Taken) -> None:
+        """Hand out the tasks of *tick*, once."""
+        sends, tick.sends = tick.sends, {}
+        for lane, wire_lane, tasks in sends.values():
+            self._dispatch.send(self._writer.epoch, lane, wire_lane, tasks)
 
     def act(self, machine: Machine, effects: TickEffects, views: Sequence[EndView]) -> None:
         """Do what a tick wants done."""

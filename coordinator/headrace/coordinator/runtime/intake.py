@@ -55,6 +55,7 @@ from headrace.messages import (
     StorePlan,
     SubmitRun,
     Task,
+    TurnReply,
     TurnReport,
     encode,
 )
@@ -152,11 +153,12 @@ class Intake:
         elif isinstance(item, ClaimAsked):
             self._watch.request(Claim)
             start_by_ms = machine.state.now_ms + START_BY_MS
-            reply = machine.claim(item.claim, start_by_ms=start_by_ms)
-            self.tick.asserts |= not reply.granted
-            self.tick.replies.append((item.respond, (encode(reply),)))
+            claimed = machine.claim(item.claim, start_by_ms=start_by_ms)
+            self.tick.asserts |= not claimed.granted
+            self.tick.replies.append((item.respond, (encode(claimed),)))
         elif isinstance(item, TurnTold):
-            self._turn(machine, item)
+            reply = self.turn(machine, item.report)
+            self.tick.replies.append((item.respond, (encode(reply),)))
         else:
             self._watch.request(OutMessage)
             if machine.deliver(item.message, item.content):
@@ -190,8 +192,8 @@ class Intake:
         if item.respond is not None:
             self.tick.replies.append((item.respond, (encode(ResultReply(refused)),)))
 
-    def _turn(self, machine: Machine, item: TurnTold) -> None:
-        report = item.report
+    def turn(self, machine: Machine, report: TurnReport) -> TurnReply:
+        """Record what a workflow function did; the reply may leave once the tick is in the log."""
         self._watch.request(TurnReport)
         reply = machine.turn(report)
         # A refusal is final: it is to be true.
@@ -199,7 +201,7 @@ class Intake:
         run = machine.state.runs.get(report.run)
         if run is None or run.tokens.get(run.instance(report.step)) != report.token:
             self._dispatch.recorded([_as_result(report)])
-        self.tick.replies.append((item.respond, (encode(reply),)))
+        return reply
 
     def _requests(self, machine: Machine, batch: PendingBatch) -> None:
         tick = self.tick

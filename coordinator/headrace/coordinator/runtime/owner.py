@@ -21,6 +21,7 @@ from headrace.coordinator.core import (
 )
 from headrace.coordinator.runtime.answers import Answers, EndView
 from headrace.coordinator.runtime.archiver import Archiver
+from headrace.coordinator.runtime.at_once import AtOnce
 from headrace.coordinator.runtime.departures import Departures
 from headrace.coordinator.runtime.ending import first_of, heed_cancel
 from headrace.coordinator.runtime.handout import dispatched, gather, lose, schedule
@@ -34,7 +35,7 @@ from headrace.coordinator.runtime.intake import NO_ROOM, Intake, Taken
 from headrace.coordinator.runtime.keeper import Keeper
 from headrace.coordinator.runtime.parker import park_led, resume
 from headrace.coordinator.runtime.ports import Dispatch, Peers
-from headrace.coordinator.runtime.postbox import BUSY, MOVED, Postbox
+from headrace.coordinator.runtime.postbox import BUSY, MOVED
 from headrace.coordinator.runtime.slices import Slices
 from headrace.coordinator.runtime.snapshots import Snapshots
 from headrace.coordinator.runtime.watch import Figures, Watch
@@ -48,11 +49,9 @@ log = logging.getLogger(__name__)
 HOUSEKEEPING_S = 0.25
 RETAKE_PAUSE_S = 0.1
 RESEND_OUTBOX_MS = 1_000
-TURN_S = 0.005
-"""So long ticks may follow each other without letting others have the event loop."""
 
 
-class Owner(Postbox):
+class Owner(AtOnce):
     """Leads one shard until it is fenced or cancelled. Use: ``await owner.run()``."""
 
     def __init__(
@@ -93,7 +92,7 @@ class Owner(Postbox):
         self._builtin, self._limits = builtin, limits
         self._folder = folder
         self._watch = watch or Watch()
-        Postbox.__init__(self, shard_log, clock, self._watch, inbox_bytes_max, backlog_ms)
+        AtOnce.__init__(self, shard_log, clock, self._watch, inbox_bytes_max, backlog_ms)
         self._wake = self._inbox.wake
         self._answers = Answers(self.shard, dispatch, archiver, slices)
         self._keeper = Keeper(
@@ -114,9 +113,6 @@ class Owner(Postbox):
         )
         self._departures.post, self._departures.observe = self.post, observe
         self._taken = taken
-        self._idle, self._due_ms = False, 0
-        """Whether it waits for something to do, and until when at most; 0: no timer is armed."""
-        self._failure: BaseException | None = None  # of `work_now`: for `run` to raise
         self._resend_ms = 0
         self.settled = True
         """The state holds nothing but what is in the log (no append is in flight)."""
@@ -190,7 +186,7 @@ class Owner(Postbox):
         machine.begin(self._clock.now_ms())
         # What follows from taking over is decided in the first tick: all of this is in the log.
         await resume(machine)
-        self.machine, self.settled = machine, True
+        self.machine, self.settled, self._open = machine, True, None
         self._snapshots.begin(state)
         self._archiver.begin(machine.ended)
         self._answers.begin()
@@ -250,46 +246,6 @@ class Owner(Postbox):
         finally:
             self._idle = False
 
-    def work_now(self) -> None:
-        """Do what is in the inbox before this returns, if the log has nothing to wait for.
-
-        Else, or when that takes long, it is done as always.
-        """
-        wake, machine = self._wake, self.machine
-        if not wake.is_set:
-            return
-        if not self._idle or machine is None or not self.at_once:
-            wake.nudge()
-            return
-        self._idle, wake.held = False, True
-        try:
-            self._tick_now(machine)
-        except BaseException as error:
-            # It is for those who run the owner.
-            self._failure, wake.is_set = error, True
-            if not isinstance(error, Exception):
-                raise
-        finally:
-            self._idle, wake.held = True, False
-            due_ms = machine.timers.next_ms()
-            if wake.is_set or (due_ms and not 0 < self._due_ms <= due_ms):
-                wake.nudge()
-
-    def _tick_now(self, machine: Machine) -> bool:
-        """Tick while there is something to do, on a log that nobody reads; tell whether to let
-        others have the loop before there is more."""
-        wake, now_s = self._wake, self._clock.monotonic
-        until_s = now_s() + TURN_S
-        while True:
-            wake.is_set = False
-            tick = self._begin(machine)
-            self._decide(machine)
-            self._conclude_now(machine, tick)
-            if not wake.is_set:
-                return False
-            if tick.started_s >= until_s:
-                return True
-
     def _begin(self, machine: Machine) -> Taken:
         """Begin a tick with a state that holds nothing but what is in the log."""
         if self._keeper.copies:
@@ -340,23 +296,6 @@ class Owner(Postbox):
         self._departures.leave(machine, tick, effects, views)
         self._end(machine, tick, ahead)
         return ahead
-
-    def _conclude_now(self, machine: Machine, tick: Taken) -> None:
-        """As `_conclude`, of a log that nobody reads: nobody else can have it, either."""
-        views: Sequence[EndView] = ()
-        if tick.views:
-            tick.show(self._answers, machine)
-        if machine.dirty:
-            self._writer.keep(machine)
-            effects: TickEffects | None
-            effects = done = machine.effects({})
-            if self._answers.waiting:
-                views = self._answers.views(done.ended)
-        else:
-            effects = machine.unlogged_effects()
-        self._departures.leave(machine, tick, effects, views)
-        if tick.logged or self._answers.waiting:
-            self._end(machine, tick, None)
 
     def _end(self, machine: Machine, tick: Taken, ahead: Taken | None) -> None:
         """Tell those who wait for the tick and, if the state allows, have waited long enough."""
