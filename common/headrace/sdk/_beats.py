@@ -83,3 +83,13 @@ class Beats:
         timer = self._timers.pop(operation, None)
         if timer is not None:
             timer.cancel()
+
+    def close(self) -> None:
+        """The turn is over: nobody is told any more."""
+        self._on_due = _nobody
+        for timer in self._timers.values():
+            timer.cancel()
+
+
+def _nobody() -> None:
+    return

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 
 
 class RunFailed(HeadraceError):
@@ -34,7 +35,7 @@ class RunFailed(HeadraceError):
         super().__init__(f"run {run} is {state}" + (f": {reason}" if reason else ""))
 
 
-class Handle(Generic[R]):
+class Handle(Generic[R_co]):
     """A run of a workflow. Every method raises `NotFound` for a run that does not exist, and
     `Unreachable` when nobody answers."""
 
@@ -44,7 +45,7 @@ class Handle(Generic[R]):
     def __repr__(self) -> str:
         return f"<run {self.id}>"
 
-    async def result(self, *, timeout: Duration | None = None) -> R:
+    async def result(self, *, timeout: Duration | None = None) -> R_co:
         """Wait for the end, and return the result.
 
         Raises `RunFailed`, and `TimeoutError` when it has not ended after *timeout*.
@@ -54,7 +55,7 @@ class Handle(Generic[R]):
         view = await client.wait(self.id, limit_s)
         if view.state not in ("COMPLETED", "FAILED", "CANCELLED"):
             raise TimeoutError(f"run {self.id} has not ended: {view.state}")
-        result: R = result_of(await client.core.whole(view), self._kind)
+        result: R_co = result_of(await client.core.whole(view), self._kind)
         return result
 
     async def view(self) -> RunView:

@@ -141,14 +141,16 @@ class Context:
     ) -> Operation[Any]:
         """Run several operations, or coroutines of your own, at the same time.
 
-        ``await ctx.parallel([ctx.step(a), ctx.step(b)])`` gives their results in their order; the
-        first failure is raised, and the others are dropped. *join*: ``"any"``, a number, or a
+        ``await ctx.parallel([ctx.step(a), ctx.step(b)])`` gives their results in their order (as a
+        tuple without the list, and each with its own type); the first failure is raised, and the
+        others are dropped. *join*: ``"any"``, a number, or a
         share such as ``"60%"`` of them must succeed; then the results are those of the ones that
         have, in their order, and the rest is dropped. Raises, when awaited, `JoinFailed` when too
         few can. *max_parallel*: so many run at a time.
         """
-        row = list(members[0]) if len(members) == 1 else list(members)
-        return self._parallel("parallel", row, join, max_parallel)
+        if len(members) == 1 and not isinstance(members[0], Operation | Coroutine):
+            return self._parallel("parallel", list(members[0]), join, max_parallel)
+        return self._parallel("parallel", list(members), join, max_parallel, shape=tuple)
 
     @overload
     def map(
@@ -187,7 +189,12 @@ class Context:
         return self._parallel("map", members, join, max_parallel)
 
     def _parallel(
-        self, name: str, row: list[Any], join: str | int, max_parallel: int | None
+        self,
+        name: str,
+        row: list[Any],
+        join: str | int,
+        max_parallel: int | None,
+        shape: type[list[Any] | tuple[Any, ...]] = list,
     ) -> Operation[Any]:
         if max_parallel is not None and max_parallel < 1:
             raise InvalidRequest(f"max_parallel: 1 or more, not {max_parallel}")
@@ -201,7 +208,7 @@ class Context:
             else:
                 raise InvalidRequest(f"{name} takes operations and coroutines, not {member!r}")
         parsed = parse_join(join, len(members))
-        return Parallel(self._execution, key, members, parsed, max_parallel or 0)
+        return Parallel(self._execution, key, members, parsed, max_parallel or 0, shape)
 
     # -- waiting -------------------------------------------------------------------------------
 

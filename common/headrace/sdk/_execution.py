@@ -155,7 +155,11 @@ class Execution:
             self.answers.append(QueryAnswer(query.id, value, error))
 
     def close(self) -> None:
-        """Forget the function. What its `finally` blocks do changes nothing any more."""
+        """Forget the function. What its `finally` blocks do changes nothing any more.
+
+        Nothing that is left refers to itself: the memory is free once nobody has this any more,
+        and not only when cycles are looked for, which a worker does rarely.
+        """
         self.closed = True
         self.conditions.clear()
         driving.execution = self
@@ -163,10 +167,17 @@ class Execution:
             for strand in list(self._strands):
                 with contextlib.suppress(BaseException):
                     strand.coroutine.close()
+                if strand.waiting is not None:
+                    strand.waiting.forget()
+                    strand.waiting = None
         finally:
             driving.execution = None
         self._strands.clear()
         self._operations.clear()
+        self._ready.clear()
+        self.todo.clear()
+        self.handlers = Handlers()
+        self._main = self.current = None
 
     # -- for operations and the Context --------------------------------------------------------
 

@@ -98,6 +98,10 @@ class Operation(Generic[T_co]):
     def _dropped(self) -> None:
         """Let go of what was begun."""
 
+    def forget(self) -> None:
+        """Its function is forgotten: let go of all that refers to it."""
+        self.waiters = []
+
 
 class Condition(Operation[bool]):
     """Holds once *predicate* does; False when *timeout* has ended before."""
@@ -146,6 +150,12 @@ class Condition(Operation[bool]):
         if self.timeout is not None:
             self.timeout.drop()
 
+    def forget(self) -> None:
+        """See `Operation.forget`."""
+        super().forget()
+        if self.timeout is not None:
+            self.timeout.forget()
+
 
 class Branch(Operation[T_co]):
     """A coroutine of the user's, run beside others."""
@@ -172,8 +182,13 @@ class Branch(Operation[T_co]):
         else:
             self.execution.throw(self.strand, asyncio.CancelledError())
 
+    def forget(self) -> None:
+        """See `Operation.forget`."""
+        super().forget()
+        self.strand = None
 
-class Parallel(Operation[list[T]]):
+
+class Parallel(Operation[Sequence[T]]):
     """Several operations at the same time; ends when its join is settled."""
 
     __slots__ = (
@@ -182,6 +197,7 @@ class Parallel(Operation[list[T]]):
         "_next",
         "_pumping",
         "_running",
+        "_shape",
         "limit",
         "members",
         "needed",
@@ -194,9 +210,11 @@ class Parallel(Operation[list[T]]):
         members: Sequence[Operation[T]],
         join: Join,
         limit: int,
+        shape: type[list[Any] | tuple[Any, ...]] = list,
     ) -> None:
+        """*limit*: so many at a time; 0: all. *shape*: of the results."""
         super().__init__(execution, key)
-        self.members, self.limit = members, limit
+        self.members, self.limit, self._shape = members, limit, shape
         self.needed = join.needed(len(members))
         self._next = self._running = 0
         self._failed: list[BaseException] = []
@@ -240,7 +258,8 @@ class Parallel(Operation[list[T]]):
             ended = self._next - self._running
             total = len(self.members)
             if ended - len(self._failed) >= self.needed and (self.needed < total or ended == total):
-                self._decide([m.value for m in self.members if m.done and m.error is None], None)
+                row = [m.value for m in self.members if m.done and m.error is None]
+                self._decide(self._shape(row), None)
             elif total - len(self._failed) < self.needed:
                 self._decide(None, self._failure())
         elif not self._running:
@@ -275,6 +294,13 @@ class Parallel(Operation[list[T]]):
             if self._running:
                 return
         super().drop()
+
+    def forget(self) -> None:
+        """See `Operation.forget`."""
+        super().forget()
+        members, self.members = self.members, ()
+        for member in members:
+            member.forget()
 
 
 def parse_join(join: str | int, total: int) -> Join:

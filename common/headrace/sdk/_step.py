@@ -17,7 +17,7 @@ from headrace.sdk._running import refuse_direct_call
 from headrace.sdk._signature import Signature
 
 P = ParamSpec("P")
-R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 
 Kind: TypeAlias = Literal["async", "thread", "process"]
 Effect: TypeAlias = Literal["at-least-once", "at-most-once"]
@@ -42,7 +42,7 @@ class StepOptions(msgspec.Struct, frozen=True, kw_only=True):
     key: Key | None = None
 
 
-class Step(Generic[P, R]):
+class Step(Generic[P, R_co]):
     """A step; made by `App.step`. Called directly it is the plain function, for tests."""
 
     def __init__(
@@ -90,23 +90,23 @@ class Step(Generic[P, R]):
         return other
 
 
-class AsyncStep(Step[P, R]):
+class AsyncStep(Step[P, R_co]):
     """A step that is a coroutine function."""
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R_co]:
         """Call the plain function. Raises `InvalidRequest` in a workflow function."""
         refuse_direct_call(self.name)
-        called: Coroutine[Any, Any, R] = self.function(*args, **kwargs)
+        called: Coroutine[Any, Any, R_co] = self.function(*args, **kwargs)
         return called
 
 
-class SyncStep(Step[P, R]):
+class SyncStep(Step[P, R_co]):
     """A step that is a plain function: run in a thread, or in a process."""
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
         """Call the plain function. Raises `InvalidRequest` in a workflow function."""
         refuse_direct_call(self.name)
-        result: R = self.function(*args, **kwargs)
+        result: R_co = self.function(*args, **kwargs)
         return result
 
 

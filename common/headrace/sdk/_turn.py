@@ -206,6 +206,7 @@ class TurnRun:
             if self._timer is not None:
                 self._timer.cancel()
             await self._stop_all()
+            self._beats.close()
 
     # -- the loop ------------------------------------------------------------------------------
 

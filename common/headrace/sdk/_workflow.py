@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from headrace.sdk._context import Context
 
 P = ParamSpec("P")
-R = TypeVar("R")
+
+R_co = TypeVar("R_co", covariant=True)
 T1 = TypeVar("T1")
 T2 = TypeVar("T2")
 T3 = TypeVar("T3")
@@ -61,12 +62,12 @@ class StartOptions(TypedDict, total=False):
     priority: int
 
 
-class Workflow(Generic[P, R]):
+class Workflow(Generic[P, R_co]):
     """A workflow; made by `App.workflow`. Called directly it is the plain function."""
 
     def __init__(
         self,
-        function: Callable[Concatenate[Context, P], Coroutine[Any, Any, R]],
+        function: Callable[Concatenate[Context, P], Coroutine[Any, Any, R_co]],
         *,
         app: str,
         version: str,
@@ -92,9 +93,9 @@ class Workflow(Generic[P, R]):
 
     def __call__(
         self, ctx: Context, /, *args: P.args, **kwargs: P.kwargs
-    ) -> Coroutine[Any, Any, R]:
+    ) -> Coroutine[Any, Any, R_co]:
         """Call the plain function: a part of another workflow, in the same journal."""
-        called: Coroutine[Any, Any, R] = self.function(ctx, *args, **kwargs)
+        called: Coroutine[Any, Any, R_co] = self.function(ctx, *args, **kwargs)
         return called
 
     @property
@@ -141,43 +142,43 @@ class Workflow(Generic[P, R]):
     # What follows P.args can be P.kwargs only, so `start(order, id="o-7")` is told to type checkers
     # by the number of inputs (ADR 63): each form takes self as the plain function that it is, too.
     @overload
-    async def start(self, *args: P.args, **kwargs: P.kwargs) -> Handle[R]: ...
+    async def start(self, *args: P.args, **kwargs: P.kwargs) -> Handle[R_co]: ...
     @overload
     async def start(
-        self: Callable[[Context], Coroutine[Any, Any, R]],
+        self: Callable[[Context], Coroutine[Any, Any, R_co]],
         **options: Unpack[StartOptions],
-    ) -> Handle[R]: ...  # fmt: skip
+    ) -> Handle[R_co]: ...  # fmt: skip
     @overload
     async def start(
-        self: Callable[[Context, T1], Coroutine[Any, Any, R]],
+        self: Callable[[Context, T1], Coroutine[Any, Any, R_co]],
         a: T1, /,
         **options: Unpack[StartOptions],
-    ) -> Handle[R]: ...  # fmt: skip
+    ) -> Handle[R_co]: ...  # fmt: skip
     @overload
     async def start(
-        self: Callable[[Context, T1, T2], Coroutine[Any, Any, R]],
+        self: Callable[[Context, T1, T2], Coroutine[Any, Any, R_co]],
         a: T1, b: T2, /,
         **options: Unpack[StartOptions],
-    ) -> Handle[R]: ...  # fmt: skip
+    ) -> Handle[R_co]: ...  # fmt: skip
     @overload
     async def start(
-        self: Callable[[Context, T1, T2, T3], Coroutine[Any, Any, R]],
+        self: Callable[[Context, T1, T2, T3], Coroutine[Any, Any, R_co]],
         a: T1, b: T2, c: T3, /,
         **options: Unpack[StartOptions],
-    ) -> Handle[R]: ...  # fmt: skip
+    ) -> Handle[R_co]: ...  # fmt: skip
     @overload
     async def start(
-        self: Callable[[Context, T1, T2, T3, T4], Coroutine[Any, Any, R]],
+        self: Callable[[Context, T1, T2, T3, T4], Coroutine[Any, Any, R_co]],
         a: T1, b: T2, c: T3, d: T4, /,
         **options: Unpack[StartOptions],
-    ) -> Handle[R]: ...  # fmt: skip
+    ) -> Handle[R_co]: ...  # fmt: skip
     @overload
     async def start(
-        self: Callable[[Context, T1, T2, T3, T4, T5], Coroutine[Any, Any, R]],
+        self: Callable[[Context, T1, T2, T3, T4, T5], Coroutine[Any, Any, R_co]],
         a: T1, b: T2, c: T3, d: T4, e: T5, /,
         **options: Unpack[StartOptions],
-    ) -> Handle[R]: ...  # fmt: skip
-    async def start(self, *args: Any, **kwargs: Any) -> Handle[R]:
+    ) -> Handle[R_co]: ...  # fmt: skip
+    async def start(self, *args: Any, **kwargs: Any) -> Handle[R_co]:
         """Start a run by the client that is in use (`Client.connect`, an engine), and return it.
 
         With an id (`options`, or ``id=…`` where the workflow has no input of that name) that was
@@ -188,43 +189,43 @@ class Workflow(Generic[P, R]):
         return await _client().start(workflow, *args, **rest)
 
     @overload
-    async def start_and_wait(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    async def start_and_wait(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
     @overload
     async def start_and_wait(
-        self: Callable[[Context], Coroutine[Any, Any, R]],
+        self: Callable[[Context], Coroutine[Any, Any, R_co]],
         **options: Unpack[StartOptions],
-    ) -> R: ...  # fmt: skip
+    ) -> R_co: ...  # fmt: skip
     @overload
     async def start_and_wait(
-        self: Callable[[Context, T1], Coroutine[Any, Any, R]],
+        self: Callable[[Context, T1], Coroutine[Any, Any, R_co]],
         a: T1, /,
         **options: Unpack[StartOptions],
-    ) -> R: ...  # fmt: skip
+    ) -> R_co: ...  # fmt: skip
     @overload
     async def start_and_wait(
-        self: Callable[[Context, T1, T2], Coroutine[Any, Any, R]],
+        self: Callable[[Context, T1, T2], Coroutine[Any, Any, R_co]],
         a: T1, b: T2, /,
         **options: Unpack[StartOptions],
-    ) -> R: ...  # fmt: skip
+    ) -> R_co: ...  # fmt: skip
     @overload
     async def start_and_wait(
-        self: Callable[[Context, T1, T2, T3], Coroutine[Any, Any, R]],
+        self: Callable[[Context, T1, T2, T3], Coroutine[Any, Any, R_co]],
         a: T1, b: T2, c: T3, /,
         **options: Unpack[StartOptions],
-    ) -> R: ...  # fmt: skip
+    ) -> R_co: ...  # fmt: skip
     @overload
     async def start_and_wait(
-        self: Callable[[Context, T1, T2, T3, T4], Coroutine[Any, Any, R]],
+        self: Callable[[Context, T1, T2, T3, T4], Coroutine[Any, Any, R_co]],
         a: T1, b: T2, c: T3, d: T4, /,
         **options: Unpack[StartOptions],
-    ) -> R: ...  # fmt: skip
+    ) -> R_co: ...  # fmt: skip
     @overload
     async def start_and_wait(
-        self: Callable[[Context, T1, T2, T3, T4, T5], Coroutine[Any, Any, R]],
+        self: Callable[[Context, T1, T2, T3, T4, T5], Coroutine[Any, Any, R_co]],
         a: T1, b: T2, c: T3, d: T4, e: T5, /,
         **options: Unpack[StartOptions],
-    ) -> R: ...  # fmt: skip
-    async def start_and_wait(self, *args: Any, **kwargs: Any) -> R:
+    ) -> R_co: ...  # fmt: skip
+    async def start_and_wait(self, *args: Any, **kwargs: Any) -> R_co:
         """Start a run as `start` does, and return its result. Raises also `RunFailed`."""
         workflow, rest = self._with_options(kwargs)
         return await _client().start_and_wait(workflow, *args, **rest)

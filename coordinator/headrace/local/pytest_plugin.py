@@ -5,8 +5,9 @@ Loaded by the entry point `pytest11`, so it imports nothing before a test asks f
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING
+import inspect
+from collections.abc import AsyncIterator, Generator
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -23,6 +24,20 @@ except ImportError:
         raise pytest.UsageError("headrace_engine needs pytest-asyncio: pip install pytest-asyncio")
 
 else:
+    # Inside of pytest-asyncio's own, which looks for the mark: so no setting of it is needed.
+    @pytest.hookimpl(wrapper=True, trylast=True)
+    def pytest_pycollect_makeitem() -> Generator[None, Any, Any]:
+        """Mark async tests that ask for the engine as those that pytest-asyncio runs."""
+        made = yield
+        for item in made if isinstance(made, list) else [made]:
+            if (
+                isinstance(item, pytest.Function)
+                and inspect.iscoroutinefunction(item.function)
+                and "headrace_engine" in item.fixturenames
+                and item.get_closest_marker("asyncio") is None
+            ):
+                item.add_marker("asyncio")
+        return made
 
     @pytest_asyncio.fixture(name="headrace_engine")
     async def _headrace_engine() -> AsyncIterator[TestEngine]:

@@ -1,6 +1,9 @@
 """The test kit: virtual time, injected failures, histories."""
 
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -53,3 +56,27 @@ async def test_time_stands_still_until_it_is_told_to_pass(headrace_engine):
     assert await headrace_engine.ran(handle) == ["charge"]
     await handle.signal("approval", "ann")
     assert await handle.result() == "paid 1, ann, 01-04"
+
+
+USERS_TEST = """
+from headrace.sdk import App, Context
+
+app = App("mine")
+
+@app.workflow
+async def one(ctx: Context) -> int:
+    return 1
+
+async def test_mine(headrace_engine):
+    assert await headrace_engine.start_and_wait(one) == 1
+"""
+
+
+def test_a_users_test_needs_no_settings_of_pytest(tmp_path: Path) -> None:
+    (tmp_path / "test_mine.py").write_text(USERS_TEST)
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"]
+    done = subprocess.run(
+        [*command, str(tmp_path)], capture_output=True, text=True, cwd=tmp_path, timeout=110
+    )
+    assert "1 passed" in done.stdout, done.stdout + done.stderr

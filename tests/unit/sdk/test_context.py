@@ -86,6 +86,17 @@ async def test_losers_are_dropped_and_clean_up():
     assert "parallel#1/0/echo#1" in owner.journal
 
 
+async def test_without_a_list_the_results_are_a_tuple_as_their_type_says():
+    async def body(ctx: Context) -> list[object]:
+        one = await ctx.parallel(ctx.step(echo, "a"))
+        two = await ctx.parallel(ctx.step(echo, "b"), ctx.step(echo, "c"))
+        assert isinstance(one, tuple)
+        assert isinstance(two, tuple)
+        return [one, two]
+
+    assert await result(body) == [["a"], ["b", "c"]]
+
+
 async def test_a_thousand_items_three_at_a_time():
     running = most = 0
 

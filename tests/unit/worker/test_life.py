@@ -25,6 +25,7 @@ from headrace.worker.core import Identity
 from headrace.worker.executor import Executor
 from headrace.worker.handlers import Handler, Registry
 from headrace.worker.life import Life, Terms
+from headrace.worker.outcomes import TurnOver
 from headrace.worker.payloads import Payloads
 from support.broker import eventually
 from support.fakebus import FakeBus, FakeClock, FakeMessage
@@ -84,7 +85,11 @@ class Scene:
         self.bus, self.owners, self.pulls = FakeBus(), Owners(), []
         self.go = asyncio.Event()
         registry = Registry(
-            [Handler("noop", _noop, builtin=True), Handler("waits", self._wait, builtin=True)]
+            [
+                Handler("noop", _noop, builtin=True),
+                Handler("waits", self._wait, builtin=True),
+                Handler("turn", self._turn, builtin=True),
+            ]
         )
         self.life = Life(
             self.bus,
@@ -112,6 +117,10 @@ class Scene:
     async def _wait(self, ctx, inputs) -> dict:
         await self.go.wait()
         return {}
+
+    async def _turn(self, ctx, inputs) -> dict:
+        await self.go.wait()
+        raise TurnOver
 
     def order(self, order) -> None:
         self.bus.tell(FakeMessage(ORDERS, encode(order)))
@@ -250,6 +259,15 @@ async def test_an_order_to_drain_ends_it_with_a_farewell(scene):
         await scene.life.stop()
     assert sorted(r.step for b in scene.owners.asked[1:] for r in b.results) == [1, 2]
     assert scene.heartbeats()[-1].stopped
+
+
+async def test_the_end_of_a_turn_makes_room_at_once(scene):
+    """It has no result, whose confirmation would ask for more; heartbeats come each minute here."""
+    scene.life.consumer.offer(LANE)
+    scene.give(make_task(run="default/a", uses="turn"), make_task(run="default/b", uses="turn"))
+    assert scene.pulls[0].demand == 0
+    scene.go.set()
+    await eventually(lambda: scene.pulls[0].demand > 0)
 
 
 async def test_an_order_that_nobody_understands_is_passed_over(scene, caplog):

@@ -1,13 +1,15 @@
 """The worker's side of turns: its cache, its reports, and how it lets go."""
 
 import asyncio
+import gc
+import weakref
 
 import msgspec
 import pytest
 
 from headrace.errors import Unreachable
 from headrace.messages import Task, TurnOutcome, TurnReply, TurnWake
-from headrace.sdk import App, Context
+from headrace.sdk import App, Context, Execution, new_execution
 from headrace.worker.core import Assignment, Origin, Stop
 from headrace.worker.handlers import Registry
 from headrace.worker.outcomes import HandBack, TurnOver
@@ -32,6 +34,22 @@ async def waits(ctx: Context, n: int) -> int:
     n += await ctx.step(echo, 1)
     n += await ctx.signal("go", int)
     return n + await ctx.step(echo, 100)
+
+
+@app.workflow
+async def waits_in_all_ways(ctx: Context, n: int) -> int:
+    seen: list[int] = []
+    ctx.query("seen", lambda: (ctx.run_id, seen))
+    ctx.update("add", seen.append, validate=lambda n: ctx.now())
+    ctx.on_signal("more", seen.append)
+    ctx.compensate(echo, 1)
+
+    async def branch() -> int:
+        return await ctx.signal("a", int) + await ctx.step(echo, 1)
+
+    held = ctx.parallel([branch(), branch(), ctx.signal("b", int, timeout=60)], join=2)
+    await ctx.parallel(held, ctx.wait_until(lambda: len(seen) > n, timeout=60), ctx.sleep(60))
+    return n
 
 
 class Desk:
@@ -187,6 +205,33 @@ async def test_the_cache_is_bounded_and_what_left_it_is_replayed():
         await over(bench, run, since=owner.number - 1)
         assert msgspec.msgpack.decode(owner.end.value) == 107
     assert len(started) == 10 + 7
+
+
+@pytest.fixture
+def no_collector():
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.parametrize("workflow", [waits, waits_in_all_ways])
+async def test_what_left_the_cache_is_free_without_a_search_for_cycles(
+    no_collector, monkeypatch, workflow
+):
+    """A worker looks for them rarely: functions that wait would pile up until then."""
+    made: list[weakref.ref[Execution]] = []
+
+    def make(*args, **options):
+        execution = new_execution(*args, **options)
+        made.append(weakref.ref(execution))
+        return execution
+
+    monkeypatch.setattr("headrace.worker.turns.new_execution", make)
+    bench = Bench(cached_max=2)
+    for n in range(5):
+        await over(bench, f"ns/r{n}", workflow=workflow)
+    await asyncio.sleep(0)
+    assert [ref() is None for ref in made] == [True, True, True, False, False]
 
 
 async def test_what_the_turn_leaves_out_is_asked_for_in_pages():

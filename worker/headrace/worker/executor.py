@@ -93,6 +93,8 @@ class Executor:
     ) -> None:
         """*at_once*: `submit` runs what it is given, up to where it suspends, before it returns."""
         self.assignments = assignments
+        self.on_freed: Callable[[], None] = _nobody
+        """Called when an attempt has ended that leaves nothing to report: a slot is free."""
         self.artifacts = artifacts
         self.turns = turns
         self._traces = traces or Attempts("")
@@ -441,6 +443,7 @@ class Executor:
         if context.opened_log is not None:
             context.opened_log.flush()
         self.assignments.release(assignment)
+        self.on_freed()
 
     def _deliver_unstarted(self, assignment: Assignment, status: int, reason: str = "") -> None:
         result = unstarted(assignment, status, reason, self._now_ms())
@@ -454,3 +457,7 @@ class Executor:
         folder = context.temporary_folder
         if folder is not None:
             await asyncio.shield(asyncio.to_thread(self._workspaces.discard, folder))
+
+
+def _nobody() -> None:
+    return

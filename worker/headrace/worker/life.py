@@ -122,6 +122,8 @@ class Life:
             on_sent=self._watch.sent,
         )
         self.executor = make_executor(self.assignments, self.reporter)
+        # Turns of workflow functions leave no result whose confirmation would say so.
+        self.executor.on_freed = self._made_room
         self.consumer = Consumer(
             identity=identity,
             executor=self.executor,

@@ -199,6 +199,8 @@ class Turns:
     def _park(self, workflow: Workflow[Any, Any], run: str, running: TurnRun) -> None:
         backlog = running.backlog
         known = backlog[-1].number if backlog else running.execution.seen
+        # What it writes goes to its attempt's log; with that, the attempt would stay, too.
+        running.execution.on_log = None
         self._cache[run] = _Parked(workflow, running.execution, backlog, known)
         while len(self._cache) > self._cached_max:
             _, oldest = self._cache.popitem(last=False)

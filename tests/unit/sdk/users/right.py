@@ -54,6 +54,9 @@ async def processing(ctx: Context, order: Order, days_max: int = 3) -> list[str]
     paid, text = await ctx.parallel(ctx.step(charge, order), ctx.step(label, order))
     assert_type(paid, int)
     assert_type(text, str)
+    # Of different types in a list: what they have in common is all that a checker can know.
+    _, either = await ctx.parallel([ctx.step(charge, order), ctx.step(label, order)])
+    assert isinstance(either, str)
     assert_type(await ctx.parallel([both(ctx, 1), both(ctx, 2)], join="any"), list[float])
     assert_type(await ctx.map(crunch, [1, 2], max_parallel=2), list[float])
     assert_type(await ctx.child(child, 3), str)
