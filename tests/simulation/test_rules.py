@@ -31,6 +31,7 @@ OF_LOGS = ("PlanStored", "RunEvicted", "SnapshotRegistered", "RequestSeen")
 OF_SCHEDULES = ("ScheduleCreated", "SchedulePaused", "ScheduleFired")
 RULES = (
     "answers",
+    "comebacks",
     "family",
     "gates",
     "homes",

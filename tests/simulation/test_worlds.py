@@ -24,8 +24,9 @@ ENOUGH = 1_000
 """In so many worlds everything happens that can."""
 ENOUGH_OF_ALL = 5_000
 """In so many, everything is used that a plan can say, a client ask, a log hold."""
-RARE = ("snapshots", "rot", "copies")
-"""Faults that hit what is there for moments only, so that few worlds are hit."""
+RARE = ("snapshots", "rot", "copies", "no-control")
+"""Faults that hit what is there for moments only, so that few worlds are hit, or that have a rule
+where they are alone."""
 RARE_WORLDS = 12
 STEPS_TRIED = 30
 

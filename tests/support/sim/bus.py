@@ -229,9 +229,10 @@ class SimBus:
         """Send to every subscription that takes the subject; return how many there are."""
         reached = 0
         for subscription in self.broker.takers(message.subject):
-            if subscription.bus.connected:
+            to = subscription.bus
+            if to.connected and not self.world.net.kept_back(self.name, to.name, message.subject):
                 reached += 1
-                self._deliver(subscription.bus, subscription.receive, message)
+                self._deliver(to, subscription.receive, message)
         return reached
 
     def _deliver(self, to: SimBus, receive: Callable[..., None], *content: Any) -> None:

@@ -44,6 +44,7 @@ PROFILES: dict[str, tuple[str, ...]] = {
         "partition",
         "split",
         "two-owners",
+        "no-control",
     ),
     "stores": ("archive", "snapshots", "rot", "kill-coordinator", "slow-disk", "full-disk"),
     "net": (
@@ -92,6 +93,8 @@ class Chaos:
         self._kinds = chosen[self.profile]
         self.clocks_alone = set(self._kinds) <= set(PROFILES["clocks"])
         """Nothing keeps a coordinator from finding out that its clock is wrong."""
+        self.control_alone = set(self._kinds) == {"no-control"}
+        """Nothing goes wrong but that coordinators do not hear of the control plane."""
         self.workers_safe = self.profile in WORKERS_SAFE or (
             not recipe.kill[0] and bool(recipe.only) and recipe.only <= WORKERS_SPARED
         )

@@ -149,6 +149,7 @@ class SimServer(CoordinatorServer):
             observe=lambda *_: None,
             respond=self.replies.respond,
             skewed=self.skew.note,
+            views=self.control,
             incoming=self._incoming() if world.extras.has("events") else None,
             broken=one.broken,
         )

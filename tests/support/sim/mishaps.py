@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
-from support.sim.net import BROKER
+from support.sim.net import BROKER, CONTROL
 
 if TYPE_CHECKING:
     from support.sim.broker import Stream
@@ -163,7 +163,7 @@ class Mishaps:
         """Its connection breaks, and is made again."""
         return self._cut(self._worker(rng).bus)
 
-    def _part(self, pairs: list[tuple[str, str]]) -> Undo:
+    def _part(self, pairs: list[tuple[str, str]]) -> Callable[[], None]:
         world = self._world
         world.tally["partition"] += 1
         world.tell(f"   no way between {', '.join('>'.join(pair) for pair in pairs)}")
@@ -187,6 +187,16 @@ class Mishaps:
         away = rng.sample(names, rng.randint(1, len(names)))
         near = [name for name in names if name not in away] + [BROKER]
         return self._part([pair for a in away for b in near for pair in ((a, b), (b, a))])
+
+    def no_control(self, rng: random.Random) -> Undo:
+        """A coordinator does not hear of the control plane, or is not heard there, or both; logs,
+        workers and clients it reaches as ever."""
+        name = self._coordinator(rng).name
+        deaf, mute = (CONTROL, name), (name, CONTROL)
+        join = self._part(rng.choice([[deaf], [mute], [deaf, mute], [deaf, mute]]))
+        # It takes some time until somebody else has its shards, and some more until it comes back.
+        self._world.later(rng.choice([1.0, 6.0, 6.0]), join)
+        return None
 
     def net(self, rng: random.Random) -> Undo:
         """Some mix of troubles with messages."""

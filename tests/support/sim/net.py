@@ -11,6 +11,9 @@ EPOCH_MS = 1_700_000_000_000
 """What an exact clock shows when a world begins."""
 BROKER = "broker"
 """The broker as a part of the network; all other parts are processes, by name."""
+CONTROL = "control"
+"""The control plane as a part of the network: what coordinators say to each other."""
+CONTROL_SUBJECTS = ("headrace.raft.", "headrace.hb.coordinator.")
 SLOW_S = 1.5
 
 
@@ -86,6 +89,20 @@ class Net:
             self._tally["message-parted"] += 1
             return True
         return False
+
+    def deaf(self, name: str) -> bool:
+        """Tell whether a coordinator hears nothing of the control plane."""
+        return (CONTROL, name) in self.walls
+
+    def kept_back(self, one: str, other: str, subject: str) -> bool:
+        """Tell whether a message is of the control plane, and one of the two is cut off from it."""
+        walls = self.walls
+        if not walls or not subject.startswith(CONTROL_SUBJECTS):
+            return False
+        if (one, CONTROL) not in walls and (CONTROL, other) not in walls:
+            return False
+        self._tally["control-parted"] += 1
+        return True
 
 
 _ONCE, _TWICE = range(1), range(2)

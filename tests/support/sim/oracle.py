@@ -33,6 +33,7 @@ from support.sim.answers import (
     check_turn,
     check_update,
 )
+from support.sim.comebacks import Comebacks
 from support.sim.extras import FIXED_RATES, VARIABLE
 from support.sim.features import NAMES, of_plan, of_struct
 from support.sim.homes import Homes, limit_of, place_of
@@ -81,6 +82,7 @@ class ShardOracle:
         self.snapshots: dict[int, tuple[str, str]] = {}
         """Position -> (name, state hash) of the registered ones."""
         self.schedules = Schedules(self)
+        self.comebacks = Comebacks(world, shard)
         self._token_before = 0
         self._tokens: set[int] = set()
         """Fencing tokens of the tick."""
@@ -89,8 +91,11 @@ class ShardOracle:
         """A rule is broken."""
         self.world.violation(f"shard {self.shard}: {text}")
 
-    def stored(self, position: int, data: bytes) -> None:
-        """An entry was appended."""
+    def appended(self, position: int, subject: str, data: bytes) -> None:
+        """An entry was stored, or a record of ownership."""
+        if subject.endswith(".epoch"):
+            self.comebacks.taken(data)
+            return
         self.entries.append((position, data))
         self.journal.entry(position, data)
 
@@ -249,8 +254,8 @@ class Oracle:
         world.broker.on_append = self._appended
 
     def _appended(self, stream: str, seq: int, subject: str, data: bytes) -> None:
-        if stream.startswith("HEADRACE_LOG_") and not subject.endswith(".epoch"):
-            self.shards[int(stream.rpartition("_")[2])].stored(seq, data)
+        if stream.startswith("HEADRACE_LOG_"):
+            self.shards[int(stream.rpartition("_")[2])].appended(seq, subject, data)
 
     def hold(self, key: str, holder: tuple[str, int]) -> None:
         """See `ShardOracle.hold_real`."""
@@ -411,8 +416,8 @@ class Oracle:
         elif view is not None:
             self._view_answered(shard, run, view)
         elif run is not None and not run.evicted:
-            kind, name = type(request).__name__, request.run
-            shard.fault(f"{kind} of {name} is answered without a view, and the run is there")
+            what = f"{type(request).__name__} of {request.run}"
+            shard.fault(f"{what} is answered without a view, and the run is there")
 
     def _view_answered(self, shard: ShardOracle, run: RunModel | None, view: Any) -> None:
         if run is None:
@@ -425,9 +430,9 @@ class Oracle:
             shard.fault(f"{view['id']} is shown as {view['state']}, it is {run.state}")
 
     def _mutation_answered(self, shard: ShardOracle, run: RunModel | None, request: Any) -> None:
-        request_id = request.request_id
-        if run is None or (request_id not in run.requests and request_id not in shard.seen):
-            shard.fault(f"{type(request).__name__} {request_id} is acknowledged and not in the log")
+        name = request.request_id
+        if run is None or (name not in run.requests and name not in shard.seen):
+            shard.fault(f"{type(request).__name__} {name} is acknowledged and not in the log")
 
     # -- the end -------------------------------------------------------------------------------
 
@@ -475,9 +480,7 @@ class Oracle:
             self._mutation_answered(shard, run, request)
 
     def _archive(self) -> None:
-        kept = {}
-        for summary, segments in self.world.archive.kept():
-            kept[f"{summary.namespace}/{summary.run}"] = (summary, segments)
+        kept = {f"{s.namespace}/{s.run}": (s, parts) for s, parts in self.world.archive.kept()}
         for shard in self.shards.values():
             for key, run in shard.runs.items():
                 if key not in kept:

@@ -26,6 +26,7 @@ HAPPENINGS = {
     "thawed": "a frozen process goes on, with what became due meanwhile",
     "cut": "a connection breaks",
     "partition": "two parts, or two halves, do not reach each other",
+    "control-parted": "a message of the control plane meets a partition of that alone",
     "clock-skewed": "a process begins with a wrong clock",
     "clock-forward": "a clock is set forwards",
     "clock-back": "a clock is set back",

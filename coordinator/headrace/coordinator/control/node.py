@@ -18,6 +18,7 @@ Changing how many coordinators there are
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Iterable
 
@@ -145,6 +146,17 @@ class ControlPlane:
     def view(self) -> ControlState:
         """The view agreed last; a snapshot, do not change it."""
         return self._member.view
+
+    @property
+    def number(self) -> int:
+        """Number of the view; where several coordinators agree, it rises once a second."""
+        return self._member.view.number
+
+    async def newer(self, *, timeout_s: float) -> None:
+        """Return when there is a newer view than now; or after *timeout_s*."""
+        known = self.number
+        with contextlib.suppress(Unreachable):
+            await self.wait_until(lambda: self.number != known, timeout_s=timeout_s)
 
     @property
     def is_controller(self) -> bool:

@@ -32,6 +32,7 @@ from headrace.coordinator.runtime.inbox import PendingBatch, reply_of, short_pag
 from headrace.coordinator.runtime.levels import keep_level
 from headrace.coordinator.runtime.owner import Owner
 from headrace.coordinator.runtime.postbox import BUSY
+from headrace.coordinator.runtime.retreat import Retreat
 from headrace.coordinator.runtime.snapshots import Snapshots
 from headrace.coordinator.runtime.surroundings import Surroundings
 from headrace.coordinator.runtime.watch import Watch
@@ -205,12 +206,13 @@ class Shard:
     async def _lead(self, follower: Follower | None) -> None:
         """Own the shard until cancelled; a fenced ownership is given up and taken anew later."""
         folder = follower.folder if follower is not None else None
-        pause_s = PAUSE_S
+        pause_s, retreat = PAUSE_S, Retreat(self._around.views, random.random)
         while True:
-            self._served = False
+            self._served = fenced = False
             try:
                 await self._own(folder)
             except Fenced as error:
+                fenced = True
                 watch = self._around.observe(self.shard)
                 if watch is not None:
                     watch.fenced()
@@ -225,6 +227,8 @@ class Shard:
                 self.problem = str(error)
                 log.warning("shard not served", extra={"shard": self.shard, "error": str(error)})
             folder = None
+            if fenced:
+                await retreat.wait()
             # What fails at once is tried less and less often: each try reads the whole log.
             pause_s = PAUSE_S if self._served else min(pause_s * 2, PAUSE_MAX_S)
             await asyncio.sleep(pause_s)

@@ -258,6 +258,7 @@ class CoordinatorServer:
             refused=self.observer.refused,
             respond=self.replies.respond,
             skewed=self.skew.note,
+            views=self.control,
             broken=self._on_broken,
             incoming=self._incoming(),
             feature_level=self.common_level,

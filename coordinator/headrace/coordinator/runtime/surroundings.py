@@ -12,6 +12,7 @@ from headrace.coordinator.dispatch import Dispatcher
 from headrace.coordinator.runtime.arrivals import Incoming
 from headrace.coordinator.runtime.evidence import Notary
 from headrace.coordinator.runtime.layout import Layout
+from headrace.coordinator.runtime.retreat import Views
 from headrace.coordinator.runtime.slices import Slices
 from headrace.coordinator.runtime.watch import Watch
 from headrace.coordinator.shardlog.log import SnapshotStore
@@ -40,6 +41,7 @@ class Surroundings(NamedTuple):
     snapshot_ms: int
     observe: Callable[[int], Watch | None]
     """Returns who counts what the owners of a shard do."""
+    views: Views
     broken: Callable[[BaseException], None]
     """Told of an error that nobody expected: the process must end, loudly."""
     refused: Callable[[str], None] = lambda _reason: None
