@@ -36,6 +36,7 @@ RULES = (
     "gates",
     "homes",
     "instances",
+    "jobs",
     "journal",
     "loops",
     "oracle",

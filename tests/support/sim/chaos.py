@@ -23,7 +23,14 @@ PROFILES: dict[str, tuple[str, ...]] = {
         "kill-controller",
         "kill-coordinator-at",
     ),
-    "workers": ("kill-worker", "kill-worker-at", "freeze-worker", "drain-worker", "old-view"),
+    "workers": (
+        "kill-worker",
+        "lose-worker",
+        "kill-worker-at",
+        "freeze-worker",
+        "drain-worker",
+        "old-view",
+    ),
     "broker": (
         "silence",
         "silence",

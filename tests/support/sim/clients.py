@@ -117,7 +117,8 @@ class SimClient:
             for run, path in self.world.oracle.undecided():
                 await asyncio.sleep(rng.random())
                 resolution = rng.choice(["completed", "failed", "retry"])
-                await self.mutate(run, ResolveStep, step=path, resolution=resolution)
+                output = self.world.record.decided(run, resolution)
+                await self.mutate(run, ResolveStep, step=path, resolution=resolution, output=output)
 
     async def _user(self, run: str, plan: Plan, at_s: float) -> None:
         rng = self.world.rng

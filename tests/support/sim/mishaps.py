@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, TypeAlias
 
+from support.sim.instances import DISPATCHED
 from support.sim.net import BROKER, CONTROL
 
 if TYPE_CHECKING:
@@ -25,6 +26,10 @@ PAUSES_S = (0.02, 0.3, 1.0, 3.0)
 ROT_S = 0.4
 LOOK_S = 0.002
 LOOKS_MAX = 500
+BUSY_LOOK_S = 0.05
+BUSY_LOOKS_MAX = 60
+LOST_S = 3.5
+"""Who comes back so late is not waited for where that matters (`World.patience_ms`)."""
 """Tasks are in the broker for some milliseconds only."""
 
 
@@ -70,6 +75,35 @@ class Mishaps:
         one = self._worker(rng)
         self._world.kill_worker(one)
         return lambda: self._world.start_worker(one.name)
+
+    def lose_worker(self, rng: random.Random, patience: int = BUSY_LOOKS_MAX) -> Undo:
+        """SIGKILL to a worker in the middle of a job, or of what may run once, if there is one
+        soon; it comes back when it is waited for no more."""
+        world = self._world
+        busy = sorted(self._at_risk())
+        if world.healed:
+            return None
+        if not busy and patience:
+            world.later(BUSY_LOOK_S, self.lose_worker, rng, patience - 1)
+            return None
+        one = world.workers[rng.choice(busy or sorted(world.workers))]
+        world.kill_worker(one)
+        world.later(LOST_S, world.start_worker, one.name)
+        return None
+
+    def _at_risk(self) -> Iterator[str]:
+        """Yield the workers in the middle of something that should not be begun twice."""
+        world = self._world
+        for execution in world.record.executions:
+            run = world.oracle.run(execution.run)
+            step = run.instances[execution.step] if run is not None else None
+            if step is None or (step.state, step.attempt) != (DISPATCHED, execution.attempt):
+                continue
+            job = step.parent is not None and getattr(step.parent.node, "affinity", False)
+            name, _, _ = execution.worker.partition(".")
+            one = world.workers[name]
+            if (job or execution.once) and one.process.alive and one.worker == execution.worker:
+                yield name
 
     def kill_worker_at(self, rng: random.Random) -> Undo:
         """SIGKILL right before a step to come."""

@@ -37,6 +37,7 @@ class Record:
         self.acknowledged: list[tuple[str, Any]] = []
         self.workers: set[str] = set()
         """``<id>.<incarnation>`` of all that there ever were."""
+        self._decisions: list[tuple[str, str]] = []
         self.changes: list[tuple[int, Any]] = []
         """(shard, request) of those that are about no run."""
 
@@ -94,6 +95,16 @@ class Record:
     def acknowledge(self, run: str, request: Any) -> None:
         """A client was told that its request is done."""
         self.acknowledged.append((run, request))
+
+    def decided(self, run: str, resolution: str) -> dict[str, Any]:
+        """A person decides about a step; return what the step's result is to be."""
+        self._decisions.append((f"default/{run}", resolution))
+        return {"decision": len(self._decisions) - 1}
+
+    def decision(self, output: Any) -> tuple[str, str] | None:
+        """Return the (run, resolution) of what a person said, by the result of the step."""
+        number = output.get("decision", -1) if isinstance(output, dict) else -1
+        return self._decisions[number] if 0 <= number < len(self._decisions) else None
 
     def changed(self, shard: int, request: Any) -> None:
         """A client was told that its request, about no run, is done."""

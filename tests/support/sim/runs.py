@@ -27,9 +27,9 @@ from support.sim.instances import (
     WAITING,
     Instance,
 )
+from support.sim.jobs import Jobs
 from support.sim.loops import Loops
 from support.sim.turns import Functions
-from support.sim.undoing import Undoing
 
 if TYPE_CHECKING:
     from support.sim.oracle import ShardOracle
@@ -37,11 +37,11 @@ if TYPE_CHECKING:
 __all__ = ["DISPATCHED", "RunModel"]
 
 
-class RunModel(Undoing, Families, Gates, Loops, Functions):
+class RunModel(Jobs, Families, Gates, Loops, Functions):
     """See the module. `fault` reports a broken rule."""
 
     def __init__(self, shard: ShardOracle, key: str, plan: Plan, asks_for_more: bool) -> None:
-        Undoing.__init__(self)
+        Jobs.__init__(self)
         Families.__init__(self)
         Gates.__init__(self)
         Functions.__init__(self)
@@ -428,15 +428,6 @@ class RunModel(Undoing, Families, Gates, Loops, Functions):
         if self.run_key:
             self.shard.release_real(self.run_key, (self.key, -1))
 
-    def _job_restarted(self, event: list[Any]) -> None:
-        job = self.instances[event[1]]
-        if job.state != RUNNING:
-            self.fault(f"job {job.index} restarts while {job.state}")
-        self.begin_anew(job)
-
-    def _moved(self, event: list[Any]) -> None:
-        return
-
     def _quarantined(self, event: list[Any]) -> None:
         self.fault(f"quarantined: {event[1]}")
 
@@ -465,8 +456,8 @@ _HANDLERS = {
     22: RunModel._pause,
     23: RunModel._resume,
     24: RunModel._ended,
-    25: RunModel._job_restarted,
-    26: RunModel._moved,
+    25: RunModel.job_restarted,
+    26: RunModel.job_moved,
     27: RunModel.key_granted,
     31: RunModel._queued,
     29: RunModel._quarantined,

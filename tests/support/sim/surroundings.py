@@ -62,7 +62,7 @@ def patched(world: World) -> Iterator[None]:
         (raft, "random", elections),
         (member, "random", elections),
         (jetstream, "os", noise),
-        (dispatcher, "RETURN_MS", 2_500),
+        (dispatcher, "RETURN_MS", world.patience_ms),
         (dispatcher, "UNHELD_MS", 1_000),
         (keys, "AUDIT_MS", 3_000),
         (schedules, "calendar", calendar),

@@ -88,6 +88,10 @@ class Undoing(Model):
             self.fault(f"step {step.index} is resolved by {decider}, not by {step.handler}")
         if decider >= 0 and self.instances[decider].state not in FINAL and not self.cancelling:
             self.fault(f"step {step.index} is resolved before its handler has ended")
+        if decider < 0 and event[6]:
+            said = self.world.record.decision(event[3])
+            if said != (self.key, resolution):
+                self.fault(f"step {step.index} is {resolution} with {event[3]}, decided: {said}")
         if resolution == "retry":
             step.state, step.retry_ms = PENDING, 0
             step.licences += 1

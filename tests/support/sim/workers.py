@@ -18,6 +18,7 @@ from headrace.worker.payloads import Payloads
 from headrace.worker.reporter import Reporter
 from headrace.worker.turns import Turns
 from support.sim.bus import SimBus
+from support.sim.fragile import SLOW
 from support.sim.functions import APP, turn_now, worker_now
 from support.sim.net import SimClock
 from support.sim.plans import HANDLER
@@ -167,6 +168,8 @@ class SimWorker:
         draw = rng.random()
         if kind == "instant":
             pass
+        elif kind == SLOW:
+            await asyncio.sleep(0.4 + draw * 1.2)
         elif draw < 0.75:
             await asyncio.sleep(0.002 + rng.random() * 0.08)
         elif draw < 0.95:

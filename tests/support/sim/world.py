@@ -20,6 +20,7 @@ from support.sim.chaos import Chaos
 from support.sim.clients import SimClient
 from support.sim.coordinators import SKEW_MS_MAX, SimCoordinator
 from support.sim.extras import Extras
+from support.sim.fragile import fragile
 from support.sim.functions import APP, Effects
 from support.sim.loop import Process, SimLoop, Stuck
 from support.sim.net import BROKER, Net
@@ -41,6 +42,10 @@ DOOMED_S = 0.5
 HEALED_S = 60.0
 """How long a world may take to finish everything once nothing fails any more."""
 LOOK_S = 0.1
+FRAGILE = 0.2
+"""So many worlds have a run that is hurt by the loss of a worker."""
+PATIENCE_MS, FRAGILE_PATIENCE_MS = 2_500, 600
+"""How long a lost worker is waited for; the latter where a run is hurt by its loss."""
 COORDINATORS = ("c0", "c1", "c2")
 ABLE = "w1"
 WORKERS = {"w0": (), "w1": ("gpu",), "w2": ("gpu",)}
@@ -92,6 +97,8 @@ class World:
         self.workers: dict[str, SimWorker] = {}
         self.extras = Extras(seed, skewed=self.clocks_wrong)
         self._mishaps = random.Random(f"mishaps of {seed}")
+        hurt = random.Random(f"loss of {seed}").random() < FRAGILE
+        self.patience_ms = FRAGILE_PATIENCE_MS if hurt else PATIENCE_MS
         self.forgotten = self._mishaps.choice([0.0, 0.0, 0.5])
         """How many releases of keys are lost for good, as after a bug: audits find them out."""
         self._peers: tuple[str, ...] = ()
@@ -159,6 +166,9 @@ class World:
                 self.client.start(name, plan, at_s)
         if rng.random() < 0.2 and self.takes_part("schedule"):
             self._schedule(until_s)
+        if self.patience_ms < PATIENCE_MS and self.takes_part("fragile"):
+            lost = random.Random(f"fragile {self.seed}")
+            self.client.start("fragile", fragile(lost), lost.random() * until_s * 0.4)
         self.people = People(self.client, self.extras.rng, until_s)
         self.people.start()
         self.callers.start(self.client, until_s)
