@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -60,6 +61,13 @@ Doc = dict[str, Any]
 
 class Refused(Exception):
     """The program would not render; its words."""
+
+
+def chart_accounts() -> str:
+    """Return the accounts of the chart's NATS; the password of a role is `<role>-secret`."""
+    text = (CHART / "charts" / "nats" / "files" / "accounts.conf").read_text()
+    # In a cluster these are variables of the container.
+    return re.sub(r"\$(\w+)_PASSWORD", lambda found: f'"{found[1].lower()}-secret"', text)
 
 
 def tool(name: str) -> str:

@@ -43,6 +43,13 @@ class Subscription:
         """The subject as subscribed."""
         return self._inner.subject
 
+    def leave(self) -> None:
+        """Begin to unsubscribe: what the broker has sent until it reads this still comes.
+
+        After a later `Bus.flush` all of it has come; then `close`.
+        """
+        self._client.leave(self._inner)
+
     def close(self) -> None:
         """Unsubscribe; messages already read may still be on their way. Twice is fine."""
         self._client.remove(self._inner)
@@ -82,6 +89,11 @@ class Bus:
     def connected(self) -> bool:
         """The connection is up and its subscriptions are in place; cheap enough to poll."""
         return self._ready and self._client.up
+
+    @property
+    def clustered(self) -> bool:
+        """The server that we are connected to, or last were, has others beside it."""
+        return bool(self._client._server_info.get("cluster"))
 
     @property
     def max_payload_bytes(self) -> int:

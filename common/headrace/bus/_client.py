@@ -185,6 +185,11 @@ class WireClient(Client):
         if self._subs.pop(subscription._id, None) is not None and self.up:
             self.send(command.unsub_cmd(subscription._id, 0))
 
+    def leave(self, subscription: DirectSubscription) -> None:
+        """Tell the broker to send nothing more; what it sends before it reads that still comes."""
+        if subscription._id in self._subs and self.up:
+            self.send(command.unsub_cmd(subscription._id, 0))
+
     # -- a broken connection -------------------------------------------------------------------
 
     async def _process_op_err(self, e: Exception) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from headrace.bus._wire import Message
+from headrace.errors import Unreachable
 
 if TYPE_CHECKING:
     from headrace.bus._bus import Bus, Subscription
@@ -66,6 +67,8 @@ class Pull:
         self._retry_s = RETRY_S
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
+        self._used_up: asyncio.Event | None = None
+        """While `leave` waits: set when nothing is asked for any more."""
         self._forget: Callable[[], None] = _nothing
 
     # -- for the user --------------------------------------------------------------------------
@@ -99,6 +102,30 @@ class Pull:
     def pause(self) -> None:
         """Ask for no more, until `demand` is set; what was asked for may still arrive."""
         self._demand = 0
+
+    async def leave(self) -> None:
+        """Ask for nothing more, and `close` when nothing is on its way; until then it still comes.
+
+        What the broker has sent counts as delivered: after a mere `close` it is lost until the
+        ack-wait is over. One server forgets what was asked for as soon as it reads that the inbox
+        is gone. A server that leads the consumer for another one, for another account too, cannot
+        see that inbox, and goes on sending until the request is used up or expires: that is waited
+        for, some *expires_s* at most.
+        """
+        if self._closed:
+            return
+        self._demand, self._used_up = 0, asyncio.Event()
+        try:
+            if self._bus.clustered and self._outstanding > 0:
+                async with asyncio.timeout(self._expires_s + self._heartbeat_s):
+                    await self._used_up.wait()
+            if self._subscription is not None:
+                self._subscription.leave()
+                await self._bus.flush()
+        except (TimeoutError, Unreachable) as error:
+            log.info("lane left unheard", extra={"consumer": self.consumer, "error": str(error)})
+        finally:
+            self.close()
 
     def healthy(self, *, within_s: float = 0.0) -> bool:
         """A pull has succeeded within *within_s* (default: three heartbeats).
@@ -141,8 +168,13 @@ class Pull:
         self._inbox = self._bus.new_inbox()
         self._subscription = self._bus.subscribe(self._inbox, self._receive)
 
+    def _note_end(self) -> None:
+        if self._used_up is not None and self._outstanding <= 0:
+            self._used_up.set()
+
     def _drop_inbox(self) -> None:
         self._outstanding = 0
+        self._note_end()
         if self._subscription is not None:
             self._subscription.close()
             self._subscription = None
@@ -171,6 +203,7 @@ class Pull:
             self._outstanding -= 1
             self._refill()
             self._on_message(message)
+            self._note_end()
             return
         if status in (100, 404, 408):
             self.last_success_s = now_s
@@ -186,6 +219,7 @@ class Pull:
         left = message.headers.get("Nats-Pending-Messages", "")
         self._outstanding = max(self._outstanding - int(left), 0) if left.isdigit() else 0
         self._refill()
+        self._note_end()
 
     def _failed(self, trouble: str) -> None:
         """No consumer (503, 409 deleted), leadership change, …: ask again after a pause."""

@@ -189,6 +189,34 @@ async def test_a_pause_asks_for_no_more_and_loses_nothing(bus: Bus, stream: str)
     taker.pull.close()
 
 
+async def test_what_is_on_its_way_when_a_pull_leaves_still_comes(
+    bus: Bus, stream: str, shared_broker: BrokerProcess
+):
+    """The broker takes it for delivered: nobody else gets it before the ack-wait is over."""
+    await bus.js.ensure_consumer(stream, ConsumerConfig(durable_name="c", ack_wait_ms=60_000))
+    taker = Taker(bus, stream, demand=10)
+    taker.pull.start()
+    await bus.flush()
+    # Nothing is read meanwhile, as by a process that does not get to run.
+    transport = bus._client._transport._io_writer.transport  # type: ignore[union-attr]
+    transport.pause_reading()
+    async with await connect(shared_broker.url, name="other") as other:
+        await fill(other, 3)
+        while (await other.js.consumer_info(stream, "c")).num_ack_pending < 3:
+            await asyncio.sleep(0.01)
+        leaving = asyncio.create_task(taker.pull.leave())
+        await asyncio.sleep(0)
+        transport.resume_reading()
+        async with asyncio.timeout(30):
+            await leaving
+        assert taker.got == [b"0", b"1", b"2"]
+        await fill(other, 3)
+        await bus.flush()
+        info = await other.js.consumer_info(stream, "c")
+        assert (info.num_pending, info.num_ack_pending, info.num_waiting) == (3, 0, 0)
+        assert len(taker.got) == 3
+
+
 async def test_a_consumer_made_late_or_again_is_found(bus: Bus, stream: str):
     taker = Taker(bus, stream, demand=4, expires_s=1.0, heartbeat_s=0.2)
     taker.pull.start()

@@ -7,12 +7,11 @@ import pytest
 from headrace.bus import Credentials, JetStreamDisabled, NoResponders, connect
 from support.broker import in_thread
 from support.cluster import Machine, logs_shown, wait_for
-from support.deploykit import CHART
+from support.deploykit import chart_accounts
 from support.guarded import guarded
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
-ROLES = ("coordinator", "operator", "worker", "client", "system")
 HELLO = """
 name: hello
 jobs:
@@ -25,11 +24,8 @@ jobs:
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
     made = Machine(tmp_path_factory.mktemp("logins"))
-    accounts = (CHART / "charts" / "nats" / "files" / "accounts.conf").read_text()
-    for role in ROLES:
-        # In a cluster these are variables of the container.
-        accounts = accounts.replace(f"${role.upper()}_PASSWORD", f'"{role}-secret"')
-    config = f'{accounts}\nsystem_account: SYS\njetstream {{ store_dir: "{made.folder / "js"}" }}\n'
+    store = f'jetstream {{ store_dir: "{made.folder / "js"}" }}'
+    config = f"{chart_accounts()}\nsystem_account: SYS\n{store}\n"
     with logs_shown(made), guarded(made.folder, config) as address:
         made.address = address
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
 from headrace.bus import JetStreamError
+from headrace.errors import HeadraceError
 from headrace.messages import subjects
 from support.sim.broker import Message
 from support.sim.bus import SimBus
@@ -46,6 +48,13 @@ class SimPull:
 
     def pause(self) -> None:
         self._demand = 0
+
+    async def leave(self) -> None:
+        """The broker forgets the request at once; what it has sent still comes."""
+        self._demand = self.asked = 0
+        with contextlib.suppress(HeadraceError):
+            await self._bus.flush()
+        self.close()
 
     def healthy(self) -> bool:
         return True

@@ -40,6 +40,9 @@ class FakePull:
     def pause(self) -> None:
         self.demand = 0
 
+    async def leave(self) -> None:
+        self.close()
+
     def ack(self, message: object) -> bool:
         self.acked.append(message)
         return True

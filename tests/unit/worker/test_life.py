@@ -45,15 +45,22 @@ class Folders:
 
 class Pull:
     demand = 1
+    closed = False
 
     def __init__(self, name, receive) -> None:
         self.name, self.receive = name, receive
+        self.over = asyncio.Event()
+        self.over.set()
 
     def start(self) -> None:
         pass
 
     def pause(self) -> None:
         self.demand = 0
+
+    async def leave(self) -> None:
+        await self.over.wait()
+        self.close()
 
     def ack(self, message) -> bool:
         return True
@@ -62,7 +69,7 @@ class Pull:
         return True
 
     def close(self) -> None:
-        pass
+        self.closed = True
 
 
 class Owners:
@@ -268,6 +275,48 @@ async def test_the_end_of_a_turn_makes_room_at_once(scene):
     assert scene.pulls[0].demand == 0
     scene.go.set()
     await eventually(lambda: scene.pulls[0].demand > 0)
+
+
+async def test_what_was_on_its_way_when_the_drain_began_goes_back(scene):
+    """The end waits until the broker has nothing left that it may send."""
+    scene.owners.frozen = 0
+    scene.order(LANE)
+    (pull,) = scene.pulls
+    pull.over.clear()
+    scene.order(DrainWorker())
+    over = asyncio.create_task(scene.life.drained())
+    await eventually(lambda: scene.life.draining)
+    # The loop has nothing else to do than to end the drain, if it would.
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert not over.done()
+    scene.give(make_task(step=1), make_task(step=2, uses="waits"))
+    pull.over.set()
+    async with asyncio.timeout(30):
+        await over
+    assert returned(scene) == {1, 2}
+    assert completed(scene) == set()
+    assert scene.pulls[0].closed
+
+
+async def test_the_last_results_have_what_is_left_of_the_grace(scene, monkeypatch):
+    """The owner does not answer at once; an end before it does would lose the result."""
+    monkeypatch.setattr("headrace.worker.life.FAREWELL_S", 0.0)
+    scene.order(LANE)
+    scene.give(make_task())
+    await eventually(lambda: len(scene.owners.asked) == 1)
+    scene.order(DrainWorker())
+    over = asyncio.create_task(scene.life.drained())
+    await eventually(lambda: scene.pulls[0].closed)
+    # The loop has nothing else to do than to end the drain, if it would.
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert not over.done()
+    scene.order(EpochNotice(0, 7))
+    async with asyncio.timeout(30):
+        await over
+    assert completed(scene) == {1}
+    assert len(scene.life.outbox) == 0
 
 
 async def test_an_order_that_nobody_understands_is_passed_over(scene, caplog):

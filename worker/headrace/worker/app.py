@@ -39,6 +39,10 @@ from headrace.worker.workspaces import WorkspaceLimits, Workspaces
 log = logging.getLogger(__name__)
 
 SWEEP_S: Final = 600.0
+PULL_S: Final = 6.0
+"""A request for tasks stands so long; asked for again, as long as there is room. In a cluster of
+servers that of a worker that was killed still takes tasks until then, and they are lost; and one
+that drains waits for it."""
 _OUTCOMES: Final = {
     ResultStatus.COMPLETED: "completed",
     ResultStatus.FAILED: "failed",
@@ -252,7 +256,15 @@ class Worker:
         self._metrics.step_seconds.observe_many(seconds)
 
     def _open_pull(self, consumer: str, on_message: Callable[[Any], None]) -> LanePull:
-        return Pull(self._bus, subjects.TASK_STREAM, consumer, on_message, demand=1)
+        return Pull(
+            self._bus,
+            subjects.TASK_STREAM,
+            consumer,
+            on_message,
+            demand=1,
+            expires_s=PULL_S,
+            heartbeat_s=PULL_S / 2,
+        )
 
     def _ticked(self) -> None:
         """A regular heartbeat has left: bring the figures up to date."""

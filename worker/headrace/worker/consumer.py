@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Iterable
 from typing import Any, Final, Protocol
@@ -30,6 +31,10 @@ class LanePull(Protocol):
 
     def pause(self) -> None:
         """Ask for no more, until `demand` is set; what was asked for may still arrive."""
+        ...
+
+    async def leave(self) -> None:
+        """Ask for nothing more; return, closed, when nothing is on its way any more."""
         ...
 
     def start(self) -> None:
@@ -147,10 +152,15 @@ class Consumer:
                 pull.demand = wanted
 
     def stop(self) -> None:
-        """Pull no more, for good."""
+        """Pull no more, for good; what is on its way still comes, and goes back."""
         self._stopped = True
         for pull in self._pulls.values():
             pull.pause()
+
+    async def leave(self) -> None:
+        """`stop`, and return when nothing can come any more."""
+        self.stop()
+        await asyncio.gather(*(pull.leave() for pull in self._pulls.values()))
 
     def close(self) -> None:
         """Drop the pulls."""

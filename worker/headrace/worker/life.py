@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Final, NamedTuple, cast
 
 import msgspec
@@ -44,7 +44,7 @@ NEWS_MS: Final = 100
 FLUSH_S: Final = 2.0
 FLUSH_PAUSE_S: Final = 0.2
 FAREWELL_S: Final = 2.0
-"""For the last results and log lines to reach their owners."""
+"""For the last results and log lines to reach their owners, when the grace is over."""
 
 _ORDERS: Final[msgspec.msgpack.Decoder[WorkerOrder]] = msgspec.msgpack.Decoder(
     cast("Any", WorkerOrder)
@@ -200,7 +200,10 @@ class Life:
         self.heartbeats.kick()
         grace_ms = int((self._end_s - asyncio.get_running_loop().time()) * 1_000)
         log.info("draining", extra={"returned": returned, "grace_ms": grace_ms})
-        await self._idle_or_over()
+        # What came after our end would be held by nobody, and wait until its owner notices.
+        if not await self._in_grace(self.consumer.leave()):
+            log.info("tasks may be on their way", extra={"lanes": len(self.consumer.lanes)})
+        await self._in_grace(self.executor.wait_idle())
         for assignment in list(self.assignments):
             self.executor.stop(assignment, Stop("shutdown", "the worker stops"))
         # Killing may take each step its own grace.
@@ -209,10 +212,8 @@ class Life:
                 await self.executor.wait_idle()
         except TimeoutError:
             log.warning("steps do not end", extra={"steps": len(self.assignments)})
-        try:
-            async with asyncio.timeout(FAREWELL_S):
-                await self.reporter.drained()
-        except TimeoutError:
+        # A result that is not confirmed is lost with us, and its step made again.
+        if not await self._in_grace(self.reporter.drained(), least_s=FAREWELL_S):
             log.warning("results not confirmed", extra={"results": len(self.outbox)})
 
     async def stop(self, *, flush_logs: Callable[[], None] = lambda: None) -> None:
@@ -236,23 +237,25 @@ class Life:
         except HeadraceError as error:
             log.info("no farewell: the broker is away", extra={"error": str(error)})
 
-    async def _idle_or_over(self) -> None:
-        """Return when nothing runs any more, or the grace is over."""
+    async def _in_grace(self, work: Coroutine[Any, Any, None], *, least_s: float = 0) -> bool:
+        """Return True when *work* is done, False when the grace, or *least_s*, is over before."""
         loop = asyncio.get_running_loop()
-        idle = asyncio.ensure_future(self.executor.wait_idle())
+        least_s += loop.time()
+        ending = asyncio.ensure_future(work)
         try:
-            while not idle.done():
-                left_s = self._end_s - loop.time()
+            while not ending.done():
+                left_s = max(self._end_s, least_s) - loop.time()
                 if left_s <= 0:
-                    return
+                    return False
                 hurried = asyncio.ensure_future(self._hurry.wait())
                 await asyncio.wait(
-                    (idle, hurried), timeout=left_s, return_when=asyncio.FIRST_COMPLETED
+                    (ending, hurried), timeout=left_s, return_when=asyncio.FIRST_COMPLETED
                 )
                 hurried.cancel()
                 self._hurry.clear()
+            return True
         finally:
-            idle.cancel()
+            ending.cancel()
 
     # -- what others call ----------------------------------------------------------------------
 
