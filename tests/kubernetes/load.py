@@ -1,7 +1,8 @@
 """Load from inside the cluster: submits runs at a steady pace, waits for all, and tells.
 
-Prints one line of JSON: runs by state, and how often a step was tried. Runs in the image of
-flowctl, with its variables. Usage: load.py SECONDS RUNS_PER_SECOND
+Prints one line of JSON: runs by state, how often a step was sent at most, and how many were lost,
+by the reason that the owner gave, or handed back by a worker that had not begun them. Runs in the
+image of flowctl, with its variables. Usage: load.py SECONDS RUNS_PER_SECOND
 """
 
 import asyncio
@@ -41,9 +42,20 @@ async def main(seconds, pace):
             tasks.append(asyncio.create_task(one(client, workflow, f"load-{number:05d}")))
             await asyncio.sleep(1 / pace)
         views = await asyncio.gather(*tasks)
-    states = collections.Counter(view.state for view in views)
-    attempts = max(step.attempt for view in views for step in view.steps)
-    print(json.dumps({"runs": len(views), "states": states, "attempts": attempts}))
+        lost, returned = collections.Counter(), 0
+        for view in views:
+            if any(step.attempt > 1 for step in view.steps):
+                history = await client.history(view.id)
+                lost.update(e.data["reason"] for e in history if e.type == "StepLost")
+                returned += sum(entry.type == "StepReturned" for entry in history)
+    report = {
+        "runs": len(views),
+        "states": collections.Counter(view.state for view in views),
+        "attempts": max(step.attempt for view in views for step in view.steps),
+        "lost": lost,
+        "returned": returned,
+    }
+    print(json.dumps(report))
 
 
 async def one(client, workflow, name):

@@ -28,7 +28,7 @@ START_S = 20.0
 class Prometheus:
     """Scrapes *targets* (role -> ports) each second, and evaluates the project's rules.
 
-    *labels*: more labels of a role's targets.
+    *labels*: more labels of a role's targets. *rules*: more files of rules.
     """
 
     def __init__(
@@ -37,6 +37,7 @@ class Prometheus:
         targets: dict[str, Iterable[int]],
         *,
         labels: Mapping[str, Mapping[str, str]] | None = None,
+        rules: Iterable[Path] = (),
     ) -> None:
         self._folder, self._port = folder, free_port()
         self._process: subprocess.Popen[bytes] | None = None
@@ -56,7 +57,7 @@ class Prometheus:
         ]
         config = {
             "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
-            "rule_files": [str(RULES)],
+            "rule_files": [str(RULES), *map(str, rules)],
             "scrape_configs": jobs,
         }
         # JSON is YAML.

@@ -16,7 +16,6 @@ import click
 import msgspec
 import uvloop
 
-from headrace.coordinator.core import Program
 from headrace.coordinator.core.matching import choose
 from headrace.errors import Conflict, InvalidRequest, NotFound
 from headrace.flowctl import (
@@ -33,9 +32,9 @@ from headrace.flowctl import (
     pass_settings,
     some_options,
 )
-from headrace.language import BUILTIN_HANDLERS
 from headrace.local.engine import SLOTS, LocalEngine
 from headrace.local.event_file import event_in
+from headrace.local.labels import labels_beyond
 from headrace.messages import Arrival, LogLines, RunView, subjects
 from headrace.plan import Plan
 from headrace.telemetry import setup_logging
@@ -383,10 +382,7 @@ def _check_offer(plan: Plan, wanted: _Wanted) -> None:
     """Refuse what could only wait for ever. Raises `InvalidRequest`."""
     if not wanted.capabilities:
         return
-    program = Program(plan, "", wanted.namespace, frozenset(BUILTIN_HANDLERS))
-    offered = {label.lower() for label in wanted.capabilities}
-    needed = {label for labels in program.capabilities if labels for label in labels}
-    missing = sorted(n for n in needed if n.lower() not in offered and not n.startswith("uses:"))
+    missing = labels_beyond(plan, wanted.capabilities)
     if missing:
         listed = ", ".join(missing)
         raise InvalidRequest(f"{wanted.file} needs {listed}, which -c does not offer")

@@ -17,6 +17,8 @@ import msgspec
 from headrace.bus import BrokerProcess, free_port
 from headrace.client import DevServer, clear_dev, write_dev
 from headrace.errors import HeadraceError, InvalidConfig, Unavailable
+from headrace.flowctl import load_definition
+from headrace.local.labels import labels_beyond
 from headrace.local.once import submit_and_watch, until_ready
 from headrace.local.processes import start, stop
 
@@ -86,7 +88,8 @@ class _Ports(msgspec.Struct):
     "--run",
     "file",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="Submit this workflow file, show its run, stop when it has ended; exits as `submit` does.",
+    help="Submit this workflow file, show its run, stop when it has ended; exits as `submit` does. "
+    "The labels that it names are offered too.",
 )
 @click.option(
     "--input", "-i", "inputs", multiple=True, metavar="KEY=VALUE", help="One input of --run's file."
@@ -117,13 +120,15 @@ def dev(
         raise click.UsageError("--input needs --run")
     if reload and not apps:
         raise click.UsageError("--reload needs --app")
-    labels = tuple(dict.fromkeys((*HOST_LABELS, *capabilities)))
+    labels = (*HOST_LABELS, *capabilities)
+    if file is not None:
+        labels = (*labels, *_further(file, labels))
     cluster = _Dev(
         directory.absolute(),
         port=port,
         workers=workers,
         slots=slots,
-        labels=labels,
+        labels=tuple(dict.fromkeys(labels)),
         apps=apps,
         reload=reload,
         metrics_port=metrics_port,
@@ -133,6 +138,18 @@ def dev(
     except HeadraceError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
+
+
+def _further(file: Path, labels: Sequence[str]) -> list[str]:
+    """Return what *file* names beyond *labels*: with one machine there is nobody else to ask."""
+    try:
+        plan = load_definition(str(file), allow_unknown=True)
+    except HeadraceError:
+        return []  # `submit` says what is wrong with it
+    further = labels_beyond(plan, labels)
+    if further:
+        _say(f"offering also what {file} needs: {', '.join(further)}")
+    return further
 
 
 def _is_free(port: int) -> bool:

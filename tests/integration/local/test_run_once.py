@@ -92,14 +92,28 @@ def test_a_run_that_completes_is_success_and_nothing_is_left_running(tmp_path, d
 
 
 def test_a_failed_run_and_an_invalid_file_are_told_apart(tmp_path, dev):
-    failed = dev("--run", step(tmp_path, "exit 7"))
+    text = step(tmp_path, "exit 7").read_text().replace("linux", "[linux, gpu]")
+    failed = dev("--run", workflow(tmp_path, text))
     out, err = failed.communicate(timeout=WITHIN_S)
     assert failed.returncode == 1, err
     assert "FAILED" in out
+    # There is nobody else who could offer it.
+    assert f"offering also what {tmp_path / 'workflow.yaml'} needs: gpu" in err
     invalid = dev("--run", workflow(tmp_path, "name: ["))
     out, err = invalid.communicate(timeout=WITHIN_S)
     assert (invalid.returncode, out) == (3, ""), err
     assert "workflow.yaml:" in err
+
+
+def test_a_label_that_only_the_run_knows_is_named_while_it_waits(tmp_path, dev):
+    text = step(tmp_path, "true").read_text().replace("linux", "${{ format('g{0}', 'pu') }}")
+    process = dev("--run", workflow(tmp_path, text))
+    said = []
+    while "no worker offers gpu" not in (line := process.stderr.readline()):
+        assert line, said
+        said.append(line)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=WITHIN_S)
 
 
 def test_a_signal_ends_it_before_the_run_has_ended(tmp_path, dev):

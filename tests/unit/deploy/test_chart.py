@@ -348,8 +348,12 @@ def test_dashboards_and_alerts_are_those_of_the_sources():
     }
     assert boards == {p.name: p.read_text() for p in (DEPLOY / "dashboards").glob("*.json")}
     rules = DEPLOY / "alerts" / "headrace.rules.yaml"
-    specs = [doc["spec"] for doc in of_kind(docs, "PrometheusRule")]
-    assert specs == ([yaml.safe_load(rules.read_text())] if rules.exists() else [])
+    specs = {doc["metadata"]["name"]: doc["spec"] for doc in of_kind(docs, "PrometheusRule")}
+    assert specs.pop("hr-headrace") == yaml.safe_load(rules.read_text())
+    # Beside the alerts, what each pool of type hpa is scaled by.
+    assert list(specs) == ["hr-headrace-pools"]
+    (group,) = specs["hr-headrace-pools"]["groups"]
+    assert [rule["labels"] for rule in group["rules"]] == [{"pool": "hr-gpu"}]
 
 
 def test_series_of_a_pool_bear_its_name_and_tenants_stay():

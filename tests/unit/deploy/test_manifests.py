@@ -1,11 +1,23 @@
 """The plain manifests: what the chart renders, and valid with every overlay."""
 
 import importlib.util
+import json
 
 import pytest
 import yaml
 
-from support.deploykit import DEPLOY, VERSIONS, faults, kustomized, of_kind, only, pod_of, run, tool
+from support.deploykit import (
+    DEPLOY,
+    VERSIONS,
+    chart,
+    faults,
+    kustomized,
+    of_kind,
+    only,
+    pod_of,
+    run,
+    tool,
+)
 
 K8S = DEPLOY / "k8s"
 FOLDERS = sorted(
@@ -74,6 +86,28 @@ def test_monitoring_is_an_option_with_all_alerts():
     (rules,) = of_kind(production, "PrometheusRule")
     source = DEPLOY / "alerts" / "headrace.rules.yaml"
     assert rules["spec"] == yaml.safe_load(source.read_text())
+
+
+def dashboards(docs):
+    return [doc for doc in of_kind(docs, "ConfigMap") if "dashboard" in doc["metadata"]["name"]]
+
+
+def test_dashboards_are_an_option_and_fit():
+    assert dashboards(kustomized(K8S / "base")) == []
+    boards = dashboards(kustomized(K8S / "overlays" / "production"))
+    files = {path.name: path.read_text() for path in (DEPLOY / "dashboards").glob("*.json")}
+    assert len(files) >= 5
+    assert {name: text for doc in boards for name, text in doc["data"].items()} == files
+    # Names and labels are the chart's.
+    charted = dashboards(chart("full"))
+    assert {doc["metadata"]["name"].removeprefix("hr-") for doc in charted} == {
+        doc["metadata"]["name"] for doc in boards
+    }
+    for doc in boards:
+        assert doc["metadata"]["namespace"] == "headrace"
+        assert doc["metadata"]["labels"]["grafana_dashboard"] == "1"
+        # `kubectl apply` keeps the whole document in an annotation, which holds 256 KiB.
+        assert len(json.dumps(doc)) < 200_000
 
 
 def test_overlays_change_what_they_say():
