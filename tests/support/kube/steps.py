@@ -111,7 +111,7 @@ def _definition(group: str, kind: str) -> dict[str, Any]:
 
 def install(release: Release) -> str:
     """Default values: everything becomes ready, and nothing had to be started twice."""
-    release.notes = release.upgrade()
+    release.upgrade()
     restarts = {
         name: status["restartCount"]
         for component in ("coordinator", "worker", "broker")
