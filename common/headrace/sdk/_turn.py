@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
 
+from headrace.eager import begin
 from headrace.messages import (
     Change,
     ChildBegun,
@@ -39,7 +40,6 @@ from headrace.sdk import _codec
 from headrace.sdk._attempt import StepInfo, run_step
 from headrace.sdk._beats import Beats
 from headrace.sdk._context import Context
-from headrace.sdk._eager import begin
 from headrace.sdk._entries import StepRun
 from headrace.sdk._errors import StepFailure, error_of
 from headrace.sdk._execution import Execution

@@ -429,8 +429,9 @@ class LocalEngine(Asking):
         """After each tick: tell those who wait."""
         for run in effects.ended:
             self._ends.tell(run)
-        for listener in tuple(self._listeners):
-            listener(b"")
+        if self._listeners:
+            for listener in tuple(self._listeners):
+                listener(b"")
 
     # -- looking and changing: as a client of a cluster does it ------------------------------------
 

@@ -1,80 +1,12 @@
-"""Driving a coroutine whose first step was taken by hand, and the timers beside it."""
+"""The runner of an attempt that has suspended, and the timers beside it."""
 
 from __future__ import annotations
 
 import asyncio
-import contextvars
-import types
-from asyncio.tasks import _enter_task, _leave_task
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable
 from typing import Any
 
 from headrace.worker.core import Assignment, Stop
-
-
-class Standby:
-    """A task whose coroutine takes its first step before the event loop comes to the task.
-
-    What ``asyncio.eager_task_factory`` does (Python 3.12), and cheaper where the coroutine ends
-    with that step: the task is not used up then, but stands by for the next one. Whoever asks who
-    runs is told of the task from the first line on, by the hooks that the documentation of
-    `asyncio` has for makers of tasks ("Extending").
-    """
-
-    __slots__ = ("_began", "_context", "_loop", "_there", "_work", "task")
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, name: str) -> None:
-        self._loop = loop
-        self._context = contextvars.copy_context()
-        self._work: tuple[Coroutine[Any, Any, Any], Any] | None = None
-        self._began: asyncio.Future[None] = loop.create_future()
-        self._there = False
-        self.task = loop.create_task(self._go(), name=name, context=self._context)
-
-    @property
-    def ready(self) -> bool:
-        """Whether `begin` may be called: the event loop has come to the task, and nobody has
-        cancelled it; a cancel that comes before the first step of a task would be its end."""
-        return self._there and not self._began.done()
-
-    def begin(self, work: Coroutine[Any, Any, None]) -> bool:
-        """Take the first step of *work*, from another task or none; tell whether there are more:
-        then the task goes on with it. Raises what that step does."""
-        loop = self._loop
-        caller = asyncio.current_task(loop)
-        if caller is not None:
-            _leave_task(loop, caller)
-        _enter_task(loop, self.task)
-        try:
-            waiting = self._context.run(work.send, None)
-        except StopIteration:
-            return False
-        finally:
-            _leave_task(loop, self.task)
-            if caller is not None:
-                _enter_task(loop, caller)
-        self._work = (work, waiting)
-        if not self._began.done():
-            self._began.set_result(None)
-        return True
-
-    async def _go(self) -> None:
-        self._there = True
-        try:
-            await self._began
-        except asyncio.CancelledError as error:
-            if self._work is None:
-                raise
-            # It is for the work, which has begun.
-            work, _ = self._work
-            try:
-                waiting = work.throw(error)
-            except StopIteration:
-                return
-        else:
-            assert self._work is not None
-            work, waiting = self._work
-        await resumed(work, waiting)
 
 
 class Work:
@@ -128,27 +60,3 @@ class Work:
             self.timeout.cancel()
         if self.watch is not None:
             self.watch.cancel()
-
-
-@types.coroutine
-def resumed(work: Coroutine[Any, Any, Any], waiting: Any) -> Generator[Any, Any, Any]:
-    """Go on with *work*, whose last step yielded *waiting*, in the current task.
-
-    What ``yield from`` does (PEP 380), but from the second step on.
-    """
-    while True:
-        try:
-            sent = yield waiting
-        except GeneratorExit:
-            work.close()
-            raise
-        except BaseException as error:
-            try:
-                waiting = work.throw(error)
-            except StopIteration as end:
-                return end.value
-        else:
-            try:
-                waiting = work.send(sent)
-            except StopIteration as end:
-                return end.value

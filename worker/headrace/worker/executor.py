@@ -14,19 +14,19 @@ import asyncio
 import functools
 import itertools
 import logging
-import types
-from collections.abc import Callable, Coroutine, Generator, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import Any, Final, cast
 
 import msgspec
 
+from headrace.eager import resumed
 from headrace.errors import HeadraceError
 from headrace.messages import ResultExtra, ResultStatus, StepError, StepResult, Task
 from headrace.telemetry import Clock, SystemClock, attempt_fields, log_about
 from headrace.worker.core import Admission, Assignment, Assignments, Origin, Stop
 from headrace.worker.deferred import NotWanted
-from headrace.worker.driving import Work, resumed
+from headrace.worker.driving import Work
 from headrace.worker.handlers import EMPTY_MAP, Context, HandlerError, Registry
 from headrace.worker.handlers import encode_output as encode_value
 from headrace.worker.hidden import HiddenValues
@@ -115,7 +115,7 @@ class Executor:
             variables=variables or NoValues(),
             now_ms=self._now_ms,
         )
-        self._runners = Runners(assignments, self._run, at_once=at_once)
+        self._runners = Runners(assignments, self._take, at_once=at_once)
         self._ended_ms = 0
         """When the last attempt of a burst has ended; 0: not known."""
         self._abandoned = False
@@ -228,18 +228,14 @@ class Executor:
 
     # -- runners -------------------------------------------------------------------------------
 
-    async def _run(self) -> None:
-        await self._take()
-
-    @types.coroutine
-    def _take(self) -> Generator[Any, Any, None]:
+    async def _take(self) -> None:
         """Take attempts until the queue is empty, the slots are full, or one suspends."""
         inline_bytes = self._payloads.inline_bytes
         assignments = self.assignments
         self._ended_ms = 0
         for taken in itertools.count(1):
             if taken % BURST_MAX == 0:
-                yield
+                await asyncio.sleep(0)
                 self._ended_ms = 0
             assignment = assignments.next()
             if assignment is None:
@@ -274,7 +270,7 @@ class Executor:
                 rest = self._fail(assignment, context, error)
             else:
                 rest = self._finish(assignment, context, work, waiting)
-            yield from self._own(assignment, rest).__await__()
+            await self._own(assignment, rest)
             return
         self._runners.taker = None
 

@@ -7,8 +7,8 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
+from headrace.eager import Standby
 from headrace.worker.core import Assignments
-from headrace.worker.driving import Standby
 
 log = logging.getLogger(__name__)
 

@@ -83,10 +83,10 @@ class AtOnce(Postbox):
         """Tick while there is something to do, on a log that nobody reads; tell whether to let
         others have the loop before there is more."""
         wake, now_s = self._wake, self._clock.monotonic
-        until_s = now_s() + TURN_S
+        until_s = 0.0
         while True:
-            tick = self._open or self._begin(machine)
-            self._open = tick
+            tick = self._open = self._open or self._begin(machine)
+            until_s = until_s or tick.started_s + TURN_S
             goes_on = True
             while goes_on:
                 wake.is_set = False

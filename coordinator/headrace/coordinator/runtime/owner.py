@@ -262,7 +262,8 @@ class Owner(AtOnce):
         items = self._inbox.take()
         tick.size -= self._inbox.bytes
         tick.items += items
-        machine.begin(self._clock.now_ms())
+        if not machine.dirty:
+            machine.begin(self._clock.now_ms())
         for item in items:
             self._intake.apply(machine, item)
         timers = machine.timers.heap

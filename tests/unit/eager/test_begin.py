@@ -5,7 +5,7 @@ import contextvars
 
 import pytest
 
-from headrace.sdk._eager import begin
+from headrace.eager import begin
 
 LONG_S = 30.0
 seen: contextvars.ContextVar[str] = contextvars.ContextVar("seen", default="")

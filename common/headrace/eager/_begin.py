@@ -15,6 +15,8 @@ import sys
 from collections.abc import Coroutine
 from typing import Any
 
+from headrace.eager._step import first_step
+
 if sys.version_info >= (3, 12):
 
     def begin(work: Coroutine[Any, Any, None], *, name: str) -> asyncio.Task[None] | None:
@@ -24,31 +26,20 @@ if sys.version_info >= (3, 12):
         return None if task.done() and not task.cancelled() else task
 
 else:
-    # The part of asyncio that is for other implementations of tasks ("Extending" in its manual).
-    from asyncio.tasks import _enter_task, _leave_task
 
     def begin(work: Coroutine[Any, Any, None], *, name: str) -> asyncio.Task[None] | None:
         """Take the first step of *work* now; return its task, None if it has ended in that."""
-        loop = asyncio.get_running_loop()
         context = contextvars.copy_context()
         begun = _Begun(work)
-        task: asyncio.Task[None] = asyncio.Task(begun, loop=loop, name=name, context=context)
-        caller = asyncio.current_task(loop)
-        if caller is not None:
-            _leave_task(loop, caller)
-        _enter_task(loop, task)
+        task: asyncio.Task[None] = asyncio.Task(begun, name=name, context=context)
         try:
-            begun.waiting = context.run(work.send, None)
+            begun.waiting = first_step(work, task, context)
         except StopIteration:
             # The task finds that out for itself; nobody has to wait for it.
             begun.over = True
             return None
         except BaseException as error:
             begun.error = error
-        finally:
-            _leave_task(loop, task)
-            if caller is not None:
-                _enter_task(loop, caller)
         return task
 
     class _Begun(Coroutine[Any, Any, None]):
