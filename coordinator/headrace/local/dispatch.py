@@ -105,6 +105,7 @@ class LocalDispatch:
         self._offer, self._clock = offer, clock
         self._slots, self._namespace, self._incarnation = slots, namespace, incarnation
         self._window = slots
+        self._origin = Origin(0, namespace, 0, pinned=True)
         self._held: dict[tuple[str, int], int] = {}
         """(run key, step) -> attempt that was sent and not recorded yet."""
         self._reserved = 0
@@ -182,7 +183,10 @@ class LocalDispatch:
         held = self._held
         for task in tasks:
             held[task.run, task.step] = task.attempt
-        self._executor.submit(Origin(0, lane.namespace, epoch, pinned=True), tasks)
+        origin = self._origin
+        if origin.epoch != epoch or origin.namespace != lane.namespace:
+            origin = self._origin = Origin(0, lane.namespace, epoch, pinned=True)
+        self._executor.submit(origin, tasks)
 
     def recorded(self, results: Sequence[StepResult]) -> None:
         """See `Dispatch.recorded`."""

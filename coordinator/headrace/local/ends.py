@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import types
 from collections.abc import Generator
+from typing import Final
 
 from headrace.coordinator.core import Refusal, Run
 from headrace.coordinator.runtime.inbox import PendingBatch
 from headrace.errors import HeadraceError, from_wire
 from headrace.messages import ClientReply, ClientRequest
+
+ALONE_MAX: Final = 7
+"""Runs that begin one after the other without looking for company, before one looks again."""
 
 
 class Ends:
@@ -85,7 +89,24 @@ class Start(PendingBatch):
             self._ended.set_exception(from_wire(refusal.code, refusal.message))
 
 
-@types.coroutine
-def others_first() -> Generator[None, None, None]:
-    """Let those run that are ready now: `asyncio.sleep(0)`, without its questions."""
-    yield
+class Company:
+    """Whether runs begin together: then they wait a turn of the loop for each other, so that one
+    tick has them all. Who was alone lately goes on without one, a few times."""
+
+    def __init__(self) -> None:
+        self._waiting = self._alone = 0
+        """Runs that wait for others now; how many may go on alone."""
+
+    @types.coroutine
+    def gathered(self) -> Generator[None, None, None]:
+        """Return when whoever else begins a run now has posted it, too."""
+        if self._alone:
+            self._alone -= 1
+            return
+        self._waiting += 1
+        # `asyncio.sleep(0)`, without its questions.
+        yield
+        if self._waiting:
+            # The first to go on: all who waited are here.
+            self._alone = ALONE_MAX if self._waiting == 1 else 0
+            self._waiting = 0

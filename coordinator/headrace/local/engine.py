@@ -33,7 +33,7 @@ from headrace.local.dispatch import (
     Offer,
     OnLog,
 )
-from headrace.local.ends import Ends, Start, others_first
+from headrace.local.ends import Company, Ends, Start
 from headrace.local.functions import FunctionClient
 from headrace.local.lines import KeptLines
 from headrace.local.storage import Storage, open_storage
@@ -127,7 +127,7 @@ class LocalEngine(Asking):
         self._cached_functions = CACHED_MAX
         self._now_ms = self._clock.now_ms
         self._submits = Submits(self._now_ms)
-        self._ends = Ends()
+        self._ends, self._company = Ends(), Company()
         self._listeners: set[Callable[[bytes], None]] = set()
         self._lines = KeptLines(SHARD, on_log)
         self._storage: Storage | None = None
@@ -363,8 +363,7 @@ class LocalEngine(Asking):
         owner.post_requests(Start(self.namespace, start, ended), works=True)
         try:
             if owner.at_once:
-                # Whoever else begins a run now is to be in the same tick.
-                await others_first()
+                await self._company.gathered()
                 if not ended.done():
                     owner.work_now()
             run = await ended

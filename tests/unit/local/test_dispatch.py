@@ -9,7 +9,7 @@ import pytest
 
 from headrace.coordinator.core.ready import Lane
 from headrace.local.dispatch import WINDOW_MAX, WORKER, DirectAssignments, LocalDispatch, Offer
-from headrace.messages import StepResult, Task
+from headrace.messages import Entry, StepResult, Task, TurnReply, TurnReport, encode
 from headrace.worker.core import Admission, Origin
 
 RAW = msgspec.Raw(b"\x80")
@@ -47,12 +47,20 @@ class Owner:
     def __init__(self):
         self.posted = []
         self.batches = []
+        self.reply: TurnReply | None = None
+        self.later = TurnReply(number=2)
 
     def post(self, apply):
         self.posted.append(apply)
 
     def post_results(self, batch, respond, size):
         self.batches.append(batch)
+
+    def turn_now(self, report):
+        return self.reply
+
+    def post_turn(self, report, respond, size):
+        respond(encode(self.later))
 
 
 def task(number, run="default/r", attempt=1):
@@ -194,3 +202,18 @@ def test_a_second_attempt_waits_for_the_first(parts):
     assert assignments.admit(task(1), ORIGIN, 0) == Admission.QUEUED
     assignments.occupy(assignments.next())
     assert assignments.admit(task(1, attempt=2), ORIGIN, 0) == Admission.FOLLOWS
+
+
+REPORT = TurnReport(1, WORKER, "i", "default/r", 1, 1, 1, 1, 0)
+
+
+async def test_a_reply_that_is_there_at_once_shares_nothing_with_the_state(parts):
+    entry = Entry("a#1", "step", "a", "", value=RAW, number=1)
+    parts.owner.reply = TurnReply(entries=[entry], number=1)
+    reply = await parts.dispatch.turn(ORIGIN, REPORT)
+    assert reply == parts.owner.reply
+    assert reply.entries[0] is not entry
+
+
+async def test_a_report_that_is_to_wait_is_posted(parts):
+    assert (await parts.dispatch.turn(ORIGIN, REPORT)).number == 2

@@ -42,7 +42,7 @@ def schedule(tick: Tick, lane_name: str, credit: int, wire_lane: str) -> list[Wi
     if lane is None:
         return tasks
     while len(tasks) < credit:
-        entry = lane.pop()
+        entry = lane.pop() if lane.length or lane.fair else None
         if entry is None:
             tick.ready.filled.discard(lane_name)
             break

@@ -29,7 +29,7 @@ RECORD_COST = 20
 ENDED = frozenset(("COMPLETED", "FAILED", "CANCELLED"))
 
 
-class Later(NamedTuple):
+class Later(msgspec.Struct, frozen=True, gc=False):
     """A view of a run, to be rendered once the tick is in the log."""
 
     run: Run
