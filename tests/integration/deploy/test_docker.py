@@ -58,11 +58,13 @@ def project(request):
         pytest.skip("no Docker engine answers")
     compose = None
     for words in (["docker", "compose"], ["docker-compose"]):
-        if shutil.which(words[0]) and ask(*words, "version")[0] == 0:
-            compose = words
-            break
+        if shutil.which(words[0]):
+            code, version, _ = ask(*words, "version", "--short")
+            if code == 0 and not version.startswith("1."):
+                compose = words
+                break
     if compose is None:
-        pytest.skip("Docker has no Compose")
+        pytest.skip("Docker has no Compose 2")
     if ask("docker", "image", "inspect", f"{PREFIX}flowctl:{TAG}")[0]:
         pytest.skip(f"the image {PREFIX}flowctl:{TAG} is not there: deploy/images/build.sh")
     found = Project(compose, request.param)

@@ -177,10 +177,13 @@ def test_a_rolling_restart_of_servers_waits_for_their_streams():
 def understood(line):
     """Tell whether flowctl has that command with those options; raises click's error if not."""
     command, words = cli, shlex.split(line)[1:]
+    # As a child of its group's: a command keeps the help option that its first context asks for.
+    context = click.Context(command, **command.context_settings)
     while isinstance(command, click.Group):
-        command = command.get_command(click.Context(command), words.pop(0))
+        command = command.get_command(context, words.pop(0))
         assert command is not None, line
-    command.make_parser(click.Context(command)).parse_args(words)
+        context = click.Context(command, parent=context)
+    command.make_parser(context).parse_args(words)
     return True
 
 
