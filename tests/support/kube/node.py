@@ -10,12 +10,11 @@ from __future__ import annotations
 import json
 import secrets
 import subprocess
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from support.kube.run import Failed, run
+from support.kube.run import Failed, run, until
 
 ADDRESS = "192.0.2.1"
 """Of the node: a range for documentation, in a network namespace without a way out."""
@@ -249,21 +248,15 @@ class Node:
             )
         self._started.append((name, process))
 
-    def _wait(self, what: str, check: Callable[[], bool], within_s: float = START_S) -> None:
-        end = time.monotonic() + within_s
-        why: object = ""
-        while time.monotonic() < end:
-            for name, process in self._started:
-                if process.poll() is not None:
-                    log = (self.state / "logs" / f"{name}.log").read_text(errors="replace")
-                    raise Failed(f"{name} ended with {process.returncode}: {log[-2000:]}")
-            try:
-                if check():
-                    return
-            except Failed as error:
-                why = error
-            time.sleep(0.5)
-        raise Failed(f"not within {within_s:.0f} s: {what}; {why}")
+    def _wait(self, what: str, check: Callable[[], bool]) -> None:
+        until(what, check, START_S, pause_s=0.5, alive=self._alive)
+
+    def _alive(self) -> None:
+        """Raise `Failed` when a part has ended, with its last words."""
+        for name, process in self._started:
+            if process.poll() is not None:
+                log = (self.state / "logs" / f"{name}.log").read_text(errors="replace")
+                raise Failed(f"{name} ended with {process.returncode}: {log[-2000:]}")
 
     def _write(self, name: str, value: object) -> None:
         """Write JSON, which is YAML too."""

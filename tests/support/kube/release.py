@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import yaml
 
 from support.deploykit import CHART
 from support.kube.node import Node
-from support.kube.run import Failed, run
+from support.kube.run import Failed, run, until
 
 NAME = "orders"
 SPACE = "flows"
@@ -71,16 +70,7 @@ class Release:
 
     def wait(self, what: str, check: Callable[[], object], within_s: float = WAIT_S) -> None:
         """Wait until *check* holds. Raises `Failed`."""
-        end = time.monotonic() + within_s
-        why: object = ""
-        while time.monotonic() < end:
-            try:
-                if check():
-                    return
-            except Failed as error:
-                why = error
-            time.sleep(1)
-        raise Failed(f"not within {within_s:.0f} s: {what} {why}")
+        until(what, check, within_s)
 
     def rolled_out(self) -> None:
         """Wait until every set has what it was told to have."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import subprocess
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 RUN_S = 60
@@ -31,3 +33,26 @@ def run(
     if ran.returncode:
         raise Failed(f"{' '.join(words[:6])}: {(ran.stderr + ran.stdout).strip()}")
     return ran.stdout
+
+
+def until(
+    what: str,
+    check: Callable[[], object],
+    within_s: float,
+    *,
+    pause_s: float = 1.0,
+    alive: Callable[[], None] = lambda: None,
+) -> None:
+    """Wait until *check* holds; it may raise `Failed` until then. Raises `Failed`, as *alive* may
+    at once."""
+    end = time.monotonic() + within_s
+    why: object = ""
+    while time.monotonic() < end:
+        alive()
+        try:
+            if check():
+                return
+        except Failed as error:
+            why = error
+        time.sleep(pause_s)
+    raise Failed(f"not within {within_s:.0f} s: {what}; {why}")
