@@ -80,6 +80,35 @@ async def test_the_same_runs_of_two_writers_are_one(shared_postgres):
             assert await second.history(NS, name) == [Segment(1, want)]
 
 
+BEGIN_RUN = """
+INSERT INTO runs (namespace, run, workflow, state, created_ms, finished_ms, summary)
+VALUES ($1, $2, 'w', 'COMPLETED', 0, 0, '')
+"""
+
+
+async def test_writers_take_runs_in_one_order(shared_postgres):
+    """Or two of them would wait for each other, each for a run that the other one has."""
+    settings = own_schema(shared_postgres)
+    async with opened(settings, settings) as (writer, other):
+        await asyncio.gather(writer.prepare(), other.prepare())
+        async with other._access.session() as one, other._access.session() as two:
+            before, beside = one.transaction(), two.transaction()
+            await before.start()
+            await one.execute(BEGIN_RUN, NS, "m")
+            writing = asyncio.create_task(writer.put([closed(name) for name in ("z", "m", "a")]))
+            async with asyncio.timeout(WITHIN_S):
+                while not await one.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+                    assert not writing.done()
+            # It waits for "m": so it has "a", and what comes behind "m" is anybody's.
+            await beside.start()
+            await two.execute("SET LOCAL lock_timeout = '1s'")
+            await two.execute(BEGIN_RUN, NS, "z")
+            await beside.rollback()
+            await before.rollback()
+            await writing
+        assert sorted(await ids(writer)) == ["a", "m", "z"]
+
+
 async def test_two_that_expire_share_the_work(shared_postgres):
     settings = own_schema(shared_postgres)
     async with opened(settings, settings) as (first, second):

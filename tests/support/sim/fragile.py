@@ -36,7 +36,7 @@ def fragile(rng: random.Random) -> Plan:
 def _add_job(rng: random.Random, nodes: list[Node]) -> None:
     """A pipeline in one workspace."""
     at, count = len(nodes), rng.randint(2, 3)
-    loss = rng.choice(("restart-job", "restart-job", "restart-job", "continue", "fail"))
+    loss = rng.choice(("restart-job", "restart-job", "continue", "continue", "fail"))
     nodes.append(
         Group(name="job", parent=0, size=count + 1, kind="job", affinity=True, on_worker_loss=loss)
     )
