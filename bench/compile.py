@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from headrace.coordinator.core.program import Program
@@ -74,9 +75,9 @@ def main() -> None:
     for name, make in (("tasks", tasks), ("jobs", jobs), ("fan", fan)):
         text = make(count)
         plan = compiled(text)
-        taken = best(lambda text=text: compiled(text))
-        digest = best(lambda plan=plan: plan_digest(plan))
-        program = best(lambda plan=plan: Program(plan, "x", "default", frozenset({"noop"})))
+        taken = best(partial(compiled, text))
+        digest = best(partial(plan_digest, plan))
+        program = best(partial(Program, plan, "x", "default", frozenset({"noop"})))
         print(
             f"{name:6} {len(plan.nodes):7,} nodes  {len(text) / 1e6:5.2f} MB  "
             f"compile {taken:6.3f} s  digest {digest:6.3f} s  program {program:6.3f} s  "
@@ -85,7 +86,7 @@ def main() -> None:
     for part in PARTS:
         nodes = max(count // part, 2)
         plan = compiled(tasks(nodes))
-        taken = best(lambda plan=plan: run(plan))
+        taken = best(partial(run, plan))
         print(f"run    {nodes:7,} nodes  {taken / nodes * 1e6:6.1f} us a node")
 
 

@@ -15,19 +15,17 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent / "load"))
-sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import uvloop
 from bench.facts import machine
 from bench.page import BENCHMARKS, splice
-from scale import heartbeats, history, processes, report
+from bench.scale import heartbeats, history, processes, report
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results" / "scaling.json"
@@ -71,12 +69,12 @@ class Figures:
             for workers in FLEETS[:-1] if self.quick else FLEETS:
                 row = partial(heartbeats.measure, workers, seconds=BEATS_S)
                 what = f"heartbeats of {workers:,} workers"
-                self._row("heartbeats", what, lambda row=row: uvloop.run(row()))
+                self._row("heartbeats", what, partial(_run, row))
         if "processes" in parts:
             for shape in SHAPES[:2] if self.quick else SHAPES:
                 row = partial(processes.measure, *shape, rounds=10 if self.quick else 30)
                 what = f"{shape[0]} coordinators, {shape[1]} workers"
-                self._row("processes", what, lambda row=row: uvloop.run(row()))
+                self._row("processes", what, partial(_run, row))
         self.found["seconds"] = round(time.monotonic() - self._began)
         return self.found
 
@@ -101,10 +99,14 @@ def kept(parts: list[str]) -> dict[str, Any]:
     return found
 
 
+def _run(work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+    return uvloop.run(work())
+
+
 def draw(document: dict[str, Any]) -> None:
     """Draw the picture; without matplotlib it stays as it was."""
     try:
-        from scale import plots
+        from bench.scale import plots
     except ImportError:
         print("no matplotlib here (extra `bench`): the picture stays as it was", file=sys.stderr)
     else:

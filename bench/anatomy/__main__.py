@@ -21,18 +21,16 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-sys.path.insert(0, str(Path(__file__).parents[1] / "load"))
-sys.path.insert(0, str(Path(__file__).parent))
 
 import uvloop
+from bench.anatomy.kernel import broker_messages, proportional_mb, use_of
+from bench.anatomy.page import rows
+from bench.anatomy.stages import COORDINATOR, WORKER, shares
 from bench.facts import machine
+from bench.load.cluster import Cluster, cpu_seconds, own_signal
+from bench.load.openloop import open_loop
+from bench.load.workloads import BATCH, Driver, chain
 from bench.page import BENCHMARKS, splice
-from cluster import Cluster, cpu_seconds, own_signal
-from kernel import broker_messages, proportional_mb, use_of
-from openloop import open_loop
-from page import rows
-from stages import COORDINATOR, WORKER, shares
-from workloads import BATCH, Driver, chain
 
 from headrace.messages import subjects
 
@@ -44,6 +42,7 @@ STREAMS = {
     "feed messages": subjects.EVENTS_STREAM,
 }
 RESULTS = ROOT / "bench/results"
+PICTURE = BENCHMARKS.parent / "benchmarks" / "anatomy.png"
 W4_WINDOW = 8
 IDLE_S = 5.0
 
@@ -167,6 +166,7 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
         cluster = Cluster(Path(folder))
         try:
             await cluster.start()
+            assert cluster.bus is not None
             results["idle"] = await Anatomy(cluster, Driver(cluster.bus, []), 0).idle()
             driver = Driver(cluster.bus, (await cluster.info()).slots)
             anatomy = Anatomy(cluster, driver, options.seconds)
@@ -184,6 +184,16 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
     return results
 
 
+def draw(document: dict[str, Any]) -> None:
+    """Draw the picture; without matplotlib it stays as it was."""
+    try:
+        from bench.anatomy import plots
+    except ImportError:
+        print("no matplotlib here (extra `bench`): the picture stays as it was", file=sys.stderr)
+    else:
+        plots.draw(document, PICTURE)
+
+
 def main() -> None:
     """Parse the command line, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -192,7 +202,15 @@ def main() -> None:
     parser.add_argument("--flames", action="store_true", help="flame graphs in bench/results")
     parser.add_argument("--json", type=Path, default=RESULTS / "anatomy.json")
     parser.add_argument("--write", action="store_true", help="bring docs/benchmarks.md up to date")
+    parser.add_argument(
+        "--page", action="store_true", help="write the page from --json, measure nothing"
+    )
     options = parser.parse_args()
+    if options.page:
+        document = json.loads(options.json.read_text())
+        draw(document)
+        splice(BENCHMARKS, "anatomy", "\n".join(rows(document)))
+        return
     if shutil.which("py-spy") is None:
         sys.exit("py-spy is not installed: pip install 'headrace[bench]'")
     own_signal()
@@ -202,6 +220,7 @@ def main() -> None:
     options.json.write_text(json.dumps(document, indent=2) + "\n")
     print("\n".join(rows(document)))
     if options.write:
+        draw(document)
         splice(BENCHMARKS, "anatomy", "\n".join(rows(document)))
 
 

@@ -23,7 +23,9 @@ class Use(NamedTuple):
 
     def since(self, before: Use) -> Use:
         """Return the difference."""
-        return Use(*(now - then for now, then in zip(self, before, strict=True)))
+        return Use(
+            self.main_s - before.main_s, self.others_s - before.others_s, self.wakes - before.wakes
+        )
 
 
 def use_of(pid: int) -> Use:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 _NAMES = {"nats-0": "broker", "coordinator-0": "coordinator", "worker-0": "worker"}
+IMAGE = "![where each microsecond goes](benchmarks/anatomy.png)"
 _TARGET_CORES, _TARGET_P50_MS, _TARGET_P99_MS = 1.5, 5.0, 15.0
 
 
@@ -17,6 +18,8 @@ def rows(document: dict[str, Any]) -> list[str]:
         "broker that fsyncs each append, SQLite archive, event feed; client on the same machine.",
         "",
         *_processes(results),
+        "",
+        IMAGE,
         "",
         *_stages(results),
         "",
@@ -55,6 +58,12 @@ def _processes(results: dict[str, Any]) -> list[str]:
     return lines
 
 
+def stage_us(workload: dict[str, Any], name: str) -> dict[str, float]:
+    """Return what a step costs in each stage of a process, in µs of its main thread."""
+    main_us = float(workload["cpu_us_per_step"][name] - workload["other_threads_us_per_step"][name])
+    return {stage: main_us * share for stage, share in workload["shares"][name].items()}
+
+
 def _stages(results: dict[str, Any]) -> list[str]:
     lines = [
         "How the interpreter's time divides (py-spy, samples that hold its lock; threads apart):",
@@ -66,17 +75,11 @@ def _stages(results: dict[str, Any]) -> list[str]:
     for name in pair[0]["shares"]:
         stages = list(dict.fromkeys([*pair[0]["shares"][name], *pair[1]["shares"][name]]))
         for stage in stages:
-            cells = [
-                f"{_main_us(one, name) * one['shares'][name].get(stage, 0):.2f}" for one in pair
-            ]
+            cells = [f"{stage_us(one, name).get(stage, 0.0):.2f}" for one in pair]
             lines.append(_row(f"{_NAMES[name]}: {stage}", cells))
         threads = [f"{one['other_threads_us_per_step'][name]:.2f}" for one in pair]
         lines.append(_row(f"{_NAMES[name]}: other threads (archive)", threads))
     return lines
-
-
-def _main_us(one: dict[str, Any], name: str) -> float:
-    return float(one["cpu_us_per_step"][name] - one["other_threads_us_per_step"][name])
 
 
 def _open(loads: list[dict[str, Any]]) -> list[str]:

@@ -12,15 +12,14 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import uvloop
 from bench.facts import machine
-from cluster import Cluster, cpu_seconds, own_signal, rss_mb
-from loss import w5
-from moments import first_result, takeover
-from workloads import Driver, w1, w2, w3, w4
+from bench.load.cluster import Cluster, cpu_seconds, own_signal, rss_mb
+from bench.load.loss import w5
+from bench.load.moments import first_result, takeover
+from bench.load.workloads import Driver, w1, w2, w3, w4
 
 
 def show_logs(folder: Path) -> None:

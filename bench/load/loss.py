@@ -7,8 +7,8 @@ import itertools
 import time
 from typing import Any
 
-from cluster import Cluster
-from workloads import BATCH, Driver, chain
+from bench.load.cluster import Cluster
+from bench.load.workloads import BATCH, Driver, chain
 
 from headrace.messages import GetHistory, HistoryEntry, decode
 

@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from cluster import Cluster
-from workloads import Driver, spread
+from bench.load.cluster import Cluster
+from bench.load.workloads import Driver, spread
 
 from headrace.errors import HeadraceError
 from headrace.messages import ClientBatch, GetRun, ReplyBatch, decode, encode, subjects

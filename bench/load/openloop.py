@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from workloads import Driver, chain, percentile
+from bench.load.workloads import Driver, chain, percentile
 
 STEPS = 10
 """Of each run; so many times less runs a second than steps."""

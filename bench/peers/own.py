@@ -60,7 +60,7 @@ def _start(folder: Path) -> float:
     file.write_text(ONE_STEP, encoding="utf-8")
     flowctl = Headrace.python.with_name("flowctl")
     ports = ["--port", str(free_port()), "--metrics-port", str(free_port())]
-    command = [flowctl, "dev", "--dir", folder / "data", *ports, "--run", file]
+    command: list[str | Path] = [flowctl, "dev", "--dir", folder / "data", *ports, "--run", file]
     # The note of a running `dev` that flowctl goes by must not become this one.
     state = {"XDG_STATE_HOME": str(folder / "state"), "XDG_CONFIG_HOME": str(folder / "config")}
     process = Process("dev", command, folder, environment=state)

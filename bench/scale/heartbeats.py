@@ -8,11 +8,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from cluster import Cluster, cpu_seconds, rss_mb
+from bench.load.cluster import Cluster, cpu_seconds, rss_mb
+from bench.scale.fleet import PERIOD_S, Fleet
 
 from headrace.bus import Bus, connect
 from headrace.client import Client
-from scale.fleet import PERIOD_S, Fleet
 
 SETTLE_S = 4.0
 REGISTERED_S = 60.0

@@ -10,6 +10,8 @@ import statistics
 from collections.abc import Callable, Generator
 from typing import Any
 
+from bench.scale.shard import BUILTIN, Shard, cpu_s, in_pieces
+
 from headrace.coordinator.core import encode_hashed, loading
 from headrace.coordinator.core.explain import explain
 from headrace.coordinator.core.histories import telling
@@ -19,8 +21,7 @@ from headrace.coordinator.core.views import run_view, viewing
 from headrace.coordinator.runtime.inbox import reply_of
 from headrace.events import SegmentArchived, decode_chunk
 from headrace.messages import GetRun, SubmitRun
-from headrace.plan import Group, Loop, Plan, Task
-from scale.shard import BUILTIN, Shard, cpu_s, in_pieces
+from headrace.plan import Group, Loop, Node, Plan, Task
 
 SEGMENT_BYTES = 256 * 1024
 """As `runtime.archiver` has it."""
@@ -34,7 +35,7 @@ HISTORY_PAGE = 1_000
 
 
 def _plan(times: int) -> Plan:
-    nodes = (
+    nodes: tuple[Node, ...] = (
         Group(name="root", size=STEPS + 3),
         Loop(name="again", parent=0, size=STEPS + 2, kind="repeat", times=times),
         Group(name="body", parent=1, size=STEPS + 1, kind="pipeline"),
@@ -53,8 +54,8 @@ class Long:
         self.shard = Shard()
         self.archived: list[bytes] = []
         digest = self.shard.store(_plan(events // (2 * STEPS) + 1))
-        request = {"request_id": "r", "not_after_ms": self.shard.now_ms + 60_000}
-        self.shard.tick(SubmitRun(run="long", plan=digest, **request))
+        until_ms = self.shard.now_ms + 60_000
+        self.shard.tick(SubmitRun(run="long", plan=digest, request_id="r", not_after_ms=until_ms))
 
     @property
     def run(self) -> Any:

@@ -14,12 +14,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from bench.scale.shard import BUILTIN, Shard, cpu_s, in_pieces
 
 from headrace.coordinator.core import Capture, Parking, ParkingPolicy, loading, verify
 from headrace.messages import ListRuns, SignalRun, SubmitRun
 from headrace.plan import Group, Plan, Sleep, Task, Wait
-from scale.shard import BUILTIN, Shard, cpu_s, in_pieces
 
 ROUNDS = 5
 CHAINS, STEPS = 200, 10

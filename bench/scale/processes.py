@@ -7,8 +7,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from cluster import Cluster, cpu_seconds
-from workloads import Driver, w2
+from bench.load.cluster import Cluster, cpu_seconds
+from bench.load.workloads import Driver, w2
 
 SHARDS = 4
 ROLES = {"nats": "broker", "coordinator": "coordinators", "worker": "workers", "client": "client"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from pathlib import Path
 
 from bench.peers import install
 from bench.peers.processes import Process, free_port
@@ -92,5 +93,13 @@ class Headrace(System):
 
     def _role(self, role: str, *arguments: str) -> Process:
         server = f"nats://127.0.0.1:{self._port}"
-        command = [self.python, "-m", "headrace.local.child", role, "--server", server, *arguments]
+        command: list[str | Path] = [
+            self.python,
+            "-m",
+            "headrace.local.child",
+            role,
+            "--server",
+            server,
+            *arguments,
+        ]
         return Process(role, command, self.folder, environment=self.app_environment())

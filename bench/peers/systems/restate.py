@@ -103,7 +103,8 @@ class Restate(System):
             return
         config = self.folder / "hypercorn.toml"
         config.write_text(f'bind = "127.0.0.1:{self._service}"\n{HYPERCORN}', encoding="utf-8")
-        command = [self.python, "-m", "hypercorn", "--config", config, "restate_app:app"]
+        command: list[str | Path] = [self.python, "-m", "hypercorn", "--config", config]
+        command.append("restate_app:app")
         self.worker = Process("service", command, self.folder, environment=self.app_environment())
         self.worker.start()
         self.worker.until_listening(self._service)

@@ -159,6 +159,8 @@ class RunModel(Jobs, Families, Gates, Loops, Functions):
             self.fault(f"step {step.index} scheduled after the cancel")
         if step.retry_ms > self.time_ms:
             self.fault(f"step {step.index}: retry {step.retry_ms - self.time_ms} ms early")
+        if step.path in self.carried and not self._undoes(step):
+            self.fault(f"step {step.index} runs, and its result is carried over")
         self.may_begin(step)
         self.use_gates(step)
         self.check_lane(step, event[4])
@@ -180,8 +182,15 @@ class RunModel(Jobs, Families, Gates, Loops, Functions):
         found = self.instances[event[1]]
         if found.state not in (PENDING, WAITING):
             self.fault(f"{found.index} stops others while {found.state}")
+        if sorted(event[2]) != self._to_stop(found):
+            self.fault(f"{found.index} stops {event[2]}, and should {self._to_stop(found)}")
         self.may_begin(found)
         found.state = RUNNING
+
+    def _to_stop(self, found: Instance) -> list[int]:
+        """Return what goes on of the steps that it stops."""
+        base, cancels = found.index - self.node_index(found), getattr(found.node, "cancels", ())
+        return [base + at for at in cancels if self.instances[base + at].state not in FINAL]
 
     def _queued(self, event: list[Any]) -> None:
         """It is ready, and fails unless it is scheduled in time."""
@@ -314,13 +323,8 @@ class RunModel(Jobs, Families, Gates, Loops, Functions):
             self.fault(f"container {found.index} ends while {found.state}")
         if reason.startswith("timeout") and found.due_ms > self.time_ms:
             self.fault(f"container {found.index}: timeout early")
-        if isinstance(found.node, Group) and found.node.cancels and state == COMPLETED:
-            base = found.index - self.node_index(found)
-            alive = [
-                at for at in found.node.cancels if self.instances[base + at].state not in FINAL
-            ]
-            if alive:
-                self.fault(f"{found.index} ends, and what it stops goes on: {alive}")
+        if state == COMPLETED and (alive := self._to_stop(found)):
+            self.fault(f"{found.index} ends, and what it stops goes on: {alive}")
         if not self.saga_ended(found) and not reason:
             self.check_join(found, state)
         found.tolerated, found.detached = event[5], event[6]
