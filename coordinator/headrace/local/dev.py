@@ -299,7 +299,7 @@ class _Dev:
         """Submit *file* and watch it, unless a signal comes first; return the exit code."""
 
         async def submit() -> int:
-            await until_ready(self._broker.url, workers=self._workers)
+            await until_ready(self._broker.url, workers=self._workers, say=_say)
             return await submit_and_watch(self._broker.url, file, inputs)
 
         run = asyncio.create_task(submit(), name="run-once")

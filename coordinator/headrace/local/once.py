@@ -7,7 +7,7 @@ as from another terminal.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from headrace.client import Client
@@ -17,14 +17,21 @@ from headrace.local.processes import start, stop
 READY_S = 30.0
 ASK_S = 2.0
 PAUSE_S = 0.1
+SILENT_S = 5.0
+"""Who waits for longer is told what for."""
 
 
-async def until_ready(server: str, *, workers: int) -> None:
+async def until_ready(
+    server: str, *, workers: int, say: Callable[[str], None], silent_s: float = SILENT_S
+) -> None:
     """Return once a coordinator answers and *workers* workers are online.
 
-    Raises `Unavailable` after `READY_S`.
+    What it waits for after *silent_s*, and each other reason after that, it *say*s. Raises
+    `Unavailable` after `READY_S`.
     """
-    problem = "nothing was tried"
+    problem, said = "nothing was tried", ""
+    loop = asyncio.get_running_loop()
+    loud_s = loop.time() + silent_s
     try:
         async with asyncio.timeout(READY_S):
             while True:
@@ -37,6 +44,9 @@ async def until_ready(server: str, *, workers: int) -> None:
                     problem = f"{online} of {workers} workers are online"
                 except HeadraceError as error:
                     problem = str(error)
+                if loop.time() >= loud_s and problem != said:
+                    said = problem
+                    say(f"not ready yet: {problem}")
                 await asyncio.sleep(PAUSE_S)
     except TimeoutError:
         raise Unavailable(f"not ready within {READY_S:.0f} s: {problem}") from None
