@@ -14,6 +14,8 @@ _PAIRS = [a + b for a in _CROCKFORD for b in _CROCKFORD]
 _LOW_BITS = 20
 """What the last four characters hold; those before them change once in a million ids."""
 _LOW_MAX = (1 << _LOW_BITS) - 1
+_HEAD_SHIFTS, _STEM_SHIFTS = range(40, -1, -10), range(70, _LOW_BITS - 1, -10)
+"""Ten bits are a pair: of 50 bits of milliseconds, and of the random 80 but for the low ones."""
 
 
 class RunIds:
@@ -45,12 +47,11 @@ class RunIds:
 
     def _begin(self, tail: int) -> None:
         self._tail = tail
-        text = base64.b32encode(tail.to_bytes(10, "big")).translate(_TRANSLATE).decode()
-        self._stem = self._head + text[: -_LOW_BITS // 5]
+        self._stem = self._head + "".join([_PAIRS[(tail >> at) & 1023] for at in _STEM_SHIFTS])
 
 
 def _head(now_ms: int) -> str:
-    return "".join(_CROCKFORD[(now_ms >> shift) & 31] for shift in range(45, -1, -5))
+    return "".join([_PAIRS[(now_ms >> at) & 1023] for at in _HEAD_SHIFTS])
 
 
 class RequestIds:
