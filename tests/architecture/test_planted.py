@@ -26,6 +26,8 @@ REVEALED = {
     "copies",
     "kill-worker-at",
     "kill-worker",
+    "lose-worker",
+    "no-control",
     "kill-controller",
     "freeze-coordinator",
     "partition",
