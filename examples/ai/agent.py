@@ -13,7 +13,10 @@ The model here is a script, so that it runs anywhere. For a real one: ``OpenAI()
 ``Anthropic()`` of `headrace.ai`, with the key in the worker's environment.
 """
 
+import asyncio
+
 from headrace.ai import Agent, ChatReply, ChatRequest, Scripted, ToolCall, Usage
+from headrace.local import LocalEngine
 from headrace.sdk import App, Context, Retry
 
 app = App("desk")
@@ -67,17 +70,18 @@ async def answer(ctx: Context, question: str) -> str:
     return result.text
 
 
-async def main() -> None:
-    """Run it in this process, and allow the refund."""
-    from headrace.local import LocalEngine
+async def main() -> str:
+    """One question: the refund waits until somebody allows it."""
+    handle = await answer.start("Where is my order 7?")
+    await handle.signal("desk-approval", {"approved": True}, correlation_key="call-2")
+    return await handle.result()
 
-    async with LocalEngine(apps=[app]) as engine:
-        handle = await engine.start(answer, "Where is my order 7?")
-        await handle.signal("desk-approval", {"approved": True}, correlation_key="call-2")
-        print(await handle.result())
+
+async def embedded() -> None:
+    """Run it in this process."""
+    async with LocalEngine():
+        print(await main())
 
 
 if __name__ == "__main__":
-    import asyncio
-
-    asyncio.run(main())
+    asyncio.run(embedded())

@@ -376,8 +376,9 @@ def kept(make: Callable[[], Cluster]) -> Iterator[Kept]:
 @pytest.fixture(scope="session")
 def shared_dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dev]:
     """One `flowctl dev` with the handlers of the examples, for tests that do no harm to it."""
-    path = os.pathsep.join((str(EXAMPLES), str(EXAMPLES / "sdk"), str(TESTS)))
-    modules = sorted(file.stem for file in (EXAMPLES / "sdk").glob("*.py"))
+    folders = (EXAMPLES / "sdk", EXAMPLES / "ai")
+    path = os.pathsep.join(map(str, (EXAMPLES, *folders, TESTS)))
+    modules = sorted(file.stem for folder in folders for file in folder.glob("*.py"))
     apps = [word for module in ("handlers", *modules) for word in ("--app", f"{module}:app")]
     made = Dev(tmp_path_factory.mktemp("dev"), *apps, env={"PYTHONPATH": path})
     with shared(made):

@@ -11,7 +11,9 @@ from headrace.sdk import Client
 from support.cluster import EXAMPLES
 
 WITHIN_S = 60.0
+FOLDERS = (EXAMPLES / "sdk", EXAMPLES / "ai")
 EXPECTED = {
+    "agent": "Done: refunded 4200 cents of order 7.",
     "approval": ["paid 50", "paid 500"],
     "batch": sum(n * n for n in range(10) if n != 3),
     "children": ["ann-1", "ann-2", "ann-3", "welcome ann"],
@@ -23,14 +25,15 @@ EXPECTED = {
 
 
 def load(name):
-    spec = importlib.util.spec_from_file_location(f"sdk_{name}", EXAMPLES / "sdk" / f"{name}.py")
+    (file,) = (folder / f"{name}.py" for folder in FOLDERS if (folder / f"{name}.py").exists())
+    spec = importlib.util.spec_from_file_location(f"sdk_{name}", file)
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
 def test_all_examples_are_here():
-    assert {file.stem for file in (EXAMPLES / "sdk").glob("*.py")} == set(EXPECTED)
+    assert {file.stem for folder in FOLDERS for file in folder.glob("*.py")} == set(EXPECTED)
 
 
 @pytest.mark.parametrize("name", EXPECTED)
