@@ -44,7 +44,7 @@ class OwnerDesk:
     async def outgoing(self, data):
         return data
 
-    def beat(self, details):
+    def beat(self):
         self.beats += 1
 
 

@@ -9,7 +9,7 @@ import click
 import msgspec
 
 from headrace.errors import InvalidRequest
-from headrace.flowctl._code import load_app
+from headrace.flowctl._code import load_app, source_of
 from headrace.flowctl._output import emit
 from headrace.flowctl._settings import Settings
 from headrace.flowctl._shared import pass_settings, run_client, shared_options, some_options
@@ -27,20 +27,21 @@ EXIT_FOUND = 1
 def lint(settings: Settings, paths: tuple[str, ...]) -> int:
     """Find what workflow functions may not do themselves: clocks, chance, I/O, threads, sleep.
 
-    PATH is a file, or a folder of Python files. Only the syntax is looked at, nothing is imported;
-    what other functions do on behalf of a workflow is not seen: `flowctl replay` and tests with
-    `headrace_engine` see that.
+    PATH is a file, a folder of Python files, or the name of a module or package. Only the syntax is
+    looked at, nothing is imported; what other functions do on behalf of a workflow is not seen:
+    `flowctl replay` and tests with `headrace_engine` see that.
 
     \b
     Examples:
       flowctl lint orders.py
       flowctl lint src/orders
+      flowctl lint orders.workflows
 
     Exit codes: 0 nothing found, 1 something found, 4 no such file.
     """
     from headrace.sdk import lint_paths
 
-    found = lint_paths([Path(path) for path in paths])
+    found = lint_paths([source_of(path) for path in paths])
     rows = [
         {"file": p.file, "line": p.line, "column": p.column, "message": p.message, "hint": p.hint}
         for p in found

@@ -7,6 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Iterable
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +17,35 @@ from headrace.flowctl._inputs import given_inputs
 if TYPE_CHECKING:
     from headrace.sdk import App, Workflow
 
+_MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 _REFERENCE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*(/[\w-]+)?")
 
 
 def is_code(target: str) -> bool:
     """Tell whether *target* names a workflow function, and not a file that is there."""
     return _REFERENCE.fullmatch(target) is not None and not Path(target).exists()
+
+
+def source_of(name: str) -> Path:
+    """Return the file or folder *name*, or that of the module or package *name*; imports nothing.
+
+    Where there is neither, it is the path *name*, which does not exist.
+    """
+    path = Path(name)
+    if path.exists() or not _MODULE.fullmatch(name):
+        return path
+    top, *rest = name.split(".")
+    spec = PathFinder.find_spec(top, [str(Path.cwd()), *sys.path])
+    if spec is None:
+        return path
+    if not rest and spec.origin and not spec.submodule_search_locations:
+        return Path(spec.origin)
+    for place in spec.submodule_search_locations or ():
+        folder = Path(place, *rest)
+        for found in (folder, folder.with_suffix(".py")) if rest else (folder,):
+            if found.exists():
+                return found
+    return path
 
 
 def load_app(reference: str) -> App:

@@ -250,7 +250,7 @@ class StepView(msgspec.Struct, kw_only=True, omit_defaults=True):
     conclusion: str = ""
     """The outcome after `continue-on-error`."""
     details: Any = None
-    """What a workflow function's step that runs, or is tried again, said last in a heartbeat."""
+    """What a step that runs, or of a workflow function is tried again, said last in a heartbeat."""
 
 
 class RunView(msgspec.Struct, kw_only=True, omit_defaults=True):

@@ -157,9 +157,11 @@ class App:
     ) -> Any:
         """Make an async function, whose first parameter is a `Context`, a workflow.
 
-        *timeout*: of a whole run. *cancel_timeout*: how long the function may clean up after a
-        cancel; then its run is CANCELLED without it (None: it has as long as it takes). Raises
-        `InvalidRequest`.
+        *timeout*: of a whole run, in seconds or as a `timedelta`. *cancel_timeout*: how long the
+        function may clean up after a cancel; then its run is CANCELLED without it. None, the
+        default: as long as it takes, for a cancel asks; a second one ends the run at once. Raises
+        `InvalidRequest` for what is no async function with a `Context`, and for a name that is
+        taken.
         """
 
         def mark(function: Callable[..., Any]) -> Workflow[Any, Any]:

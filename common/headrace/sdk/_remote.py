@@ -47,7 +47,7 @@ def remote_handler(step: Step[Any, Any]) -> Callable[..., Any]:
             run=ctx.run,
             attempt=ctx.attempt,
             idempotency=ctx.idempotency_key,
-            on_heartbeat=ctx.heartbeat,
+            on_heartbeat=lambda details: ctx.heartbeat(_plain(details)),
             on_log=lambda stream, text: ctx.log(text, stream=stream),
         )
         value = await run_step(step, args, kwargs, info)
@@ -56,3 +56,7 @@ def remote_handler(step: Step[Any, Any]) -> Callable[..., Any]:
     handle.__name__ = step.name
     handle.__doc__ = step.function.__doc__
     return handle
+
+
+def _plain(details: Any) -> Any:
+    return None if details is None else msgspec.msgpack.decode(_codec.encode(details))

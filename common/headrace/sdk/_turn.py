@@ -75,7 +75,7 @@ class Desk(Protocol):
         ...
 
     async def outgoing(self, data: bytes) -> bytes:
-        """Return *data*, or a reference to where it was put because it is large."""
+        """Return a reference to where *data*, which is large, was put; or *data* all the same."""
         ...
 
     @property
@@ -83,8 +83,8 @@ class Desk(Protocol):
         """What is no longer than this is not large."""
         ...
 
-    def beat(self, details: Any) -> None:
-        """Note a sign of life; from any thread."""
+    def beat(self) -> None:
+        """Note a sign of life; from any thread. What it says of itself is in reports."""
         ...
 
 
@@ -277,8 +277,8 @@ class TurnRun:
         ahead, self._ahead = self._ahead, 0
         self._asked = False
         if end is not None and len(end.value) > self._desk.inline_bytes:
-            value = await self._desk.outgoing(bytes(end.value))
-            end = msgspec.structs.replace(end, value=msgspec.Raw(value))
+            value = msgspec.Raw(await self._desk.outgoing(bytes(end.value)))
+            end = msgspec.structs.replace(end, value=value)
         return await self._desk.report(
             seen=execution.seen, changes=changes, end=end, answers=answers, ahead=ahead
         )
@@ -344,7 +344,7 @@ class TurnRun:
             attempt=operation.attempts + 1,
             idempotency=f"{execution.run}/{operation.key}{generation}",
             details=operation.details,
-            on_heartbeat=self._desk.beat,
+            on_heartbeat=self._beat,
             on_details=functools.partial(self._beats.tell, operation),
             on_log=execution.on_log,
         )
@@ -369,6 +369,9 @@ class TurnRun:
         if self._waiter is not None:
             self._stir()
 
+    def _beat(self, _details: Any) -> None:
+        self._desk.beat()
+
     async def _collect(self) -> None:
         """Turn attempts that have ended into changes, and go on with what they returned, if all
         that is to be reported is that: what the function does then goes in the same report."""
@@ -392,7 +395,9 @@ class TurnRun:
         """Note how far the steps are that run."""
         for operation, details in self._beats.take(self._terms.now_ms()):
             if operation in self._running:
-                raw = msgspec.Raw(await self._desk.outgoing(details))
+                if len(details) > self._desk.inline_bytes:
+                    details = await self._desk.outgoing(details)
+                raw = msgspec.Raw(details)
                 head = (operation.key, operation.name, operation.digest, operation.started_ms)
                 self.execution.change(StepBeat(*head, raw))
 

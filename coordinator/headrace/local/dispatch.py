@@ -13,7 +13,7 @@ from typing import Final, TypeAlias
 
 import msgspec
 
-from headrace.coordinator.core import Facts, Loss, Machine, Order, WorkerFacts
+from headrace.coordinator.core import Facts, Holder, Loss, Machine, Order, WorkerFacts
 from headrace.coordinator.core.ready import PREFERRED, Lane
 from headrace.coordinator.runtime.owner import Owner
 from headrace.errors import Unreachable
@@ -258,7 +258,9 @@ class LocalDispatch:
                     WORKER, self._namespace, self._offer.labels(), self._slots, held.free, False
                 ),
             ),
-            holders={(a.task.run, a.task.step): WORKER for a in held if a.running},
+            holders={
+                (a.task.run, a.task.step): Holder(WORKER, a.said()) for a in held if a.running
+            },
             missing_since_ms=self._missing_since,
         )
 

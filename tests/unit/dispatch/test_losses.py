@@ -6,9 +6,10 @@ import msgspec
 import pytest
 
 from headrace.bus import Disconnected, JetStreamMissing
+from headrace.coordinator.core import Holder
 from headrace.coordinator.dispatch.rollcall import LEASES_MAX, RollCall
 from headrace.errors import Unreachable
-from headrace.messages import EpochNotice, TaskBatch, decode, encode
+from headrace.messages import EpochNotice, Held, TaskBatch, decode, encode
 from headrace.worker.core import Assignments
 from support.broker import eventually
 from support.dispatchkit import (
@@ -221,7 +222,10 @@ async def test_held_steps_are_left_alone_unheld_ones_lost_when_all_have_told(wor
     shard = world.shard(epoch=9, dispatched=ADOPTED)
     assert sorted(id for id, notice in world.orders(EpochNotice) if notice.epoch == 9) == ["a", "b"]
     world.beat("a", **holding(1, epochs={0: 9}))
-    assert shard.facts().holders == {("default/r", 1): "a"}
+    assert shard.facts().holders == {("default/r", 1): Holder("a")}
+    told = Held("default/r", 1, 1, True, {"done": 3})
+    world.beat("a", held={0: [told]}, epochs={0: 9})
+    assert shard.facts().holders == {("default/r", 1): Holder("a", {"done": 3})}
     assert lost(shard) == []
     # One that knows the epoch from a task, but leaves out what it took just now.
     world.beat("b", **holding(epochs={0: 9}, held_since_ms=500))

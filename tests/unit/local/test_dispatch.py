@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import msgspec
 import pytest
 
+from headrace.coordinator.core import Holder
 from headrace.coordinator.core.ready import Lane
 from headrace.local.dispatch import WINDOW_MAX, WORKER, DirectAssignments, LocalDispatch, Offer
 from headrace.messages import Entry, StepResult, Task, TurnReply, TurnReport, encode
@@ -192,7 +193,7 @@ def test_facts_name_what_runs(parts):
     assignment = parts.executor.assignments.next()
     parts.executor.assignments.occupy(assignment)
     facts = parts.dispatch.facts()
-    assert facts.holders == {("default/r", 1): WORKER}
+    assert facts.holders == {("default/r", 1): Holder(WORKER)}
     assert facts.workers[0].capabilities == {"gpu"}
     assert facts.workers[0].free == 3
 

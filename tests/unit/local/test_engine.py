@@ -215,6 +215,28 @@ async def test_cancel_stops_what_runs(engine, gate):
         await engine.cancel(name)
 
 
+async def test_what_a_step_says_of_itself_is_shown_while_it_runs():
+    said, go = asyncio.Event(), asyncio.Event()
+
+    @handler("test/hold")
+    async def hold(ctx, inputs: dict):
+        ctx.heartbeat({"done": 3})
+        said.set()
+        await go.wait()
+
+    async with LocalEngine(handlers=[hold]) as engine:
+        name = await engine.submit(plan(HOLD, "test/hold"))
+        await within(said.wait())
+        steps = (await engine.get(name)).steps
+        assert [(step.state, step.details) for step in steps] == [
+            ("RUNNING", {"done": 3}),
+            ("PENDING", None),
+        ]
+        go.set()
+        ended = await within(engine.wait(name))
+        assert [step.details for step in ended.steps] == [None, None]
+
+
 async def test_pause_and_resume(engine, gate):
     name = await engine.submit(plan(HOLD, "test/hold"))
     await within(gate.entered.wait())

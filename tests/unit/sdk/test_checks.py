@@ -82,6 +82,28 @@ def test_the_command_tells_by_its_exit_code(tmp_path):
         runner.invoke(cli, ["lint", "/nowhere"], standalone_mode=False, catch_exceptions=False)
 
 
+@pytest.mark.parametrize(
+    ("name", "found"), [("shop", 9), ("shop.flows", 9), ("shop.fine", 0), ("alone", 9)]
+)
+def test_modules_and_packages_are_found_by_name_and_not_imported(
+    tmp_path, monkeypatch, name, found
+):
+    elsewhere = tmp_path / "elsewhere"
+    (elsewhere / "shop").mkdir(parents=True)
+    (elsewhere / "shop" / "__init__.py").write_text("raise SystemExit('imported')\n")
+    (elsewhere / "shop" / "flows.py").write_text(WRONG)
+    (elsewhere / "shop" / "fine.py").write_text("x = 1\n")
+    (elsewhere / "alone.py").write_text(WRONG)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(elsewhere))
+    told = CliRunner().invoke(cli, ["lint", name, "-o", "json"], standalone_mode=False)
+    assert len(json.loads(told.output)) == found
+    with pytest.raises(NotFound):
+        CliRunner().invoke(
+            cli, ["lint", f"{name}.nowhere"], standalone_mode=False, catch_exceptions=False
+        )
+
+
 def flow(second):
     app = App("replayed")
 

@@ -280,6 +280,31 @@ async def test_timeout_of_the_heartbeat(make_bench) -> None:
     assert beaten == 3
 
 
+@pytest.mark.parametrize(
+    ("details", "why"),
+    [("x" * 5_000, "details-too-large"), (object(), "invalid-details")],
+)
+async def test_details_that_no_heartbeat_can_carry_end_the_attempt(make_bench, details, why):
+    @handler("tells")
+    async def tells(ctx: Context, inputs: dict) -> None:
+        ctx.heartbeat(details)
+
+    bench = make_bench(handlers=[tells])
+    assert error_of(await bench.run_one(make_task(uses="tells"))) == (why, False)
+
+
+async def test_a_heartbeat_without_details_leaves_those_before(make_bench):
+    @handler("tells")
+    async def tells(ctx: Context, inputs: dict) -> list:
+        ctx.heartbeat({"done": 3})
+        ctx.heartbeat()
+        return [held.said() for held in bench.executor.assignments]
+
+    bench = make_bench(handlers=[tells])
+    result = await bench.run_one(make_task(uses="tells"))
+    assert msgspec.msgpack.decode(result.output) == {"result": [{"done": 3}]}
+
+
 async def test_immediate_end_arms_no_timer(make_bench) -> None:
     bench = make_bench()
     result = await bench.run_one(make_task(timeout_ms=1, heartbeat_timeout_ms=1))

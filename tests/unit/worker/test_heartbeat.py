@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import msgspec
 
-from headrace.messages import ResultStatus, StepResult
+from headrace.messages import ResultStatus, StepResult, WorkerHeartbeat, decode, encode
 from headrace.worker.core import Assignments, Identity, Origin, Outbox, heartbeat
-from headrace.worker.core.heartbeat import HELD_FULL_MAX
+from headrace.worker.core.heartbeat import DETAILS_ROOM, HELD_FULL_MAX
 from support.worker_owner import make_task
 
 WHO = Identity(id="w", incarnation="i", namespace="default", capabilities=("linux",))
@@ -12,6 +12,10 @@ WHO = Identity(id="w", incarnation="i", namespace="default", capabilities=("linu
 
 def beat(held: Assignments, box: Outbox, **settings):
     return heartbeat(WHO, held, box, now_ms=10_000, lanes=["l"], handlers={}, **settings)
+
+
+def sent(said: WorkerHeartbeat) -> WorkerHeartbeat:
+    return decode(WorkerHeartbeat, encode(said))
 
 
 def boxed(count: int = 0) -> Outbox:
@@ -29,12 +33,26 @@ def test_says_what_is_held_by_shard_and_in_which_state() -> None:
     first = held.next()
     assert first is not None
     held.occupy(first)
-    first.details = {"done": 3}
+    first.details = msgspec.Raw(msgspec.msgpack.encode({"done": 3}))
     said = beat(held, boxed(1))
-    assert [(h.run, h.running, h.details) for h in said.held[0]] == [("d/a", True, {"done": 3})]
+    assert [(h.run, h.running, h.details) for h in sent(said).held[0]] == [
+        ("d/a", True, {"done": 3})
+    ]
     assert [(h.run, h.running) for h in said.held[1]] == [("d/b", False)]
     assert [(h.run, h.running) for h in said.held[3]] == [("d/done", True)]
     assert (said.slots, said.free, said.held_since_ms, said.lanes) == (1, 0, 0, ["l"])
+
+
+def test_details_of_all_steps_together_leave_room_in_the_message() -> None:
+    held = Assignments(slots=1_000, queue_max=1_000)
+    for step in range(500):
+        held.admit(make_task("d/a", step, token=step), Origin(0, "d"), 0)
+    for assignment in held:
+        assignment.details = msgspec.Raw(msgspec.msgpack.encode("x" * 4_000))
+    said = beat(held, boxed())
+    assert len(said.held[0]) == 500
+    assert [bool(h.details) for h in said.held[0]].index(False) == DETAILS_ROOM // 4_003
+    assert len(encode(said)) < DETAILS_ROOM + 64 * 1024
 
 
 def test_many_leave_out_only_what_was_taken_just_now() -> None:

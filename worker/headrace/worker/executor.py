@@ -27,7 +27,7 @@ from headrace.telemetry import Clock, SystemClock, attempt_fields, log_about
 from headrace.worker.core import Admission, Assignment, Assignments, Origin, Stop
 from headrace.worker.deferred import NotWanted
 from headrace.worker.driving import Work
-from headrace.worker.handlers import EMPTY_MAP, Context, HandlerError, Registry
+from headrace.worker.handlers import EMPTY_MAP, Context, HandlerError, Registry, encode_details
 from headrace.worker.handlers import encode_output as encode_value
 from headrace.worker.hidden import HiddenValues
 from headrace.worker.masks import Masker
@@ -222,8 +222,12 @@ class Executor:
         return self._workspaces.for_step(), True
 
     def beat(self, assignment: Assignment, details: Any) -> None:
-        """Note a sign of life of an attempt; two plain writes, so any thread may do it."""
-        assignment.details = self._hidden.masker().value(details)
+        """Note a sign of life of an attempt; two plain writes, so any thread may do it.
+
+        Raises `HandlerError` for details that are too large, or no plain data.
+        """
+        if details is not None:
+            assignment.details = encode_details(self._hidden.masker().value(details))
         assignment.beat_ms = self._now_ms()
 
     # -- runners -------------------------------------------------------------------------------

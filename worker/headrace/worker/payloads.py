@@ -56,11 +56,12 @@ class Payloads:
         return msgspec.msgpack.encode(await self._put(run, output))
 
     async def outgoing_value(self, run: str, value: bytes) -> bytes:
-        """Return one *value* of any kind, or a reference to it; raises as `outgoing` does."""
+        """Return a reference to one *value* of any kind, which is over `inline_bytes`; without a
+        store the value. Raises as `outgoing` does."""
         if len(value) > self.bytes_max:
             text = f"a value takes {len(value)} bytes, over the limit of {self.bytes_max}"
             raise HandlerError("result-too-large", text, retryable=False)
-        if len(value) <= self.inline_bytes or self._blobs is None:
+        if self._blobs is None:
             return value
         return msgspec.msgpack.encode(await self._put(run, value))
 

@@ -337,6 +337,6 @@ class _Reports:
         """See `Desk.inline_bytes`."""
         return self._turns._payloads.inline_bytes
 
-    def beat(self, details: Any) -> None:
-        """See `Desk.beat`: the details are in reports."""
+    def beat(self) -> None:
+        """See `Desk.beat`."""
         self._context.heartbeat()

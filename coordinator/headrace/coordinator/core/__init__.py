@@ -9,7 +9,7 @@ from headrace.coordinator.core.arrivals import Taken, has_room
 from headrace.coordinator.core.capture import Capture, verify
 from headrace.coordinator.core.commands import Loss, Order, Outgoing, Refusal, TickEffects
 from headrace.coordinator.core.explain import explain, summary
-from headrace.coordinator.core.facts import Facts, WorkerFacts
+from headrace.coordinator.core.facts import Facts, Holder, WorkerFacts
 from headrace.coordinator.core.fold import BrokenLog, Folder, apply_chunk, batch_hash
 from headrace.coordinator.core.limits import Limits
 from headrace.coordinator.core.loading import decode_state, loading
@@ -32,6 +32,7 @@ __all__ = [
     "Capture",
     "Facts",
     "Folder",
+    "Holder",
     "Limits",
     "Loss",
     "Machine",

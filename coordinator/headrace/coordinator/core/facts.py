@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class WorkerFacts(NamedTuple):
@@ -17,10 +17,19 @@ class WorkerFacts(NamedTuple):
     draining: bool
 
 
+class Holder(NamedTuple):
+    """Who runs a step, by its own word."""
+
+    worker: str
+    details: Any = None
+    """What the step's code said last in a heartbeat."""
+
+
 class Facts(NamedTuple):
     """What an explanation needs beside the state."""
 
     workers: tuple[WorkerFacts, ...] = ()
-    holders: Mapping[tuple[str, int], str] = {}
+    holders: Mapping[tuple[str, int], Holder] = {}
+    """(run key, step) -> the worker that says that it runs it."""
     missing_since_ms: Mapping[str, int] = {}
     """Capability label -> since when no worker of the namespace offers it."""

@@ -9,6 +9,7 @@ import msgspec
 from headrace.coordinator.core import program as kinds
 from headrace.coordinator.core import status
 from headrace.coordinator.core.contexts import Contexts, functions
+from headrace.coordinator.core.facts import Holder
 from headrace.coordinator.core.journal_views import entry_views
 from headrace.coordinator.core.nodes import KINDS
 from headrace.coordinator.core.outcomes import conclusion, outcome
@@ -27,7 +28,7 @@ _UNKNOWN_TIMES = Times(0, 0)
 
 def viewing_steps(
     run: Run,
-    holders: Mapping[tuple[str, int], str],
+    holders: Mapping[tuple[str, int], Holder],
     segments: Iterable[bytes],
     views: Sink[StepView],
 ) -> Pieces[None]:
@@ -49,7 +50,7 @@ def viewing_steps(
 
 
 def _view(
-    run: Run, instance: int, holders: Mapping[tuple[str, int], str], times: Times
+    run: Run, instance: int, holders: Mapping[tuple[str, int], Holder], times: Times
 ) -> StepView:
     node, shift, _ = run.locate(instance)
     found = run.program.nodes[node]
@@ -71,7 +72,10 @@ def _view(
         index=instance,
     )
     view.started_ms, view.finished_ms, view.reason = times.started_ms, times.ended_ms, times.reason
-    view.worker = holders.get((run.key, run.wire(instance)), times.worker)
+    holder = holders.get((run.key, run.wire(instance)))
+    view.worker = times.worker if holder is None else holder.worker
+    if holder is not None and run.status[instance] == status.DISPATCHED:
+        view.details = holder.details
     view.outcome, view.conclusion = outcome(run, instance), conclusion(run, instance)
     if times.extra is not None:
         view.annotations, view.summary = times.extra.annotations, times.extra.summary
@@ -110,7 +114,7 @@ def plan_order(run: Run) -> Iterator[int]:
                 break
 
 
-def _shown_state(run: Run, instance: int, holders: Mapping[tuple[str, int], str]) -> str:
+def _shown_state(run: Run, instance: int, holders: Mapping[tuple[str, int], Holder]) -> str:
     value = run.status[instance]
     if value == status.DISPATCHED and (run.key, run.wire(instance)) in holders:
         return "RUNNING"

@@ -9,6 +9,7 @@ import msgspec
 
 from headrace.coordinator.core import status
 from headrace.coordinator.core.commands import Refusal
+from headrace.coordinator.core.facts import Holder
 from headrace.coordinator.core.journal_views import is_blocked
 from headrace.coordinator.core.listing import Listing, Place
 from headrace.coordinator.core.outline import Outline
@@ -73,10 +74,10 @@ def run_view(
     *,
     steps: bool,
     shard: int = 0,
-    holders: Mapping[tuple[str, int], str] | None = None,
+    holders: Mapping[tuple[str, int], Holder] | None = None,
     segments: Iterable[bytes] = (),
 ) -> RunView:
-    """Return the view of *run*. *holders*: (run key, step) -> worker that says it runs it.
+    """Return the view of *run*. *holders*: (run key, step) -> who says that it runs it.
 
     *segments* are the run's older history, for times that the state does not keep.
     """
@@ -87,7 +88,7 @@ def run_view(
 
 
 def viewing(
-    run: Run, *, shard: int = 0, holders: Mapping[tuple[str, int], str] | None = None
+    run: Run, *, shard: int = 0, holders: Mapping[tuple[str, int], Holder] | None = None
 ) -> Pieces[RunView]:
     """`run_view` with steps, piece by piece, to be encoded: its steps are already (`Packed`).
 

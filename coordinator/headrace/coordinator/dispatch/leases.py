@@ -8,6 +8,7 @@ harmless, so a lapse is about liveness only.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import msgspec
 
@@ -34,6 +35,8 @@ class Lease(msgspec.Struct, gc=False):
     """It is sent, or about to be; False while its inputs are being stored."""
     absent: int = 0
     absent_ms: int = 0
+    details: Any = None
+    """What the step's code said last in a heartbeat."""
 
 
 class Leases:
@@ -118,6 +121,7 @@ class Leases:
             lease = self.held.get((held.run, held.step))
             if lease is not None and lease.attempt == held.attempt:
                 lease.worker, lease.running, lease.absent = worker, held.running, 0
+                lease.details = held.details
                 listed.add((held.run, held.step))
                 if not lease.lane:
                     # Adopted: it takes a slot of this worker, in whatever lane it was sent.

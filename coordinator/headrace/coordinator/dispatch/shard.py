@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from headrace.coordinator.core import Facts, Loss, Order, WorkerFacts
+from headrace.coordinator.core import Facts, Holder, Loss, Order, WorkerFacts
 from headrace.coordinator.core.ready import Lane
 from headrace.coordinator.dispatch.leases import Leases
 from headrace.coordinator.dispatch.rollcall import RollCall
@@ -348,7 +348,7 @@ class ShardDispatch:
                 for record in self._all.fleet.workers.values()
             ),
             holders={
-                key: lease.worker.partition(".")[0]
+                key: Holder(lease.worker.partition(".")[0], lease.details)
                 for key, lease in self.leases.held.items()
                 if lease.worker and lease.running
             },

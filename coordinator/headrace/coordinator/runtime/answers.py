@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, Final, NamedTuple
 
 from headrace.coordinator.archive.store import Segment
-from headrace.coordinator.core import Machine, Program, Refusal, Run, explain, summary
+from headrace.coordinator.core import Holder, Machine, Program, Refusal, Run, explain, summary
 from headrace.coordinator.core import status as states
 from headrace.coordinator.core.histories import history_entries, telling
 from headrace.coordinator.core.past import asks_past, copy_of, past_view, viewing_past
@@ -48,7 +48,7 @@ class LongView(NamedTuple):
     key: str
     data: bytes
     programs: Sequence[Program]
-    holders: Mapping[tuple[str, int], str]
+    holders: Mapping[tuple[str, int], Holder]
     why: str
     """Why it rests; empty: it does not, or it says so itself."""
 

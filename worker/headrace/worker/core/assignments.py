@@ -68,9 +68,14 @@ class Assignment(msgspec.Struct, eq=False):
     running: bool = False
     stop: Stop | None = None
     follower: Assignment | None = None
-    details: Any = None
+    details: msgspec.Raw | None = None
+    """Of its last heartbeat that had any."""
     beat_ms: int = 0
     work: Any = None
+
+    def said(self) -> Any:
+        """Return the details of its last heartbeat that had any, as plain data."""
+        return None if self.details is None else msgspec.msgpack.decode(self.details)
 
 
 class Assignments:

@@ -15,6 +15,8 @@ VERSION: Final = 1
 HELD_FULL_MAX: Final = 512
 """Above so many, a regular heartbeat leaves out what was taken only just now."""
 HELD_SINCE_MS: Final = 500
+DETAILS_ROOM: Final = 128 * 1024
+"""Bytes of all steps' details together: a heartbeat must fit into a message, whatever they say."""
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,11 +41,16 @@ def held_by_shard(
     run again.
     """
     held: dict[int, list[Held]] = {}
+    room = DETAILS_ROOM
     for assignment in assignments:
         if since_ms and now_ms - assignment.taken_ms < since_ms:
             continue
         task = assignment.task
-        entry = Held(task.run, task.step, task.attempt, assignment.running, assignment.details)
+        details = assignment.details
+        if details is not None:
+            room -= len(details)
+            details = details if room >= 0 else None
+        entry = Held(task.run, task.step, task.attempt, assignment.running, details)
         held.setdefault(assignment.origin.shard, []).append(entry)
     if outbox is not None:
         for (_, shard), result in outbox.unsettled():

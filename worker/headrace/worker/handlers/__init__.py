@@ -9,6 +9,7 @@ from headrace.worker.handlers._errors import HandlerError
 from headrace.worker.handlers._handler import (
     EMPTY_MAP,
     Handler,
+    encode_details,
     encode_output,
     handler,
     handler_of,
@@ -24,6 +25,7 @@ __all__ = [
     "HandlerError",
     "Registry",
     "Services",
+    "encode_details",
     "encode_output",
     "handler",
     "handler_of",

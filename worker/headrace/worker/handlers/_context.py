@@ -201,7 +201,12 @@ class Context:
         self.extra.evidence |= facts
 
     def heartbeat(self, details: Any = None) -> None:
-        """Say that the step is alive; *details* (small, JSON) show in the run's view."""
+        """Say that the step is alive, and with *details* how far it is.
+
+        *details* are plain data (as JSON has it) of at most 4 KiB; with the next of the worker's
+        heartbeats, each second, they are in the run's view (`flowctl get RUN -o json`) while the
+        attempt runs. Raises `HandlerError` (`details-too-large`, `invalid-details`).
+        """
         self._services.beat(self._assignment, details)
 
     async def run_turn(self, workflow: Any, inputs: msgspec.Raw) -> None:

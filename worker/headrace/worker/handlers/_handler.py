@@ -20,6 +20,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 EMPTY_MAP = b"\x80"
 _HANDLER = "__headrace_handler__"
 DESCRIPTION_CHARS_MAX = 300
+DETAILS_BYTES_MAX = 4_096
+"""Of one heartbeat of a step: they travel with each of its worker's."""
 
 
 class Handler:
@@ -137,6 +139,21 @@ def encode_output(value: Any) -> bytes:
     if type(value) is dict and not all(type(key) is str for key in value):
         raise HandlerError("invalid-output", "names of outputs must be text", False)
     return data
+
+
+def encode_details(value: Any) -> msgspec.Raw:
+    """Return details of a heartbeat as msgpack, at most `DETAILS_BYTES_MAX`.
+
+    Raises `HandlerError` (`invalid-details`, `details-too-large`), which no retry mends.
+    """
+    try:
+        data = msgspec.msgpack.encode(value)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise HandlerError("invalid-details", f"cannot be encoded: {error}", False) from error
+    if len(data) > DETAILS_BYTES_MAX:
+        text = f"details of a heartbeat take {len(data)} bytes, over {DETAILS_BYTES_MAX}"
+        raise HandlerError("details-too-large", text, False)
+    return msgspec.Raw(data)
 
 
 def load_attribute(reference: str) -> Any:

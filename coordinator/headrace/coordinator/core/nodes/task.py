@@ -195,15 +195,15 @@ def lane_of(tick: Tick, run: Run, instance: int, node: int) -> Lane | None:
 
 def _dispatched(run: Run, instance: int, facts: Facts) -> WaitReason:
     path, attempt = run.path(instance), run.attempt[instance]
-    holder = facts.holders.get((run.key, run.wire(instance)), "")
+    holder = facts.holders.get((run.key, run.wire(instance)))
     doomed = instance in run.doomed
-    if holder:
+    if holder is not None:
         verb = "is being stopped on" if doomed else "runs on"
         return WaitReason(
             path=path,
             state="RUNNING",
-            owner=holder,
-            reason=f"attempt {attempt} {verb} worker {holder}",
+            owner=holder.worker,
+            reason=f"attempt {attempt} {verb} worker {holder.worker}",
         )
     return WaitReason(
         path=path,
