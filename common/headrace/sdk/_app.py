@@ -105,11 +105,14 @@ class App:
 
         An async function runs on the worker's event loop, a plain one in a thread, with
         ``kind="process"`` in a process of its own. *retry*: None is one attempt. *timeout*: of one
-        attempt; *heartbeat_timeout*: between two heartbeats of it; *schedule_timeout*: until it
-        starts. ``effect="at-most-once"`` claims the step in the log before it runs; when its
-        worker is lost, it is never run again, and the workflow sees `EffectUnknown`. *runs_on*:
-        labels of other workers; the step is then a run of its own there. *key*: stable name in the
-        journal instead of *name* with a number, or a function of the step's arguments. Raises
+        attempt, from start to end; *heartbeat_timeout*: between two heartbeats of it;
+        *schedule_timeout*: until it starts. All are seconds or a `timedelta`, and None is no limit;
+        an attempt that is over one fails with the type `timeout` (of its start:
+        `schedule-timeout`). ``effect="at-most-once"`` claims the step in the log before it runs;
+        when its worker is lost, it is never run again, and the workflow sees `EffectUnknown`.
+        *runs_on*: labels of other workers; the step is then a run of its own there, which may have
+        to wait for its start, and whose failure is `ChildFailed`. *key*: stable name in the journal
+        instead of *name* with a number, or a function of the step's arguments. Raises
         `InvalidRequest` for options that do not fit, and for a name that is taken.
         """
         options = step_options(

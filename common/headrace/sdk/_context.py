@@ -76,8 +76,9 @@ class Context:
     ) -> Operation[T]:
         """Run a handler (`http/request`, `shell`, one of a plug-in) on a worker with *runs_on*.
 
-        Its outputs (a dict) are the result, as *result* if that is given. Raises, when awaited,
-        `ChildFailed`.
+        *runs_on*: labels, all of which the worker must offer. Its outputs (a dict) are the result,
+        as *result* if that is given. *timeout*: of one attempt, *schedule_timeout*: until it
+        starts, in seconds or as a `timedelta`. Raises, when awaited, `ChildFailed`.
         """
         return _elsewhere.call(
             self._execution,
@@ -102,7 +103,10 @@ class Context:
     def start_child(
         self, workflow: Workflow[P, R], /, *args: P.args, **kwargs: P.kwargs
     ) -> Operation[str]:
-        """Begin another workflow that goes on by itself; the result is its run id."""
+        """Begin another workflow that goes on by itself; the result, awaited, is its run id.
+
+        Raises `InvalidRequest` for an id with other characters than letters, digits, - and _.
+        """
         return _elsewhere.child(self._execution, workflow, args, kwargs, detached=True)
 
     def run_plan(
@@ -213,12 +217,18 @@ class Context:
     # -- waiting -------------------------------------------------------------------------------
 
     def sleep(self, duration: Duration) -> Operation[None]:
-        """Wait for a time: seconds, a `timedelta`, ``days(3)``. It holds no worker."""
+        """Wait for a time: seconds, a `timedelta`, ``days(3)``. It holds no worker.
+
+        Raises `InvalidRequest` for a time that is negative, no number, or over a century.
+        """
         key = self._execution.key("sleep")
         return Sleep(self._execution, key, duration_ms=to_ms(duration))
 
     def sleep_until(self, moment: datetime) -> Operation[None]:
-        """Wait until *moment*, which has a time zone."""
+        """Wait until *moment*; one that has passed is no wait. It holds no worker.
+
+        Raises `InvalidRequest` for a moment without a time zone.
+        """
         if moment.tzinfo is None:
             raise InvalidRequest("sleep_until: the moment has no time zone")
         key = self._execution.key("sleep")
@@ -253,8 +263,10 @@ class Context:
     ) -> Operation[Any]:
         """Wait for the next signal *name*, one that came before included; its payload as *kind*.
 
-        After *timeout* the result is *default*; without one, awaiting raises `SignalTimeout`.
-        With a *correlation_key* only a signal that names the same one is taken.
+        After *timeout* (seconds or a `timedelta`; None: no limit) the result is *default*; without
+        one, awaiting raises `SignalTimeout`. It raises `SignalInvalid` when the payload is no
+        *kind*. With a *correlation_key* only a signal that names the same one is taken. *key*: its
+        name in the journal, by default of *name* and a number.
         """
         if not subjects.valid_name(name):
             raise InvalidRequest(f"not a signal name: {name!r} (letters, digits, - and _)")
@@ -286,7 +298,8 @@ class Context:
     ) -> Operation[bool]:
         """Wait until *predicate* holds: looked at after each thing that happens to the function.
 
-        The result is False when *timeout* came first.
+        The result is False when *timeout* (seconds or a `timedelta`; None: no limit) came first.
+        What *predicate* raises is raised here; it must change nothing, and wait for nothing.
         """
         key = self._execution.key("wait_until")
         limit = None
@@ -297,7 +310,11 @@ class Context:
     # -- being asked ---------------------------------------------------------------------------
 
     def query(self, name: str, function: Callable[..., Any]) -> None:
-        """Answer query *name* by *function*, of one argument or none, which changes nothing."""
+        """Answer query *name* by *function*, of one argument or none, which changes nothing.
+
+        The argument is read as its annotation says; the answer is any value that a step may
+        return. What *function* raises goes to who asked, as `Conflict`; the run goes on.
+        """
         self._execution.handlers.add_query(name, function)
 
     def update(
@@ -309,7 +326,9 @@ class Context:
     ) -> None:
         """Carry out update *name* by *function*, plain or async, with one argument or none.
 
-        What *validate* or *function* raise goes to who asked; the run goes on.
+        *validate*, with the same argument, may refuse it by raising before anything is done. What
+        *validate* or *function* raise goes to who asked, as `Conflict`; the run goes on. *function*
+        may wait for steps and all else that the workflow may.
         """
         self._execution.handlers.add_update(name, function, validate)
 
@@ -333,7 +352,11 @@ class Context:
         return hashlib.blake2b(text.encode(), digest_size=16).digest()
 
     def memo(self, name: str, compute: Callable[[], T]) -> Operation[T]:
-        """Compute a value once, and record it: for what would differ in a replay."""
+        """Compute a value once, and record it: for what would differ in a replay.
+
+        *compute* runs in the workflow function: it must be quick, and is not tried again. What it
+        raises is raised, when awaited, and not recorded.
+        """
         return Value(self._execution, self._execution.key(f"memo:{name}"), name, compute)
 
     def patched(self, name: str) -> bool:
@@ -348,7 +371,7 @@ class Context:
     # -- telling -------------------------------------------------------------------------------
 
     def set_label(self, name: str, value: str) -> None:
-        """Set a label of the run."""
+        """Set a label of the run: lists filter by it."""
         self.labels[name] = value
         if not self._execution.replaying:
             self._execution.change(LabelsSet({name: value}))
@@ -375,7 +398,11 @@ class Context:
     def continue_as_new(
         self, workflow: Workflow[P, Any], /, *args: P.args, **kwargs: P.kwargs
     ) -> NoReturn:
-        """End here, and run *workflow* (this one) again with new inputs and an empty journal."""
+        """End here, and run *workflow* (this one) again with new inputs and an empty journal.
+
+        The run keeps its id. Raises `InvalidRequest` for another workflow,
+        and for inputs that do not fit.
+        """
         if workflow.name != self._execution.workflow.rpartition("/")[2]:
             raise InvalidRequest(f"a run continues as its own workflow, not as {workflow.name}")
         raise ContinueAsNew(_codec.encode(workflow.signature.as_map(args, kwargs)))

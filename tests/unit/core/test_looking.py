@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from headrace.coordinator.core import Facts, WorkerFacts
+from headrace.coordinator.core import Facts, Holder, WorkerFacts
 from headrace.coordinator.core.histories import history_entries
 from headrace.messages import ResultExtra
 from support.corekit import Kit
@@ -55,7 +55,7 @@ def test_why_a_dispatched_step_has_no_result() -> None:
     kit = Kit()
     kit.start(plan(task("a")))
     assert kit.explain().summary == "a: attempt 1 was dispatched and is on its way to a worker"
-    holders = {("default/r", 1): "w7"}
+    holders = {("default/r", 1): Holder("w7")}
     assert kit.explain(facts=Facts(holders=holders)).summary == "a: attempt 1 runs on worker w7"
     kit.cancel()
     explanation = kit.explain(facts=Facts(holders=holders))
@@ -181,7 +181,9 @@ def test_states_that_are_shown_but_not_kept() -> None:
     kit.start(plan(group("g", task("a"), task("b")), group("h", task("x"), condition="false")))
     from headrace.coordinator.core.views import run_view
 
-    view = run_view(kit.run(), steps=True, holders={("default/r", kit.instance("g/a")): "w"})
+    holders = {("default/r", kit.instance("g/a")): Holder("w", {"done": 3})}
+    view = run_view(kit.run(), steps=True, holders=holders)
+    assert {step.path: step.details for step in view.steps if step.details} == {"g/a": {"done": 3}}
     shown = {step.path: step.state for step in view.steps}
     assert shown == {
         "g": "RUNNING",

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from headrace.coordinator.core import histories, past, pieces, step_views
+from headrace.coordinator.core import Holder, histories, past, pieces, step_views
 from headrace.coordinator.core.histories import history_entries, telling
 from headrace.coordinator.core.past import copy_of, past_view, viewing_past
 from headrace.coordinator.core.pieces import Packed, Piece, Pieces, finished
@@ -99,9 +99,9 @@ def test_the_order_of_a_plan_has_iterations_behind_their_loop(kit: Kit) -> None:
 
 def test_a_view_is_made_in_pieces(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
     run = kit.run()
-    wanted = run_view(run, steps=True, shard=3, holders={(run.key, 1): "w"})
+    wanted = run_view(run, steps=True, shard=3, holders={(run.key, 1): Holder("w")})
     counted = Counted(monkeypatch, step_views, "_view")
-    view = counted.finished(viewing(run, shard=3, holders={(run.key, 1): "w"}))
+    view = counted.finished(viewing(run, shard=3, holders={(run.key, 1): Holder("w")}))
     assert read(view, RunView) == wanted
     assert counted.most <= PIECE < counted.all
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from headrace.coordinator.core import Facts, Refusal
+from headrace.coordinator.core import Facts, Holder, Refusal
 from headrace.coordinator.core.past import past_view
 from headrace.coordinator.core.renumbering import map_of, spans_of
 from headrace.coordinator.core.state import Run
@@ -64,7 +64,7 @@ def test_holders_are_found_by_the_number_that_they_were_given():
     kit = begun(task("a"), task("b"))
     wire = kit.task("b").step
     patched(kit, plan(task("new"), task("a"), task("b")))
-    facts = Facts(holders={(kit.run().key, wire): "w9"})
+    facts = Facts(holders={(kit.run().key, wire): Holder("w9")})
     reasons = {r.path: r.owner for r in kit.explain(facts=facts).reasons}
     assert reasons["b"] == "w9"
     assert reasons["a"] != "w9"
