@@ -31,7 +31,7 @@ CATALOGUE = Path(__file__).with_suffix(".toml")
 LAYERS = ("unit", "property", "simulation", "conformance", "integration")
 """From the cheapest."""
 COPIED = (
-    *("common", "coordinator", "worker", "tests", "bench", "docs", "examples"),
+    *("common", "coordinator", "worker", "tests", "bench", "deploy", "docs", "examples"),
     *("pyproject.toml", "README.md"),
 )
 PATHS = ("common", "coordinator", "worker", "tests")
