@@ -131,13 +131,6 @@ def run_some(recipes: Iterable[Recipe], *, first: bool = False) -> Sums:
     return sums
 
 
-def steps_of(recipe: Recipe, name: str) -> int:
-    """Return how many steps the first life of a process does before nothing fails any more."""
-    world = World(recipe)
-    world.run()
-    return world.steps_at_heal.get(name, 0)
-
-
 def tell(recipe: Recipe) -> tuple[list[str], list[str]]:
     """Live through one world here; return what was violated, and its story."""
     quiet(story=True)
@@ -205,6 +198,21 @@ def tell_apart(recipe: Recipe) -> tuple[list[str], list[str]]:
     """As `tell`, in a process of its own."""
     with pool(1) as child:
         return child.submit(tell, recipe).result()
+
+
+def _steps_of(recipe: Recipe, name: str) -> int:
+    world = World(recipe)
+    world.run()
+    return world.steps_at_heal.get(name, 0)
+
+
+def steps_of(recipe: Recipe, name: str) -> int:
+    """Return how many steps the first life of a process does before nothing fails any more.
+
+    In a process of its own, as the worlds that it is asked for.
+    """
+    with pool(1) as child:
+        return child.submit(_steps_of, recipe, name).result()
 
 
 def explain_apart(recipe: Recipe) -> str:

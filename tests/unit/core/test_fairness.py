@@ -126,7 +126,7 @@ def test_lanes_by_priority_then_namespace_then_age() -> None:
         ("l1", "a", 5, 0), ("l2", "a", 3, 0), ("l3", "b", 9, 0), ("l4", "b", 9, 2)
     ):  # fmt: skip
         ready.lane(name, namespace, ()).push(run(), 1, since, priority)
-        ready.filled.add(name)
+        ready.filled[name] = None
     order = []
     while (lane := ready.next_lane(ready.filled)) is not None:
         lane.pop()
@@ -134,7 +134,7 @@ def test_lanes_by_priority_then_namespace_then_age() -> None:
         order.append(lane.name)
     assert order == ["l4", "l2", "l1", "l3"]
     ready.drop_empty()
-    assert ready.filled == set()
+    assert not ready.filled
 
 
 class TestRuns:

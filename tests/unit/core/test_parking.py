@@ -179,7 +179,7 @@ def test_an_old_entry_of_a_queue_means_nothing() -> None:
     old = kit.run()
     lane = next(iter(kit.machine.ready.lanes.values()))
     lane.push(old, kit.instance("a"), kit.now_ms, 0)
-    kit.machine.ready.filled.add(lane.name)
+    kit.machine.ready.filled[lane.name] = None
     park(kit)
     events = old.events
     kit.now_ms += 1_000

@@ -33,7 +33,7 @@ class Model:
         self.dispatch = FakeDispatch()
         self.ready = ReadyQueue()
         self.lane = self.ready.lane("l", "default", ())
-        self.ready.filled.add("l")
+        self.ready.filled["l"] = None
         self.out: deque[_Run] = deque()
         self.done = self.taken = self.away = 0
         self.took: list[float] = []
@@ -130,7 +130,7 @@ def waiting(admission: Admission, steps: int, *, idle: bool = True) -> Admission
     ready, dispatch = ReadyQueue(), FakeDispatch()
     dispatch.idle = idle
     ready.lane("l", "default", ()).length = steps
-    ready.filled.add("l")
+    ready.filled["l"] = None
     admission.look(ready, dispatch, 0, 100.0)
     return admission
 

@@ -85,8 +85,9 @@ class ReadyQueue:
 
     def __init__(self) -> None:
         self.lanes: dict[str, Lane] = {}
-        self.filled: set[str] = set()
-        """Lanes that may have something to dispatch."""
+        self.filled: dict[str, None] = {}
+        """Lanes that may have something to dispatch, in the order in which they got it: that of a
+        set of names would be another one in each process."""
         self.turns = Turns()
 
     def lane(self, name: str, namespace: str, capabilities: tuple[str, ...]) -> Lane:
@@ -102,7 +103,7 @@ class ReadyQueue:
 
     def drop_empty(self) -> None:
         """Look no more at lanes in which nothing waits."""
-        self.filled = {n for n in self.filled if self.lanes[n].priority() is not None}
+        self.filled = {n: None for n in self.filled if self.lanes[n].priority() is not None}
 
     def next_lane(self, names: Iterable[str]) -> Lane | None:
         """Return the lane of *names* whose turn it is: of the highest priority, then fair among

@@ -44,7 +44,7 @@ def schedule(tick: Tick, lane_name: str, credit: int, wire_lane: str) -> list[Wi
     while len(tasks) < credit:
         entry = lane.pop() if lane.length or lane.fair else None
         if entry is None:
-            tick.ready.filled.discard(lane_name)
+            tick.ready.filled.pop(lane_name, None)
             break
         run, queued, _ = entry
         step = queued if run.patches is None else _after_patches(run, queued)
@@ -110,7 +110,7 @@ def _lane_still_fits(tick: Tick, run: Run, step: int, lane: Lane) -> bool:
         own = run.program.nodes[run.locate(step)[0]]
         assert isinstance(own, Task)
         right.push(run, run.wire(step), tick.state.now_ms, run.priority + own.priority)
-        tick.ready.filled.add(right.name)
+        tick.ready.filled[right.name] = None
     return False
 
 

@@ -99,7 +99,7 @@ def push_ready(tick: Tick, run: Run, instance: int, node: int, *, prefers: bool 
             fail_node(tick, run, instance, "expression", str(error))
             return
     lane.push(run, run.wire(instance), now_ms, run.priority + found.priority)
-    tick.ready.filled.add(lane.name)
+    tick.ready.filled[lane.name] = None
     limit_ms = found.schedule_timeout_ms
     if limit_ms and not (run.status[instance] == status.PENDING and instance in run.due):
         tick.emit(run, StepQueued(instance, now_ms + limit_ms))
@@ -114,7 +114,7 @@ def push_plain(tick: Tick, run: Run, instance: int, plain: PlainTask) -> None:
         lane = ready.lane(plain.lane, run.program.namespace, plain.capabilities)
     step = instance if run.patches is None else run.wire(instance)
     lane.push(run, step, tick.state.now_ms, run.priority + plain.priority)
-    ready.filled.add(plain.lane)
+    ready.filled[plain.lane] = None
 
 
 def _preferred_lane(tick: Tick, run: Run, instance: int, node: int, lane: Lane) -> Lane:
@@ -166,7 +166,7 @@ def _drop_released(tick: Tick, lane: Lane) -> None:
             own: Any = run.program.nodes[run.locate(instance)[0]]
             lane.push(run, step, since_ms, run.priority + own.priority)
             return
-    tick.ready.filled.discard(lane.name)
+    tick.ready.filled.pop(lane.name, None)
 
 
 def lane_of(tick: Tick, run: Run, instance: int, node: int) -> Lane | None:
