@@ -22,6 +22,10 @@ class Ends:
     def __init__(self) -> None:
         self._waiting: dict[str, list[asyncio.Future[Run]]] = {}
 
+    def __len__(self) -> int:
+        """Return how many runs are waited for."""
+        return len(self._waiting)
+
     def expect(self, key: str) -> asyncio.Future[Run]:
         """Return a new future for the run's end; to be given to `forget` unless it was met."""
         future: asyncio.Future[Run] = asyncio.get_running_loop().create_future()
@@ -98,9 +102,9 @@ class Company:
         """Runs that wait for others now; how many may go on alone."""
 
     @types.coroutine
-    def gathered(self) -> Generator[None, None, None]:
-        """Return when whoever else begins a run now has posted it, too."""
-        if self._alone:
+    def gathered(self, live: int) -> Generator[None, None, None]:
+        """Return when whoever else begins a run now has posted it, too; *live* runs are awaited."""
+        if self._alone and live == 1:
             self._alone -= 1
             return
         self._waiting += 1

@@ -363,7 +363,7 @@ class LocalEngine(Asking):
         owner.post_requests(Start(self.namespace, start, ended), works=True)
         try:
             if owner.at_once:
-                await self._company.gathered()
+                await self._company.gathered(len(self._ends))
                 if not ended.done():
                     owner.work_now()
             run = await ended
