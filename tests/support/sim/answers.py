@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from headrace.messages import AcquireLock, TurnReply, TurnReport, subjects
+from headrace.messages import AcquireLock, TurnReply, TurnReport, UpdateRun, subjects
 from headrace.plan import decode_plan, plan_digest
 from support.sim.instances import DISPATCHED
 
@@ -29,7 +29,7 @@ def check_update(shard: ShardOracle, run: RunModel | None, request: Any, view: A
     """A client was told what became of its update."""
     if run is None or view["state"] == "PENDING":
         return
-    found = run.journal.get(f"update:{request.request_id}")
+    found = run.update(request.request_id)
     if found is None or found.ended_as(view["state"]) != view.get("value"):
         shard.fault(f"update {request.request_id} of {request.run} is shown as {view}")
 
@@ -84,6 +84,16 @@ def check_turn(shard: ShardOracle, report: TurnReport, reply: TurnReply) -> None
             wrong = run.differs(entry.key, entry.state, _decode(entry.value))
             if wrong:
                 shard.fault(f"a worker is told of {report.run}: {wrong}")
+
+
+def check_unknown(shard: ShardOracle, run: RunModel | None, request: Any, message: str) -> None:
+    """A client was told that what it asks about is not there."""
+    if run is None or run.evicted:
+        return
+    if isinstance(request, UpdateRun) and run.has_answered(request.request_id):
+        return  # the answer went with its generation
+    kind = type(request).__name__
+    shard.fault(f"{kind} of {request.run} is refused: {message}; the log knows it well")
 
 
 def check_changed(shard: ShardOracle, request: Any) -> None:

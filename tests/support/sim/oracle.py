@@ -31,6 +31,7 @@ from support.sim.answers import (
     check_claim,
     check_results,
     check_turn,
+    check_unknown,
     check_update,
 )
 from support.sim.comebacks import Comebacks
@@ -404,8 +405,8 @@ class Oracle:
             shard.fault(
                 f"{kind} of {name} is refused: {reply.message}; the log knows no such thing"
             )
-        elif reply.code == "not-found" and name and run is not None and not run.evicted:
-            shard.fault(f"{kind} of {name} is refused: {reply.message}; the log knows it well")
+        elif reply.code == "not-found":
+            check_unknown(shard, run, request, reply.message)
 
     def _seen_after(
         self, shard: ShardOracle, run: RunModel | None, request: Any, view: Any

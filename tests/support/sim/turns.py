@@ -49,6 +49,8 @@ class Functions(Model):
 
     def __init__(self) -> None:
         self.journal: dict[str, Record] = {}
+        self._answered: dict[str, Record] = {}
+        """Updates that earlier generations have answered."""
         self.generation = 0
         self.given: dict[str, Any] = {}
         """Its input, of this generation."""
@@ -204,12 +206,10 @@ class Functions(Model):
         step.state = PENDING if again else WAITING
         if outcome == _AGAIN:
             self.generation += 1
+            updates = {key: entry for key, entry in self.journal.items() if entry.kind == "update"}
             # Updates that wait were acknowledged: the next generation answers them.
-            kept = {
-                key: entry
-                for key, entry in self.journal.items()
-                if entry.kind == "update" and entry.state == _OPEN
-            }
+            kept = {key: entry for key, entry in updates.items() if entry.state == _OPEN}
+            self._answered.update(updates.items() - kept.items())
             self.given, self.journal = event[5], kept
         elif outcome == _BLOCKED:
             self.fault(f"journal and code contradict each other: {event[6]}")
@@ -218,6 +218,15 @@ class Functions(Model):
 
     def labels_changed(self, event: list[Any]) -> None:
         """Labels are for people."""
+
+    def update(self, request_id: str) -> Record | None:
+        """Return what became of an update, whichever generation had it."""
+        key = f"update:{request_id}"
+        return self.journal.get(key) or self._answered.get(key)
+
+    def has_answered(self, request_id: str) -> bool:
+        """Tell whether an earlier generation has answered an update."""
+        return f"update:{request_id}" in self._answered
 
     def has_turn(self, attempt: int, token: int) -> bool:
         """Tell whether that turn is the one that may report now."""
