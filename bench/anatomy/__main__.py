@@ -155,8 +155,11 @@ class Anatomy:
 def record(pid: int, form: str, output: Path, seconds: float) -> subprocess.Popen[bytes]:
     """Start to sample the stacks that hold the interpreter's lock."""
     command = ["py-spy", "record", "--pid", str(pid), "--gil", "--rate", "400"]
-    command += ["--duration", str(int(seconds)), "--format", form, "--output", str(output)]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    command += ["--duration", str(int(seconds)), "--format", form, "--output", output.name]
+    # A flame graph is headed by the command that made it: without the folders of this machine.
+    return subprocess.Popen(
+        command, cwd=output.parent, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
 
 
 async def measure(options: argparse.Namespace) -> dict[str, Any]:
