@@ -11,7 +11,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from headrace.coordinator.core import Folder, Machine, ShardState, decode_state, state_hash
+from headrace.coordinator.core import (
+    BrokenLog,
+    Folder,
+    Machine,
+    ShardState,
+    decode_state,
+    state_hash,
+)
 from headrace.errors import HeadraceError
 from support.sim.loop import current_process
 from support.sim.plans import HANDLER
@@ -101,9 +108,13 @@ class Agreement:
             except (HeadraceError, LookupError, TypeError, ValueError) as error:
                 fault(f"snapshot {name} is registered, and cannot be read: {error!r}")
                 continue
-            for position, entry in entries:
-                if position > folder.state.batch_position:
-                    folder.fold(position, entry)
+            try:
+                for position, entry in entries:
+                    if position > folder.state.batch_position:
+                        folder.fold(position, entry)
+            except BrokenLog as error:
+                fault(f"snapshot {name} and the log behind it do not fit: {error}")
+                continue
             self._world.tally["hash-compared"] += 1
             if state_hash(folder.state) != digest:
                 fault(f"snapshot {name} and the log behind it differ from the whole log")
