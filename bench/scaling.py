@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import uvloop
 from bench.facts import machine
-from bench.page import BENCHMARKS, splice
+from bench.page import BENCHMARKS, draw, splice
 from bench.scale import heartbeats, history, processes, report
 
 HERE = Path(__file__).resolve().parent
@@ -103,16 +103,6 @@ def _run(work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
     return uvloop.run(work())
 
 
-def draw(document: dict[str, Any]) -> None:
-    """Draw the picture; without matplotlib it stays as it was."""
-    try:
-        from bench.scale import plots
-    except ImportError:
-        print("no matplotlib here (extra `bench`): the picture stays as it was", file=sys.stderr)
-    else:
-        plots.draw(document, PICTURE)
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
@@ -132,7 +122,7 @@ def main() -> int:
     text = report.render(document)
     print(text)
     if not options.no_report:
-        draw(document)
+        draw("bench.scale.plots", document, PICTURE)
         splice(BENCHMARKS, "scaling", f"{text}\n\n{IMAGE}" if PICTURE.exists() else text)
     return 1 if document.get("missed") else 0
 

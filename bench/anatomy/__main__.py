@@ -30,7 +30,7 @@ from bench.facts import machine
 from bench.load.cluster import Cluster, cpu_seconds, own_signal
 from bench.load.openloop import open_loop
 from bench.load.workloads import BATCH, Driver, chain
-from bench.page import BENCHMARKS, splice
+from bench.page import BENCHMARKS, draw, splice
 
 from headrace.messages import subjects
 
@@ -187,16 +187,6 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
     return results
 
 
-def draw(document: dict[str, Any]) -> None:
-    """Draw the picture; without matplotlib it stays as it was."""
-    try:
-        from bench.anatomy import plots
-    except ImportError:
-        print("no matplotlib here (extra `bench`): the picture stays as it was", file=sys.stderr)
-    else:
-        plots.draw(document, PICTURE)
-
-
 def main() -> None:
     """Parse the command line, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -211,7 +201,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.page:
         document = json.loads(options.json.read_text())
-        draw(document)
+        draw("bench.anatomy.plots", document, PICTURE)
         splice(BENCHMARKS, "anatomy", "\n".join(rows(document)))
         return
     if shutil.which("py-spy") is None:
@@ -223,7 +213,7 @@ def main() -> None:
     options.json.write_text(json.dumps(document, indent=2) + "\n")
     print("\n".join(rows(document)))
     if options.write:
-        draw(document)
+        draw("bench.anatomy.plots", document, PICTURE)
         splice(BENCHMARKS, "anatomy", "\n".join(rows(document)))
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.facts import machine
+from bench.page import draw
 from bench.peers import install, report
 from bench.peers.own import measure_own
 from bench.peers.rounds import measure_round
@@ -122,12 +123,7 @@ def write_report(results: Path) -> None:
     if results.resolve() != report.RESULTS:
         print(report.render(document))
         return
-    try:
-        from bench.peers import plots
-    except ImportError:
-        say("no matplotlib here (extra `bench`): the pictures stay as they were")
-    else:
-        plots.draw(document, report.PICTURES)
+    draw("bench.peers.plots", document, report.PICTURES)
     report.write(document)
     for verdict in verdicts(document):
         word = {True: "met", False: "MISSED", None: "not measured"}[verdict.met]
