@@ -147,10 +147,10 @@ class Context:
 
         ``await ctx.parallel([ctx.step(a), ctx.step(b)])`` gives their results in their order (as a
         tuple without the list, and each with its own type); the first failure is raised, and the
-        others are dropped. *join*: ``"any"``, a number, or a
-        share such as ``"60%"`` of them must succeed; then the results are those of the ones that
-        have, in their order, and the rest is dropped. Raises, when awaited, `JoinFailed` when too
-        few can. *max_parallel*: so many run at a time.
+        others are dropped. *join*: ``"any"``, a number, or a share such as ``"60%"`` of them must
+        succeed; then the results are those of the ones that have, in their order, and the rest is
+        dropped. Raises, when awaited, `JoinFailed` when too few can. *max_parallel*: so many run at
+        a time.
         """
         if len(members) == 1 and not isinstance(members[0], Operation | Coroutine):
             return self._parallel("parallel", list(members[0]), join, max_parallel)
@@ -400,8 +400,8 @@ class Context:
     ) -> NoReturn:
         """End here, and run *workflow* (this one) again with new inputs and an empty journal.
 
-        The run keeps its id. Raises `InvalidRequest` for another workflow,
-        and for inputs that do not fit.
+        The run keeps its id. Raises `InvalidRequest` for another workflow, and for inputs that do
+        not fit.
         """
         if workflow.name != self._execution.workflow.rpartition("/")[2]:
             raise InvalidRequest(f"a run continues as its own workflow, not as {workflow.name}")

@@ -253,6 +253,7 @@ class Life:
                 )
                 hurried.cancel()
                 self._hurry.clear()
+            ending.result()
             return True
         finally:
             ending.cancel()
