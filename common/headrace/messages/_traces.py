@@ -36,6 +36,33 @@ def child_of(traceparent: str, of: str) -> str:
     return f"{version}-{trace}-{span}-{flags}"
 
 
+def root_trace(seed: str) -> str:
+    """Return the context, to be sampled, of a trace that begins with what is done below it.
+
+    Nobody has its span: see `is_root`. *seed*: no other trace is made of it.
+    """
+    trace = hashlib.blake2b(seed.encode(), digest_size=16).hexdigest()
+    return f"00-{trace}-{_root_span(trace)}-01"
+
+
+def is_root(traceparent: str) -> bool:
+    """Tell whether a valid *traceparent* is of a trace that `root_trace` began: nobody's span."""
+    _, trace, span, _ = traceparent.split("-")
+    return span == _root_span(trace)
+
+
+def is_among(traceparent: str, share: float) -> bool:
+    """Tell whether a trace is of that *share*, 0 to 1, of all, as every sampler by ratio does.
+
+    By the rule of OpenTelemetry's `TraceIdRatioBased`: the lower 8 bytes of the id are below it.
+    """
+    return int(traceparent.split("-")[1][16:], 16) < round(share * 2**64)
+
+
+def _root_span(trace: str) -> str:
+    return hashlib.blake2b(f"root/{trace}".encode(), digest_size=8).hexdigest()
+
+
 def step_span(path: str, round: int = 0) -> str:
     """Return what a step's span is of, below its run's: see `child_of`.
 

@@ -1,8 +1,8 @@
 """Spans of what a coordinator does for traced runs: runs, their steps, dispatches, and appends.
 
-A run's span is below its submitter's, steps are below their run, dispatches and attempts below
-their step. Ids are made of keys (see `headrace.messages.child_of`), so a successor ends what
-another has begun.
+A run's span is below its submitter's or begins a trace, steps are below their run, dispatches and
+attempts below their step. Ids are made of keys (see `headrace.messages.child_of`), so a successor
+ends what another has begun.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from headrace.messages import (
     Task,
     TaskOptions,
     child_of,
+    is_root,
     is_sampled,
     step_span,
     subjects,
@@ -107,7 +108,7 @@ class Traces:
         self._record(
             f"run {run.workflow}",
             child_of(given, run.key),
-            given,
+            "" if is_root(given) else given,
             started_ms=run.created_ms,
             ended_ms=run.finished_ms,
             attributes={**self._about(run), "cicd.pipeline.result": result},

@@ -97,11 +97,20 @@ jobs:
         submit = ("submit", str(file), "--wait", "-o", "json")
         ran = await cluster.flowctl(*submit, env={"TRACEPARENT": PARENT})
         assert ran.code == 0, ran
-        untraced = await cluster.flowctl(*submit)
-        assert untraced.code == 0, untraced
+        unsampled = await cluster.flowctl(*submit, env={"TRACEPARENT": PARENT[:-1] + "0"})
+        assert unsampled.code == 0, unsampled
+        begun = await cluster.flowctl(*submit)
+        assert begun.code == 0, begun
     # Worker and coordinator have ended: they have sent what waited.
-    spans = sorted(collector.spans, key=lambda span: span.start_time_unix_nano)
-    assert {span.trace_id.hex() for span in spans} == {TRACE}
+    every = sorted(collector.spans, key=lambda span: span.start_time_unix_nano)
+    _, own, _, _ = json.loads(begun.out)["output"]["one"]["trace"].split("-")
+    assert {span.trace_id.hex() for span in every} == {TRACE, own}
+    # Who comes in no trace begins one, at the run; all else is below.
+    (root,) = [span for span in every if not span.parent_span_id]
+    assert (root.name, root.trace_id.hex()) == ("run traced", own)
+    spans = [span for span in every if span.trace_id.hex() == TRACE]
+    others = [span for span in every if span.trace_id.hex() == own and span.name != "append"]
+    assert {span.name for span in others} == {span.name for span in spans if span.name != "append"}
     assert len({span.span_id for span in spans}) == len(spans)
     named = {span.name: span for span in spans if span.name != "append"}
     run, inner = named["run traced"], named["run inner"]
@@ -126,5 +135,6 @@ jobs:
     assert len(appends) >= 3
     told = json.loads(ran.out)["output"]["one"]["trace"]
     assert told == f"00-{TRACE}-{attempts[0].span_id.hex()}-01"
-    assert collector.headers == [f"00-{TRACE}-{attempts[1].span_id.hex()}-01", ""]
-    assert json.loads(untraced.out)["output"]["one"]["trace"] == ""
+    assert collector.headers[0] == f"00-{TRACE}-{attempts[1].span_id.hex()}-01"
+    told = json.loads(unsampled.out)["output"]["one"]["trace"]
+    assert (told[: len("00-") + 32], told[-3:]) == (f"00-{TRACE}", "-00")

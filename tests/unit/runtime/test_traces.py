@@ -20,6 +20,7 @@ from headrace.messages import (
     Task,
     TaskOptions,
     child_of,
+    root_trace,
     step_span,
     subjects,
 )
@@ -131,6 +132,14 @@ def test_an_append_is_linked_to_all_its_traced_runs(traces, exporter, clock):
     assert span.end_time - span.start_time == 250_000_000
     assert span.end_time == clock.now_ms() * 1_000_000
     assert span.attributes["headrace.append.bytes"] == 700
+
+
+def test_the_span_of_a_run_of_nobodys_trace_begins_it(traces, exporter):
+    root = root_trace("ns/r1/5")
+    traces.ended(run(given=root))
+    (span,) = exporter.get_finished_spans()
+    assert ids(span) == child_of(root, "ns/r1")
+    assert span.parent is None
 
 
 @pytest.mark.parametrize("given", ["", "nonsense", UNSAMPLED])

@@ -4,6 +4,7 @@ import pytest
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from headrace.errors import InvalidConfig
 from headrace.messages import (
     ResultStatus,
     StepError,
@@ -11,6 +12,10 @@ from headrace.messages import (
     Task,
     TaskOptions,
     child_of,
+    is_among,
+    is_root,
+    is_sampled,
+    root_trace,
     trace_id,
     valid_traceparent,
 )
@@ -44,6 +49,31 @@ def test_a_child_is_the_same_whoever_asks_and_in_the_same_trace():
     assert child == child_of(PARENT, "default/r/one#1")
     assert child != child_of(PARENT, "default/r/one#2")
     assert (trace_id(child), valid_traceparent(child)) == (TRACE, True)
+
+
+def test_a_trace_that_begins_is_told_from_one_that_goes_on():
+    root = root_trace("ns/r1/5")
+    assert valid_traceparent(root)
+    assert is_sampled(root)
+    assert is_root(root)
+    assert not is_root(child_of(root, "ns/r1"))
+    assert not is_root(PARENT)
+    assert trace_id(root) != trace_id(root_trace("ns/r1/6"))
+
+
+@pytest.mark.parametrize(
+    ("trace", "share", "wanted"),
+    [
+        ("f" * 16 + "0" * 16, 0.0, False),
+        ("f" * 16 + "0" * 16, 0.01, True),
+        ("0" * 16 + "8" + "0" * 15, 0.5, False),
+        ("0" * 16 + "7" + "f" * 15, 0.5, True),
+        ("f" * 32, 0.99, False),
+        ("f" * 32, 1.0, True),
+    ],
+)
+def test_a_share_of_traces_is_that_of_other_samplers(trace, share, wanted):
+    assert is_among(f"00-{trace}-b7ad6b7169203331-01", share) is wanted
 
 
 @pytest.fixture
@@ -119,3 +149,40 @@ def test_no_tracer_unless_asked_for():
     assert Tracer.from_environment("worker", {}) is None
     asked = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1", "OTEL_SDK_DISABLED": "true"}
     assert Tracer.from_environment("worker", asked) is None
+
+
+@pytest.mark.parametrize(
+    ("sampler", "ratio", "share"),
+    [
+        ("", "", 1.0),
+        ("always_on", "0.5", 1.0),
+        ("parentbased_always_off", "", 0.0),
+        ("traceidratio", "0.25", 0.25),
+        (" PARENTBASED_TRACEIDRATIO ", " 0.01 ", 0.01),
+        ("parentbased_traceidratio", "", 1.0),
+    ],
+)
+def test_the_sampler_says_how_many_traces_begin(sampler, ratio, share):
+    asked = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"}
+    asked |= {"OTEL_TRACES_SAMPLER": sampler, "OTEL_TRACES_SAMPLER_ARG": ratio}
+    tracer = Tracer.from_environment("coordinator", asked)
+    assert tracer is not None
+    tracer.close()
+    assert tracer.share == share
+
+
+@pytest.mark.parametrize(
+    ("sampler", "ratio", "told"),
+    [
+        ("jaeger_remote", "", "OTEL_TRACES_SAMPLER: not a sampler: 'jaeger_remote'"),
+        ("traceidratio", "half", "OTEL_TRACES_SAMPLER_ARG: not a ratio from 0 to 1: 'half'"),
+        ("traceidratio", "nan", "OTEL_TRACES_SAMPLER_ARG: not a ratio from 0 to 1: 'nan'"),
+        ("traceidratio", "1.5", "OTEL_TRACES_SAMPLER_ARG: not a ratio from 0 to 1: '1.5'"),
+    ],
+)
+def test_a_sampler_that_cannot_be_is_refused(sampler, ratio, told):
+    asked = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"}
+    asked |= {"OTEL_TRACES_SAMPLER": sampler, "OTEL_TRACES_SAMPLER_ARG": ratio}
+    with pytest.raises(InvalidConfig) as caught:
+        Tracer.from_environment("coordinator", asked)
+    assert told in str(caught.value)

@@ -17,7 +17,7 @@ from headrace.coordinator.core.variables import pinned
 from headrace.errors import InvalidRequest
 from headrace.events import KeyRequested, PlanStored, RunCreated
 from headrace.expressions import to_string
-from headrace.messages import SubmitRun
+from headrace.messages import SubmitRun, is_among, root_trace, subjects
 from headrace.plan import (
     FAIRNESS_KEY_MAX,
     FAIRNESS_WEIGHT_MAX,
@@ -69,6 +69,8 @@ def create_run(
     tick: Tick, run: Run, request: SubmitRun, data: bytes, labels: dict[str, str]
 ) -> None:
     """State that the run exists; unless it waits for a key, it has begun with that."""
+    if tick.traced and subjects.TRACE_LABEL not in labels:
+        labels = _with_trace(tick, run.key, labels)
     run.input, run.actor, run.labels = data, request.actor, labels
     rate, fairness = None, None
     name, limit, mode = "", 1, 0
@@ -107,6 +109,12 @@ def create_run(
     )
     if rate is not None and not name:
         tick.emit(run, rate)
+
+
+def _with_trace(tick: Tick, key: str, labels: dict[str, str]) -> dict[str, str]:
+    """Begin a trace with a run that nobody's trace has led to, if it is one of those wanted."""
+    trace = root_trace(f"{key}/{tick.state.now_ms}/{tick.chance()}")
+    return {**labels, subjects.TRACE_LABEL: trace} if is_among(trace, tick.traced) else labels
 
 
 def key_of(run: Run) -> tuple[str, int, int]:

@@ -49,14 +49,16 @@ class Tick:
         home: Callable[[str], int],
         limits: Limits | None = None,
         level: int = NEWEST_LEVEL,
+        traced: float = 0.0,
     ) -> None:
         """Lead *state*. *chance* gives numbers in [0, 1); *home* the shard of an entity's key;
-        *level*: the feature level that every reader of the log has."""
+        *level*: the feature level that every reader of the log has; *traced*: the share, 0 to 1,
+        of the runs that come in nobody's trace that are to have one of their own."""
         self.state = state
         self.chance = chance
         self.home = home
         self.limits = limits or Limits()
-        self.level = level
+        self.level, self.traced = level, traced
         # Indexes that can be derived from the state.
         self.ready = ReadyQueue()
         self.timers = Timers()

@@ -253,6 +253,7 @@ class Shard:
             archiver=Archiver(archive, self.shard, notary, gather_s=GATHER_S, watch=watch),
             builtin=around.builtin,
             limits=around.limits,
+            traced=around.traced,
             inbox_bytes_max=around.inbox_bytes_max,
             backlog_ms=around.backlog_ms,
             folder=folder,  # type: ignore[arg-type]

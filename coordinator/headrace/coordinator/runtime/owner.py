@@ -69,6 +69,7 @@ class Owner(AtOnce):
         archiver: Archiver,
         builtin: frozenset[str],
         limits: Limits | None = None,
+        traced: float = 0.0,
         inbox_bytes_max: int = 64 * 1024 * 1024,
         backlog_ms: int = 0,
         folder: Folder | None = None,
@@ -79,8 +80,8 @@ class Owner(AtOnce):
     ) -> None:
         """*identity* is unique to this life of this process; *folder* a warm standby's state.
 
-        *backlog_ms*: see `Admission`. *taken* is awaited when the log has become ours, before
-        anything is dispatched.
+        *traced*: see `Tick`; *backlog_ms*: see `Admission`. *taken* is awaited when the log has
+        become ours, before anything is dispatched.
         """
         self.shard = shard_log.shard
         self._log = shard_log
@@ -89,7 +90,7 @@ class Owner(AtOnce):
         self._chance, self._home = chance, home
         self._dispatch = dispatch
         self._snapshots, self._archiver = snapshots, archiver
-        self._builtin, self._limits = builtin, limits
+        self._builtin, self._limits, self._traced = builtin, limits, traced
         self._folder = folder
         self._watch = watch or Watch()
         AtOnce.__init__(self, shard_log, clock, self._watch, inbox_bytes_max, backlog_ms)
@@ -180,7 +181,7 @@ class Owner(AtOnce):
                 await asyncio.sleep(RETAKE_PAUSE_S * 5)
         await self._prepare()
         machine = Machine(
-            state, chance=self._chance, home=self._home, limits=self._limits,
+            state, chance=self._chance, home=self._home, limits=self._limits, traced=self._traced,
             level=self._log.feature_level,
         )  # fmt: skip
         machine.begin(self._clock.now_ms())

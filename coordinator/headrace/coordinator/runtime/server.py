@@ -92,6 +92,7 @@ class CoordinatorServer:
         self.synced = synced
         self.metrics = metrics or CoordinatorMetrics(new_registry())
         self._traces = Traces(tracer, settings.id, self.clock) if tracer is not None else None
+        self._traced = tracer.share if tracer is not None else 0.0
         self.observer = Observer(self.metrics, self._traces)
         self._survey = Survey(self.observer)
         self.asked: Counter[str] = Counter()
@@ -255,6 +256,7 @@ class CoordinatorServer:
             snapshot_touches=settings.snapshot_events,
             snapshot_ms=int(settings.snapshot_minutes * 60_000),
             observe=self.observer.shard,
+            traced=self._traced,
             refused=self.observer.refused,
             respond=self.replies.respond,
             skewed=self.skew.note,

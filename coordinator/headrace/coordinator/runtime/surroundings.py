@@ -44,6 +44,8 @@ class Surroundings(NamedTuple):
     views: Views
     broken: Callable[[BaseException], None]
     """Told of an error that nobody expected: the process must end, loudly."""
+    traced: float = 0.0
+    """See `Tick`."""
     refused: Callable[[str], None] = lambda _reason: None
     """Told why a worker's message was not even looked at."""
     page_runs_max: int = 1_000
