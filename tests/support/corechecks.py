@@ -25,6 +25,7 @@ from headrace.coordinator.core.saga import Saga
 from headrace.coordinator.core.scopes import Counts, Scope
 from headrace.coordinator.core.state import Family, Job
 from headrace.coordinator.core.triggers import Schedule
+from headrace.coordinator.core.views import conditions
 from headrace.events import JobRestarted, NodeRestarted, PlanPatched
 
 BUILTIN = frozenset({"noop"})
@@ -95,6 +96,13 @@ _RECORDS = (
     | Patches
     | Move
 )  # fmt: skip
+
+
+def as_counted(run: Run) -> str:
+    """Return how a live run must be counted: as pending, by its first condition, or as running."""
+    if run.state == status.PENDING:
+        return "pending"
+    return (*conditions(run), "running")[0].lower()
 
 
 def facts(value: Any) -> Any:

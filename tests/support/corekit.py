@@ -30,7 +30,7 @@ from headrace.coordinator.core import (
 )
 from headrace.coordinator.core.histories import history_entries
 from headrace.coordinator.core.parking import park_all
-from headrace.coordinator.core.views import run_view
+from headrace.coordinator.core.views import counted_as, run_view
 from headrace.events import StepScheduled, decode_batch, decode_chunk
 from headrace.messages import (
     CancelRun,
@@ -54,7 +54,7 @@ from headrace.messages import (
     Task,
 )
 from headrace.plan import Plan, encode_plan
-from support.corechecks import BUILTIN, anything, legal_only, restored
+from support.corechecks import BUILTIN, anything, as_counted, legal_only, restored
 
 T = TypeVar("T")
 START_MS = 1_700_000_000_000
@@ -194,6 +194,7 @@ class Kit:
         if status.is_final(run.state):
             assert not run.tokens
             return
+        assert counted_as(run) == as_counted(run)
         due_ms = self.machine.timers.next_ms()
         if any(map(self.closed, self.machine.ready.filled)):
             return

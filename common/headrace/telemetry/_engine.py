@@ -37,7 +37,7 @@ class EngineMetrics:
     def _runs(self, to: CollectorRegistry) -> None:
         self.events = Counter(to, "events_total", "Events recorded.", _EVENT)
         self.runs = Gauge(
-            to, "runs", "Live runs by state or condition; of many runs some seconds old.", _LIVE
+            to, "runs", "Live runs by state or condition; of 100,000 at hand 6 s old.", _LIVE
         )
         self.runs_parked = Gauge(
             to, "runs_parked", "Of them, those that only wait and are held as bytes.", SHARD

@@ -8,8 +8,7 @@ from prometheus_client import CollectorRegistry
 
 from headrace.coordinator.core import OutMessage, status
 from headrace.coordinator.core.runs import Runs
-from headrace.coordinator.runtime import observe
-from headrace.coordinator.runtime.observe import RunCensus, ShardObserver
+from headrace.coordinator.runtime.observe import Observer, RunCensus, ShardObserver
 from headrace.coordinator.runtime.watch import Tick, refusal_reason
 from headrace.events import (
     RunCreated,
@@ -98,8 +97,7 @@ def test_why_a_result_was_refused():
     assert refusal_reason(run, 1, 2) == "stale_token"
 
 
-def test_live_runs_are_counted_some_at_a_time(monkeypatch):
-    monkeypatch.setattr(observe, "RUNS_A_LOOK", 2)
+def test_live_runs_are_counted_some_at_a_time():
     fields = {"quarantined": "", "journal": None, "paused": False, "active": 1, "status": b""}
     runs: Runs[Any] = Runs()
     for number, state in enumerate([status.PENDING] * 2 + [status.RUNNING] * 3):
@@ -108,11 +106,11 @@ def test_live_runs_are_counted_some_at_a_time(monkeypatch):
     runs["end"] = SimpleNamespace(state=status.COMPLETED, **fields)
     census = RunCensus()
     for _ in range(3):
-        assert not census.look(runs)
-    assert census.look(runs) == {"pending": 2, "running": 3, "paused": 1}
+        assert not census.look(runs, 2)
+    assert census.look(runs, 2) == {"pending": 2, "running": 3, "paused": 1}
     runs.clear()
     runs.park("far", b"", "waiting")
-    assert census.look(runs) == {"waiting": 1}, "what is parked counts, too"
+    assert census.look(runs, 2) == {"waiting": 1}, "what is parked counts, too"
 
 
 def test_what_happens_seldom_is_counted_at_once(observer, metrics):
@@ -135,7 +133,7 @@ def test_what_happens_seldom_is_counted_at_once(observer, metrics):
 
 
 def test_what_is_deleted_is_counted(metrics):
-    observer = observe.Observer(metrics)
+    observer = Observer(metrics)
     observer.expired(4)
     observer.swept(SimpleNamespace(dropped=2, dropped_bytes=700))
     observer.not_swept()

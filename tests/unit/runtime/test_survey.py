@@ -7,15 +7,16 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from headrace.coordinator.control.view import Assignment, ControlState, CoordinatorRecord
-from headrace.coordinator.core import OutMessage, ShardState
+from headrace.coordinator.core import OutMessage, ShardState, status
 from headrace.coordinator.core.ready import Lane, Timers
+from headrace.coordinator.core.runs import Runs
 from headrace.coordinator.dispatch import Settings
 from headrace.coordinator.dispatch.credit import Credits
 from headrace.coordinator.dispatch.fleet import Fleet
 from headrace.coordinator.dispatch.leases import Leases
 from headrace.coordinator.runtime.observe import Observer
 from headrace.coordinator.runtime.room import Room
-from headrace.coordinator.runtime.survey import ControlSurvey, LaneSurvey, Survey
+from headrace.coordinator.runtime.survey import RUNS_A_LOOK, ControlSurvey, LaneSurvey, Survey
 from headrace.coordinator.runtime.watch import Figures
 from headrace.coordinator.shardlog.log import LogStatus
 from headrace.messages import WorkerHeartbeat
@@ -234,6 +235,39 @@ def test_what_an_owner_has_is_shown_and_goes_with_it(metrics):
     assert metrics.shards_owned.value() == 0
     assert metrics.shards_troubled.value() == 0
     assert metrics.timer_overdue_seconds.value() == 0
+
+
+class CountedRuns(Runs):
+    """Live runs that count how often one is looked at."""
+
+    __slots__ = ("looks",)
+
+    def __init__(self, count):
+        super().__init__()
+        self.looks = 0
+        run = SimpleNamespace(
+            state=status.RUNNING, quarantined="", journal=None, paused=False, active=1, status=b""
+        )
+        self.update(dict.fromkeys(map(str, range(count)), run))
+
+    def record(self, key):
+        self.looks += 1
+        return super().record(key)
+
+
+@pytest.mark.parametrize(("shards", "each"), [(1, RUNS_A_LOOK), (8, RUNS_A_LOOK // 8)])
+def test_a_look_at_the_runs_is_bounded_however_many_there_are(metrics, shards, each):
+    survey, owners = Survey(Observer(metrics)), [owner_of() for _ in range(shards)]
+    for owner in owners:
+        owner.machine.state.runs = CountedRuns(2 * each + 1)
+    server = whole(shard_of(None))
+    server.shards = {number: shard_of(owner) for number, owner in enumerate(owners)}
+    for look in range(1, 4):
+        survey.look(server)
+        assert {owner.machine.state.runs.looks for owner in owners} == {
+            min(look * each, 2 * each + 1)
+        }
+    assert metrics.runs.value("running") == shards * (2 * each + 1)
 
 
 @pytest.mark.parametrize(("bytes", "full"), [(70, 0), (85, 0.5), (95, 1)])

@@ -63,6 +63,17 @@ def conditions(run: Run) -> list[str]:
     return found
 
 
+def counted_as(run: Run) -> str:
+    """Return how a live run is counted: as pending, by its first condition, or as running."""
+    if run.state == status.PENDING:
+        return "pending"
+    if run.quarantined or is_blocked(run):
+        return "blocked"
+    if run.paused:
+        return "paused"
+    return "waiting" if _waits(run) else "running"
+
+
 def _waits(run: Run) -> bool:
     return run.state == status.PENDING or (
         not run.active and (bool(run.held) or status.WAITING in run.status)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from headrace.coordinator.core import OutMessage, Run
 from headrace.coordinator.core import status as states
 from headrace.coordinator.core.runs import Runs
-from headrace.coordinator.core.views import conditions
+from headrace.coordinator.core.views import counted_as
 from headrace.coordinator.runtime.watch import Tick, Watch
 from headrace.coordinator.traces import Traces, submitted_in
 from headrace.events import (
@@ -46,9 +46,6 @@ from headrace.telemetry import CoordinatorMetrics
 
 if TYPE_CHECKING:
     from headrace.coordinator.runtime.blobs import Swept
-
-RUNS_A_LOOK: Final = 5_000
-"""Live runs of a shard whose state is looked at in one go."""
 
 _COMMANDS: Final[dict[type, str]] = {
     SubmitRun: "submit",
@@ -285,9 +282,9 @@ class ShardObserver(Watch):
             self.snapshot_taken, self.snapshot_s = False, now_s
         return now_s - self.snapshot_s if self.snapshot_s else None
 
-    def live(self, runs: Runs[Run]) -> Counter[str]:
-        """Return how many live runs are in which state, as of the last whole look."""
-        return self._census.look(runs)
+    def live(self, runs: Runs[Run], at_most: int) -> Counter[str]:
+        """Return how many live runs are in which state; see `RunCensus`."""
+        return self._census.look(runs, at_most)
 
 
 class RunCensus:
@@ -298,24 +295,20 @@ class RunCensus:
         self._counting: Counter[str] = Counter()
         self.counts: Counter[str] = Counter()
 
-    def look(self, runs: Runs[Run]) -> Counter[str]:
-        """Look at some more of *runs*; return the counts of the last whole look.
+    def look(self, runs: Runs[Run], at_most: int) -> Counter[str]:
+        """Look at *at_most* more of *runs*; return the counts of the last whole look.
 
         Those that are parked are counted already.
         """
         if not self._left:
             self._left = runs.keys_at_hand()
-        some = self._left[-RUNS_A_LOOK:]
-        del self._left[-RUNS_A_LOOK:]
+        some = self._left[-at_most:]
+        del self._left[-at_most:]
+        counting = self._counting
         for key in some:
             run = runs.record(key)
-            if run is None:
-                continue
-            if run.state == states.PENDING:
-                self._counting["pending"] += 1
-            elif not states.is_final(run.state):
-                found = conditions(run)
-                self._counting[found[0].lower() if found else "running"] += 1
+            if run is not None and not states.is_final(run.state):
+                counting[counted_as(run)] += 1
         if not self._left:
             self.counts, self._counting = self._counting + runs.tally, Counter()
         return self.counts
