@@ -28,6 +28,7 @@ def _is_news(record: logging.LogRecord) -> bool:
 logging.getLogger("asyncio").addFilter(_is_news)
 
 FIRST_PAUSE_S = 0.25
+PORT_MAX = 65_535
 _CREDS_SEED = re.compile(rb"BEGIN USER NKEY SEED-+\s+(SU[A-Z2-7]+)\s")
 _NKEY_SEED = re.compile(rb"\A\s*(SU[A-Z2-7]+)\s*\Z")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
@@ -165,10 +166,12 @@ def _check(address: str) -> None:
     scheme = _SCHEME.match(address)
     if scheme is not None and scheme[1] not in ("nats", "tls"):
         reason = f"{shown_address(address)}: only nats:// and tls:// are known"
-    elif _ADDRESS.fullmatch(address) is None:
+    elif (parts := _ADDRESS.fullmatch(address)) is None:
         reason = f"{shown_address(address)}: nats://host:port is expected"
         if "@" in address:
             reason += " (a login with / ? # [ ] or @ in it does not fit into an address)"
+    elif parts[4] and not 0 < int(parts[4][1:]) <= PORT_MAX:
+        reason = f"{shown_address(address)}: a port is from 1 to {PORT_MAX}"
     else:
         return
     raise InvalidConfig("broker.servers", reason)

@@ -156,15 +156,17 @@ class Calls:
         """Return the final answer to one request, which may be a refusal.
 
         *subject* is called for each try, since owners move. *wait_s* is how long the request
-        asks the server to wait. Raises `Unreachable` or `Busy` when *within_s* is over.
+        asks the server to wait: within *within_s*, or beyond the `timeout_s` that count without.
+        Raises `Unreachable` or `Busy` when the time is over.
         """
-        total_s = self.timeout_s if within_s is None else within_s
+        total_s, beyond_s = (self.timeout_s, wait_s) if within_s is None else (within_s, 0.0)
         until = _now() + total_s
         pauses = Pauses()
         while True:
             trouble: HeadraceError
             try:
-                timeout_s = max(min(ATTEMPT_S + wait_s, until - _now()), PAUSE_S_MIN)
+                left_s = until - _now() + beyond_s
+                timeout_s = max(min(ATTEMPT_S + wait_s, left_s), PAUSE_S_MIN)
                 (reply,) = await self.exchange(subject(), [request], timeout_s=timeout_s)
             except Unreachable as error:
                 trouble = error

@@ -15,8 +15,9 @@ from headrace.messages import LogLines, RunView, decode, subjects
 T = TypeVar("T")
 
 ENDED = frozenset(("COMPLETED", "FAILED", "CANCELLED"))
-WAIT_CHUNK_S = 10.0
-"""One request waits at most this long at the server."""
+WAIT_CHUNK_S = 5.0
+"""One request waits at most this long at the server: who waits for a run notices an owner that
+has gone only when it is over."""
 POLL_S = 2.0
 """A lost notification costs at most this much."""
 REFRESH_S_MIN = 0.1

@@ -28,11 +28,13 @@ class ExpressionError(HeadraceError):
     code: ClassVar[str] = "invalid-expression"
     exit_code: ClassVar[int] = 3
 
-    def __init__(self, kind: Kind, message: str, *, offset: int = -1) -> None:
+    def __init__(self, kind: Kind, message: str, *, offset: int = -1, hint: str = "") -> None:
         self.kind: Kind = kind
         self.message = message
         self.offset = offset
         """Index of the offending token in the expression; -1 where none is to blame."""
+        self.hint = hint
+        """What may have been meant; '' where nothing is near."""
         super().__init__(message)
 
 

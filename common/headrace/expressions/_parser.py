@@ -5,6 +5,7 @@ The nesting that counts towards `DEPTH_MAX`, and the token that each error names
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Collection, Mapping
 
 from headrace.expressions._errors import DEPTH_MAX, ExpressionError
@@ -173,7 +174,10 @@ class Parser:
         builtin = BUILTIN.get(name)
         signature = builtin[0] if builtin else self._functions.get(name)
         if signature is None:
-            raise self._error("Unrecognized function", token)
+            error = self._error("Unrecognized function", token)
+            near = difflib.get_close_matches(name[:200], (*BUILTIN, *self._functions), n=1)
+            error.hint = f"did you mean '{near[0]}'?" if near else ""
+            raise error
         arguments: list[Node] = []
         if not self._accept(")"):
             arguments.append(self._expression())

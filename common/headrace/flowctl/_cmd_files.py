@@ -55,7 +55,7 @@ def validate(
                 where = {"file": problem.file or file}
                 problems.append(where | {name: getattr(problem, name) for name in fields})
         except HeadraceError as error:
-            note(f"{file}: {error}")
+            note(str(error) if file in str(error) else f"{file}: {error}")
             none = {"file": file, "line": 0, "column": 0}
             problems.append(none | {"message": str(error), "hint": ""})
         results.append({"file": file, "valid": not problems, "problems": problems})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, TypeAlias
 
-from headrace.language._report import Place, Report, did_you_mean
+from headrace.language._report import Place, Report, did_you_mean, near_or_all
 from headrace.plan import (
     Choice,
     Group,
@@ -176,8 +176,8 @@ def _resolve_needs(
         for name, place in draft.needs:
             need = by_name.get(name.lower())
             if need is None:
-                names = (other.name for other in siblings if other is not draft)
-                report.add(f"unknown need '{name}'", place, did_you_mean(name, names))
+                names = [other.name for other in siblings if other is not draft]
+                report.add(f"unknown need '{name}'", place, near_or_all(name, names))
             elif need is draft:
                 report.add(f"'{name}' needs itself", place)
             else:

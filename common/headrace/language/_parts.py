@@ -202,13 +202,16 @@ class Handlers:
         name: str,
         node: Tree | None,
         at: Place,
+        *,
+        short: Collection[str] = (),
     ) -> None:
-        """Check the name of a handler and the inputs in *node*."""
+        """Check the name of a handler and the inputs in *node*; *short*: other names for some."""
         aliases = INPUT_ALIASES.get(name, {})
         spec = self._specs.get(name)
         if spec is None:
             if not self._allow_unknown:
-                reader.report.add(f"unknown handler '{name}'", at, _handler_hint(name, self._specs))
+                hint = _handler_hint(name, [*self._specs, *short])
+                reader.report.add(f"unknown handler '{name}'", at, hint)
             return
         entries = node.entries if isinstance(node, MappingNode) else {}
         names = {aliases.get(key, key) for key in entries}
@@ -222,7 +225,8 @@ class Handlers:
                 reader.report.add(f"unknown input '{key}' of '{name}'", node.keys[key], hint)
         for key, field in spec.inputs.items():
             if field.required and key not in names:
-                reader.report.add(f"'{name}' needs the input '{key}'", at, field.description)
+                hint = f"{key}: {field.description}" if field.description else ""
+                reader.report.add(f"'{name}' needs the input '{key}'", at, hint)
         _check_groups(reader, name, spec, names, at)
 
 
@@ -253,7 +257,7 @@ ACTIONS = {
 """By action of GitHub's, what to use instead."""
 
 
-def _handler_hint(name: str, specs: Mapping[str, HandlerSpec]) -> str:
+def _handler_hint(name: str, known: Collection[str]) -> str:
     instead = ACTIONS.get(name.partition("@")[0])
     if instead is not None:
         return f"actions of GitHub do not run here: {instead}"
@@ -263,7 +267,7 @@ def _handler_hint(name: str, specs: Mapping[str, HandlerSpec]) -> str:
         return f"a workflow is called by a job: 'jobs: {{name: {{uses: {name}}}}}'"
     if "@" in name or name.startswith(("./", "../")):
         return "actions of GitHub do not run here: use 'run:', or a handler"
-    return did_you_mean(name, specs) or "handlers: " + ", ".join(sorted(specs))
+    return did_you_mean(name, known) or "handlers: " + ", ".join(sorted(known))
 
 
 _SHAPES: dict[str, str] = {

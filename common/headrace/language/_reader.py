@@ -239,7 +239,7 @@ class Reader:
             parts = parse_template(node.text)
         except ExpressionError as error:
             place = self.report.inside(node, max(error.offset, 0))
-            self.report.add(f"invalid expression: {error.message}", place)
+            self.report.add(f"invalid expression: {error.message}", place, error.hint)
             return
         for part in parts:
             if isinstance(part, Expression):
@@ -275,7 +275,7 @@ class Reader:
     def _bad_condition(self, error: ExpressionError, source: str, node: Scalar) -> None:
         index = max(node.text.find(source), 0) + max(error.offset, 0)
         place = self.report.inside(node, index)
-        self.report.add(f"invalid expression: {error.message}", place)
+        self.report.add(f"invalid expression: {error.message}", place, error.hint)
 
     def _unwrapped(self, source: str, node: Scalar) -> str:
         try:

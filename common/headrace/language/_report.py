@@ -16,6 +16,7 @@ _SHOWN_MAX = 240
 _SHOWN_BEFORE = 80
 """So many of them stand before the place, where that is far from the line's beginning."""
 _SUGGESTIONS_FROM_MAX = 1_000
+_LISTED_MAX = 12
 
 
 class Place(Protocol):
@@ -117,6 +118,13 @@ class Report:
         if self._lines is None:
             self._lines = _LINE_BREAK.split(self._text)
         return self._lines[line - 1] if line <= len(self._lines) else ""
+
+
+def near_or_all(name: str, options: Iterable[str]) -> str:
+    """Return `did_you_mean`, else what there is if that is a handful, else ''."""
+    names = list(options)
+    there_are = f"there are: {', '.join(names)}" if 0 < len(names) <= _LISTED_MAX else ""
+    return did_you_mean(name, names) or there_are
 
 
 def did_you_mean(name: str, options: Iterable[str]) -> str:

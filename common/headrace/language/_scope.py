@@ -16,7 +16,7 @@ from headrace.language._contexts import (
     Place,
 )
 from headrace.language._report import Place as Spot
-from headrace.language._report import Report, did_you_mean
+from headrace.language._report import Report, did_you_mean, near_or_all
 from headrace.language._yaml import Scalar
 
 Known = dict[str, str]
@@ -173,6 +173,7 @@ class Names:
                 hint = did_you_mean(name, known.values())
                 if context == "vars":
                     hint = hint or _VARS_HINT
+                hint = hint or near_or_all(name, known.values())
                 self._report.add(f"'{context}.{name}' does not exist", place, hint)
             elif context in ("needs", "jobs") and len(path) > 3 and path[2].lower() == "outputs":
                 declared = self.job_outputs.get(name.lower())

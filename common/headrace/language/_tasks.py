@@ -260,7 +260,8 @@ class Tasks:
                 given = reader.json(config, f"{what}: config", scope)
                 inputs = {aliases.get(key, key): value for key, value in given.items()}
         if kind:
-            self._handlers.check(reader, uses, config, entries["type"])
+            short = TASK_TYPE_ALIASES
+            self._handlers.check(reader, uses, config, entries["type"], short=short)
         fields = task_fields(reader, entries, what, scope, self._retry)
         return Draft(Task, name, node, uses=uses, inputs=inputs, **fields)
 

@@ -82,12 +82,32 @@ def load(text: str, report: Report) -> Tree:
         mark = error.problem_mark or error.context_mark
         what = " ".join(filter(None, (error.context, error.problem)))
         line, column = (mark.line + 1, mark.column + 1) if mark else (0, 0)
-        report.fatal(f"invalid YAML: {what}", line, column)
+        report.fatal(f"invalid YAML: {what}", line, column, _tab_hint(text, error))
+    except yaml.reader.ReaderError as error:
+        report.fatal(f"invalid YAML: {str(error).splitlines()[0]}", *_place_of(error, text))
     except (yaml.YAMLError, UnicodeError) as error:
         report.fatal(f"invalid YAML: {str(error).splitlines()[0]}")
     if root is None:
         report.fatal("the file is empty", hint="a workflow has 'jobs:' or 'tasks:'")
     return root
+
+
+def _tab_hint(text: str, error: yaml.MarkedYAMLError) -> str:
+    mark = error.problem_mark
+    if mark is None or "cannot start any token" not in str(error.problem):
+        return ""
+    line = text.splitlines()[mark.line : mark.line + 1]
+    tab = line and line[0][mark.column : mark.column + 1] == "\t"
+    return "YAML indents by spaces, not by tabs" if tab else ""
+
+
+def _place_of(error: yaml.reader.ReaderError, text: str) -> tuple[int, int]:
+    """Return line and column of the character that YAML does not have; (0, 0): not found."""
+    code = error.character
+    before = text.partition(chr(code))[0] if isinstance(code, int) and code < 0x110000 else text
+    if len(before) == len(text):
+        return 0, 0
+    return before.count("\n") + 1, len(before) - before.rfind("\n")
 
 
 class _Builder:

@@ -52,7 +52,7 @@ def fit_inputs(
                 continue
             result[name] = _EMPTY[spec.type] if spec.default is None else spec.default
             continue
-        if reference(value) is not None:
+        if reference(value) is not None or (value == "" and _may_stay_open(spec)):
             result[name] = value
             continue
         try:
@@ -60,6 +60,11 @@ def fit_inputs(
         except Unfit as unfit:
             problems.append(Problem(f"input '{name}' must be {unfit}, not {_shown(value)}"))
     return result, problems
+
+
+def _may_stay_open(spec: InputSpec) -> bool:
+    """Tell whether nobody has to choose: what a client has filled in is checked again."""
+    return spec.type == "choice" and not spec.required and spec.default is None
 
 
 def _unknown(name: str, specs: Mapping[str, InputSpec]) -> Problem:

@@ -168,9 +168,17 @@ async def test_no_broker_names_the_address_in_time():
             await connect(address, name="test", wait_s=0.3)
 
 
-async def test_an_address_of_another_kind_is_refused():
-    with pytest.raises(InvalidConfig, match="ws://"):
-        await connect("ws://127.0.0.1:1", name="test")
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("ws://127.0.0.1:1", "ws://"),
+        ("nats://127.0.0.1:70000", "from 1 to 65535"),
+        ("127.0.0.1:0", "from 1 to 65535"),
+    ],
+)
+async def test_an_address_that_cannot_be_is_refused(address, said):
+    with pytest.raises(InvalidConfig, match=said):
+        await connect(address, name="test")
 
 
 async def test_a_server_waits_for_its_broker_and_says_so_once(

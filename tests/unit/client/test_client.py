@@ -17,6 +17,7 @@ from headrace.errors import (
 )
 from headrace.messages import (
     CancelRun,
+    ClientBatch,
     DrainWorker,
     GetInfo,
     GetRun,
@@ -27,6 +28,7 @@ from headrace.messages import (
     StepView,
     StorePlan,
     SubmitRun,
+    decode,
     encode,
     subjects,
 )
@@ -259,6 +261,33 @@ async def test_wait_returns_when_the_run_has_ended_also_through_an_outage(client
     assert (await asyncio.wait_for(waiting, 30)).state == "FAILED"
     assert len(told) <= 1
     assert any(request.wait_ms > 0 for request in cluster.sent(GetRun))
+
+
+class _Timed(FakeTransport):
+    """Keeps how long each request could take, beside how long the server was asked to wait."""
+
+    def __init__(self, cluster):
+        super().__init__(cluster)
+        self.times = []
+
+    async def request(self, subject, data, *, timeout_s):
+        self.times += [
+            (timeout_s, request.wait_ms / 1_000)
+            for request in decode(ClientBatch, data).requests
+            if isinstance(request, GetRun)
+        ]
+        return await super().request(subject, data, timeout_s=timeout_s)
+
+
+async def test_who_waits_for_a_run_does_not_take_a_waiting_server_for_a_silent_one(cluster):
+    transport = _Timed(cluster)
+    async with Client(transport, namespace="default", timeout_s=0.2) as client:
+        await client.learn()
+        run = await client.submit(PLAN)
+        cluster.finish(cluster.runs[run.shard][run.id])
+        await client.wait(run.id)
+    ((timeout_s, wait_s),) = transport.times
+    assert timeout_s > wait_s > 0
 
 
 async def test_an_archive_that_cannot_answer_now_is_an_outage():

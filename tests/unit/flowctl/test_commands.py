@@ -267,7 +267,7 @@ def test_validate_prints_all_problems_of_all_files(flowctl, workflow, tmp_path):
     assert ran.code == 3
     assert f"{bad}:" in ran.err
     assert "did you mean 'needs'?" in ran.err
-    assert "nowhere.yaml" in ran.err
+    assert ran.err.count("nowhere.yaml") == 1
     assert ran.out == f"{workflow}: ok\n"
     found = json.loads(flowctl("validate", bad, "-o", "json").out)
     assert found[0]["problems"][0] == {

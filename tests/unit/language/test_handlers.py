@@ -57,7 +57,11 @@ def problems(text: str) -> list[str]:
             "7:44 input 'format' of 'notify/webhook' must be one of slack, discord, json, "
             "not 'irc'",
         ),
-        ("file/move", "{source: a}", "6:15 'file/move' needs the input 'destination' To;"),
+        (
+            "file/move",
+            "{source: a}",
+            "6:15 'file/move' needs the input 'destination' destination: To;",
+        ),
         (
             "file/extract",
             "{source: a, to: b}",

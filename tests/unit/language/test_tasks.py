@@ -136,7 +136,7 @@ TASK = "tasks:\n  - name: a\n    type: noop\n"
         (TASK + "    for_each: [1]", "'for-each' does not go with", 4, 5, ""),
         (TASK + "    depends_on: b\n    depends-on: b", "duplicate key", 5, 5, ""),
         (TASK + "  - {name: A, type: noop}", "duplicate task 'A'", 4, 12, ""),
-        (TASK + "  - {name: b, type: htp}", "unknown handler 'htp'", 4, 21, ""),
+        (TASK + "  - {name: b, type: htp}", "unknown handler 'htp'", 4, 21, "did you mean 'http'?"),
         (TASK + "  - {name: b, type: http}", "'http/request' needs the input 'url'", 4, 21, ""),
         (TASK + "  - {name: b, type: shell, config: {comand: x}}", "unknown input", 4, 37, ""),
         (TASK + "  - {name: b, type: parallel}", "needs 'tasks'", 4, 5, ""),

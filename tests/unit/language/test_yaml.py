@@ -54,7 +54,8 @@ def test_core_schema(text, value):
         ("a: 1e999", "too large", 1, 4),
         ("a: !!int x", "does not fit its tag", 1, 4),
         ("<<: {a: 1}", "merge keys", 1, 1),
-        ("a: \x00", "invalid YAML", 0, 0),
+        ("a: \x00", "invalid YAML", 1, 4),
+        ("a: 1\nö: 2\nb: \x01", "invalid YAML", 3, 4),
         ("a: \ud800", "invalid YAML", 0, 0),
     ],
 )

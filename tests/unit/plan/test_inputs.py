@@ -70,6 +70,23 @@ def test_a_plan_without_declared_inputs_takes_any():
 
 
 @pytest.mark.parametrize("type", ["string", "number", "boolean", "choice", "json"])
+def test_what_was_checked_is_fit(type):
+    """A client fills in the defaults, and the cluster checks what it is sent."""
+    inputs = plan(x=InputSpec(type=type, options=("a",) if type == "choice" else ()))
+    filled = check_inputs(inputs, {})
+    assert check_inputs(inputs, filled) == filled
+
+
+def test_nobody_chooses_nothing_where_there_is_a_choice_to_make():
+    for spec in (
+        InputSpec(type="choice", options=("a",), required=True),
+        InputSpec(type="choice", options=("a",), default="a"),
+    ):
+        with pytest.raises(InvalidDefinition):
+            check_inputs(plan(x=spec), {"x": ""})
+
+
+@pytest.mark.parametrize("type", ["string", "number", "boolean", "choice", "json"])
 def test_a_reference_to_the_object_store_stands_for_any_type(type):
     reference = {"$blob": {"ref": "default/r/1", "size": 100_000}}
     spec = InputSpec(type=type, options=("a",) if type == "choice" else ())
