@@ -60,7 +60,7 @@ def problems(text: str) -> list[str]:
         (
             "file/move",
             "{source: a}",
-            "6:15 'file/move' needs the input 'destination' destination: To;",
+            "6:15 'file/move' needs the input 'destination' destination:",
         ),
         (
             "file/extract",

@@ -263,7 +263,7 @@ JOB = "jobs:\n  j:\n    runs-on: x\n    steps:\n      - run: x\n"
         (JOB + "    needs: j", "'j' needs itself", 6, 12, ""),
         (JOB + "    needs: x\n  k: {steps: [{run: x}]}", "unknown need 'x'", 6, 12, "there are: k"),
         (JOB + "      - run: ${{ contian(1, 2) }}", "Unrecog", 6, 18, "did you mean 'contains'?"),
-        (JOB + "      - {id: s, run: '${{ steps.q }}'}", "'steps.q'", 6, 27, "there are: step-1, s"),
+        (JOB + "      - {id: s, run: '${{ steps.q }}'}", "steps.q", 6, 27, "there are: step-1, s"),
         ("jobs:\n\tj: {}", "cannot start any token", 2, 1, "by spaces, not by tabs"),
         (JOB + "        shel: x", "unknown key 'shel'", 6, 9, "did you mean 'shell'?"),
         (JOB + "        uses: noop", "has 'uses' and 'run'", 5, 9, ""),
