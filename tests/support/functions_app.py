@@ -43,6 +43,12 @@ async def migration(ctx: Context, folder: str) -> int:
     return await ctx.step(copy_rows, folder)
 
 
+@app.workflow
+async def remote_migration(ctx: Context, folder: str) -> int:
+    """Copy everything, on whatever worker has the label."""
+    return await ctx.step(copy_rows.options(runs_on=("linux",)), folder)
+
+
 @app.step
 async def words(text: str) -> str:
     """Tell a text word by word."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Concatenate, Final, Literal, ParamSpec, Protocol, TypeVar, overload
 
@@ -9,7 +10,7 @@ from headrace.errors import InvalidRequest
 from headrace.messages import subjects
 from headrace.sdk._context import Context
 from headrace.sdk._durations import Duration
-from headrace.sdk._remote import remote_handler
+from headrace.sdk._remote import remote_workflow
 from headrace.sdk._retry import Retry
 from headrace.sdk._step import (
     AsyncStep,
@@ -111,7 +112,7 @@ class App:
         `schedule-timeout`). ``effect="at-most-once"`` claims the step in the log before it runs;
         when its worker is lost, it is never run again, and the workflow sees `EffectUnknown`.
         *runs_on*: labels of other workers; the step is then a run of its own there, which may have
-        to wait for its start, and whose failure is `ChildFailed`. *key*: stable name in the journal
+        to wait for its start. *key*: stable name in the journal
         instead of *name* with a number, or a function of the step's arguments. Raises
         `InvalidRequest` for options that do not fit, and for a name that is taken.
         """
@@ -127,9 +128,14 @@ class App:
 
         def mark(function: Callable[..., Any]) -> Step[Any, Any]:
             called = name or function.__name__
-            made = make_step(function, app=self.name, name=called, kind=kind, options=options)
-            made.capability = self.capability
-            made.remote = f"{self.name}@{self.version}/{called}"
+            made = make_step(
+                function,
+                app=self.name,
+                version=self.version,
+                name=called,
+                kind=kind,
+                options=options,
+            )
             self._claim(called, self.steps)
             self.steps[called] = made
             return made
@@ -186,10 +192,10 @@ class App:
 
     # -- for workers ---------------------------------------------------------------------------
 
-    @property
-    def handlers(self) -> Mapping[str, Callable[..., Any]]:
-        """What a worker serves for steps that run elsewhere than their workflow."""
-        return {step.remote: remote_handler(step) for step in self.steps.values()}
+    @functools.cached_property
+    def remote(self) -> Workflow[Any, Any]:
+        """What runs a step for a workflow that runs elsewhere."""
+        return remote_workflow(self.steps, app=self.name, version=self.version)
 
     def _claim(self, name: str, taken: Mapping[str, object]) -> None:
         if not subjects.valid_name(name):

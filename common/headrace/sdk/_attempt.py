@@ -77,8 +77,7 @@ class StepInfo:
 
         They reach the next attempt as `last_details`: of an attempt that fails the last ones, of
         one that is lost with its worker those of a second ago (of a long one, of a hundredth of
-        its time). Raises `InvalidRequest` for what has no form in a journal. Those of a step with
-        `runs_on` are only shown, while it runs, and take 4 KiB at most.
+        its time). Raises `InvalidRequest` for what has no form in a journal.
         """
         self.beat_s = -1.0
         if details is not None:

@@ -34,10 +34,13 @@ def check_history(app: App, events: Sequence[Mapping[str, Any]]) -> Checked:
     if not events or events[0].get("type") != "RunCreated":
         raise InvalidRequest("a history begins with RunCreated")
     created = events[0]["data"]
-    workflow = app.workflows.get(created.get("workflow", ""))
+    name = created.get("workflow", "")
+    workflow = app.workflows.get(name)
+    if name in app.steps and "arguments" in (created.get("input") or {}):
+        # A step with `runs_on` is a run of its own, and named as the step.
+        workflow = app.remote
     if workflow is None:
         known = ", ".join(sorted(app.workflows)) or "none"
-        name = created.get("workflow")
         raise NotFound(f"{app.name} has no workflow {name!r} (there are: {known})")
     journal = _Journal(created.get("input") or {})
     for event in events:

@@ -9,10 +9,10 @@ from headrace.errors import InvalidRequest
 from headrace.messages import subjects
 from headrace.plan import Plan, encode_plan, validate_plan
 from headrace.sdk import _codec
-from headrace.sdk._entries import Child
+from headrace.sdk._entries import Child, StepElsewhere
 from headrace.sdk._execution import Execution
-from headrace.sdk._plans import task_plan
-from headrace.sdk._remote import ARGUMENTS, RESULT
+from headrace.sdk._plans import code_plan, task_plan
+from headrace.sdk._remote import NAME, RESULT, inputs_of
 from headrace.sdk._retry import Retry
 
 if TYPE_CHECKING:
@@ -71,28 +71,25 @@ def step(
     step: Step[Any, Any],
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
-) -> Child[Any]:
+) -> StepElsewhere[Any]:
     """Return the operation of a step with `runs_on`."""
     options = step.options_
-    data = _codec.encode({ARGUMENTS: [args, kwargs]})
+    data = _codec.encode(inputs_of(step, key, args, kwargs))
 
     def plan() -> bytes:
         return encode_plan(
-            task_plan(
+            code_plan(
+                app=step.app,
+                version=step.version,
                 name=step.name,
-                uses=step.remote,
-                inputs={ARGUMENTS: _input(ARGUMENTS)},
-                runs_on=(step.capability, *options.runs_on),
-                retry=options.retry.policy if options.retry is not None else None,
-                timeout_ms=options.timeout_ms,
-                heartbeat_timeout_ms=options.heartbeat_timeout_ms,
+                function=NAME,
+                runs_on=options.runs_on,
                 schedule_timeout_ms=options.schedule_timeout_ms,
-                at_most_once=options.effect == "at-most-once",
             )
         )
 
     digest = _codec.digest(step.signature.packed(args, kwargs))
-    return Child(
+    return StepElsewhere(
         execution,
         key,
         step.name,

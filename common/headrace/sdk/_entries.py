@@ -165,14 +165,18 @@ class StepRun(Journaled[T_co]):
         return _codec.decode(self.step.signature.result, entry.value)
 
     def _error(self, entry: Entry) -> BaseException:
-        error = entry.error or _CANCELLED
-        cls = EffectUnknown if error.type == EFFECT_UNKNOWN else StepFailed
-        return cls(f"step {self.key}", self.key, error, attempts=entry.attempts)
+        return _step_failed(self.key, entry)
 
     def _dropped(self) -> None:
         self.execution.todo.pop(self.key, None)
         self.execution.stops.append(self)
         super()._dropped()
+
+
+def _step_failed(key: str, entry: Entry) -> StepFailed:
+    error = entry.error or _CANCELLED
+    cls = EffectUnknown if error.type == EFFECT_UNKNOWN else StepFailed
+    return cls(f"step {key}", key, error, attempts=entry.attempts)
 
 
 class Value(Journaled[T_co]):
@@ -311,6 +315,15 @@ class Child(Journaled[T_co]):
         if self.unwrap:
             value = _MAP.decode(value).get(self.unwrap, msgspec.Raw(b"\xc0"))
         return _codec.decode(self.result, value)
+
+
+class StepElsewhere(Child[T_co]):
+    """A step that is a run of its own, on another worker: it fails as a step does."""
+
+    __slots__ = ()
+
+    def _error(self, entry: Entry) -> BaseException:
+        return _step_failed(self.key, entry)
 
 
 class SignalInvalid(SignalTimeout):

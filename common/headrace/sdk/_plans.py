@@ -1,4 +1,4 @@
-"""Plans of what is begun from code: a workflow function, one step or handler elsewhere."""
+"""Plans of what is begun from code: a workflow function, one handler elsewhere."""
 
 from __future__ import annotations
 
@@ -13,15 +13,22 @@ def code_plan(
     app: str,
     version: str,
     name: str,
+    function: str = "",
+    runs_on: tuple[str, ...] = (),
     timeout_ms: int | None = None,
     cancel_timeout_ms: int | None = None,
+    schedule_timeout_ms: int = 0,
 ) -> Plan:
-    """Return the plan of a workflow function: its one task is run in turns."""
+    """Return the plan of a workflow function: its one task is run in turns.
+
+    *function*: its name in the app; empty: *name*. *runs_on*: labels beside those of the app.
+    """
     task = Task(
         name=name,
         parent=0,
-        uses=f"{app}@{version}/{name}",
-        runs_on=(f"app:{app}@{version}",),
+        uses=f"{app}@{version}/{function or name}",
+        runs_on=(f"app:{app}@{version}", *runs_on),
+        schedule_timeout_ms=schedule_timeout_ms or None,
         code=True,
     )
     return Plan(
@@ -42,9 +49,7 @@ def task_plan(
     runs_on: tuple[str, ...],
     retry: RetryPolicy | None = None,
     timeout_ms: int = 0,
-    heartbeat_timeout_ms: int = 0,
     schedule_timeout_ms: int = 0,
-    at_most_once: bool = False,
 ) -> Plan:
     """Return a plan of one task; its outputs are the run's."""
     task = Task(
@@ -55,8 +60,6 @@ def task_plan(
         runs_on=runs_on,
         retry=retry,
         attempt_timeout_ms=timeout_ms or None,
-        heartbeat_timeout_ms=heartbeat_timeout_ms or None,
         schedule_timeout_ms=schedule_timeout_ms or None,
-        effect="at-most-once" if at_most_once else "at-least-once",
     )
     return Plan(name=name, dialect="code", nodes=(Group(name="call", size=2), task))

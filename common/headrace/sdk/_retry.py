@@ -58,6 +58,13 @@ class Retry:
         return hash(self.policy)
 
 
+def retry_of(policy: RetryPolicy) -> Retry:
+    """Return the `Retry` whose policy is *policy*."""
+    found = Retry()
+    found.policy = policy
+    return found
+
+
 def matched_type(policy: RetryPolicy, error: BaseException, name: str) -> str:
     """Return the name under which *policy* knows *error*: one of its classes, else *name*."""
     names = [kind.__name__ for kind in type(error).__mro__]

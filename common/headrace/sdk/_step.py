@@ -46,13 +46,19 @@ class Step(Generic[P, R_co]):
     """A step; made by `App.step`. Called directly it is the plain function, for tests."""
 
     def __init__(
-        self, function: Callable[..., Any], *, app: str, name: str, kind: Kind, options: StepOptions
+        self,
+        function: Callable[..., Any],
+        *,
+        app: str,
+        version: str,
+        name: str,
+        kind: Kind,
+        options: StepOptions,
     ) -> None:
-        self.function, self.app, self.name, self.kind = function, app, name, kind
+        self.function, self.app, self.version = function, app, version
+        self.name, self.kind = name, kind
         self.options_ = options
         self.signature = Signature(function)
-        self.capability = self.remote = ""
-        """Of the app, and the name of the handler on other workers; the app says so."""
         self.reference = f"{function.__module__}:{function.__qualname__}"
         """Where another process finds it."""
         functools.update_wrapper(cast(Any, self), function)
@@ -141,7 +147,13 @@ def step_options(
 
 
 def make_step(
-    function: Callable[..., Any], *, app: str, name: str, kind: Kind | None, options: StepOptions
+    function: Callable[..., Any],
+    *,
+    app: str,
+    version: str,
+    name: str,
+    kind: Kind | None,
+    options: StepOptions,
 ) -> AsyncStep[Any, Any] | SyncStep[Any, Any]:
     """Return the step that *function* is. Raises `InvalidRequest` for a kind it cannot be."""
     is_async = inspect.iscoroutinefunction(function)
@@ -152,7 +164,7 @@ def make_step(
     if kind == "process" and "<locals>" in function.__qualname__:
         raise InvalidRequest(f"step {name} runs in a process: define it at the top of its module")
     cls = AsyncStep if is_async else SyncStep
-    return cls(function, app=app, name=name, kind=kind, options=options)
+    return cls(function, app=app, version=version, name=name, kind=kind, options=options)
 
 
 _EFFECTS: Final = ("at-least-once", "at-most-once")

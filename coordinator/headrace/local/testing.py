@@ -191,7 +191,15 @@ class TestEngine(LocalEngine):
 
     async def ran(self, run: str | Handle[Any]) -> list[str]:
         """Return the names of the steps that have completed, in their order."""
-        return [r.name for r in await self.journal(run) if r.kind == "step" and not r.failed]
+        elsewhere = {name for app in self.registry.apps.values() for name in app.steps}
+        elsewhere -= {name for app in self.registry.apps.values() for name in app.workflows}
+        return [
+            record.name
+            for record in await self.journal(run)
+            if not record.failed
+            # A step with `runs_on` is a run of its own.
+            and (record.kind == "step" or (record.kind == "child" and record.name in elsewhere))
+        ]
 
 
 def _record(event: HistoryEntry) -> StepRecord:

@@ -43,12 +43,21 @@ def notes(folder):
     return [tuple(map(int, line.split())) for line in lines[:-1]]
 
 
-async def test_heartbeats_of_a_killed_worker_reach_the_next_attempt(cluster, tmp_path):
-    async with await Client.connect(cluster.servers), asyncio.timeout(WITHIN_S):
-        handle = await functions_app.migration.start(str(tmp_path))
+@pytest.mark.parametrize("remote", [False, True], ids=["here", "elsewhere"])
+async def test_heartbeats_of_a_killed_worker_reach_the_next_attempt(cluster, tmp_path, remote):
+    async with await Client.connect(cluster.servers) as client, asyncio.timeout(WITHIN_S):
+        workflow = functions_app.remote_migration if remote else functions_app.migration
+        handle = await workflow.start(str(tmp_path))
+        run = handle
+        if remote:
+
+            async def child():
+                return next((step.child for step in (await handle.view()).steps if step.child), "")
+
+            run = client.handle(await wait_for(child, within_s=WITHIN_S, what="the step's run"))
 
         async def recorded():
-            return any(step.details for step in (await handle.view()).steps)
+            return any(step.details for step in (await run.view()).steps)
 
         await wait_for(recorded, within_s=WITHIN_S, what="a heartbeat in the journal")
         os.kill(notes(tmp_path)[0][0], signal.SIGKILL)

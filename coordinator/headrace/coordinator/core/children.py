@@ -107,15 +107,25 @@ def cancel(tick: Tick, child: str, holder: str, reason: str, shard: int = -1) ->
         cancel_run(tick, run, f"what waited for it has ended{why}"[:1_000])
 
 
-def ended(tick: Tick, child: str, holder: str, state: int, output: bytes, reason: str) -> None:
-    """A child has ended: its parent goes on, if it still waits for this very one."""
+def ended(
+    tick: Tick, child: str, holder: str, state: int, output: bytes, reason: str,
+    error: str = "", message: str = "",
+) -> None:  # fmt: skip
+    """A child has ended: its parent goes on, if it still waits for this very one.
+
+    *error* and *message*: type and text of the failure of a child that is a single task.
+    """
     clear(tick, [f"start-child:{child}:{holder}"])
     name, _, rest = holder.partition("#")
     run = tick.state.runs.get(name)
     if run is None or run.quarantined or status.is_final(run.state):
         return
     if ":" in rest:
-        _ended_of_function(tick, run, holder, state, output, _why(child, state, reason))
+        why = _why(child, state, reason)
+        failure = StepError("child", why.partition(": ")[2], False) if why else None
+        if error:
+            failure = StepError(error, message, False)
+        _ended_of_function(tick, run, holder, state, output, failure)
         return
     if run.family is None:
         return
@@ -139,7 +149,7 @@ def _why(child: str, state: int, reason: str) -> str:
 
 
 def _ended_of_function(
-    tick: Tick, run: Run, holder: str, state: int, output: bytes, why: str
+    tick: Tick, run: Run, holder: str, state: int, output: bytes, error: StepError | None
 ) -> None:
     """The child of a workflow function has ended: so has the entry, if that still waits for it."""
     generation, _, key = holder.partition("#")[2].partition(":")
@@ -147,7 +157,6 @@ def _ended_of_function(
     if journal is None or int(generation) != journal.generation or key not in journal.awaited:
         return
     ends = {status.COMPLETED: EntryState.COMPLETED, status.CANCELLED: EntryState.CANCELLED}
-    error = StepError("child", why.partition(": ")[2], False) if why else None
     # Nobody waits for it any more: its cancel is not asked for.
     value = msgspec.Raw(output) if state == status.COMPLETED else None
     end_entry(tick, run, key, raw=value, error=error, state=ends.get(state, EntryState.FAILED))

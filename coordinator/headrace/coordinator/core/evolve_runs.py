@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, Final
+
 from headrace.coordinator.core import status
 from headrace.coordinator.core.evolve_code import stop_children
 from headrace.coordinator.core.state import Family, Run, ShardState, Signal
@@ -157,13 +159,22 @@ def run_ended(state: ShardState, run: Run, event: RunEnded) -> None:
         state.post(run.key_name, "release", run.key_name, run.key)
 
 
+_ONLY_TASK: Final = 1
+"""Of a plan of two nodes: the other one is its root."""
+_MESSAGE_MAX: Final = 1_000
+
+
 def _tell_family(state: ShardState, run: Run, family: Family) -> None:
     """Children that are still awaited are cancelled; the parent is told, in this one entry."""
     for instance in sorted(family.awaited):
         drop_key(state, run, instance)
     family.stopping.clear()
     if family.parent_shard >= 0:
-        more = (run.state, run.output, run.ended_reason)
+        more: tuple[Any, ...] = (run.state, run.output, run.ended_reason)
+        failed = run.errors.get(_ONLY_TASK)
+        if run.state == status.FAILED and failed and len(run.program.nodes) == 2:
+            # A workflow function, a step or a handler that another function has called.
+            more = (*more, failed.type, failed.message[:_MESSAGE_MAX])
         state.post(f"#{family.parent_shard}", "child-ended", run.key, family.parent, *more)
 
 

@@ -1,4 +1,4 @@
-"""Applications of `headrace.sdk` as handlers: workflow functions, and steps for elsewhere."""
+"""Applications of `headrace.sdk` as handlers: workflow functions."""
 
 from __future__ import annotations
 
@@ -23,11 +23,7 @@ def workflow_handler(workflow: Workflow[Any, Any]) -> Handler:
 
 def handlers_of(app: App) -> list[Handler]:
     """Return all that *app* brings."""
-    found: list[Handler] = [workflow_handler(workflow) for workflow in app.workflows.values()]
-    for name, function in app.handlers.items():
-        about = {"description": _first_words(function), "version": app.version}
-        found.append(_Described(name, function, about))
-    return found
+    return [workflow_handler(workflow) for workflow in (*app.workflows.values(), app.remote)]
 
 
 class _Described(Handler):

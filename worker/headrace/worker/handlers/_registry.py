@@ -116,7 +116,7 @@ class Registry:
         Raises `InvalidConfig` for names that are taken.
         """
         old = self.apps.get(app.capability)
-        if old is app and all(workflow.uses in self for workflow in app.workflows.values()):
+        if old is app and all(handler.name in self for handler in handlers_of(app)):
             return
         names = [handler.name for handler in handlers_of(old)] if old is not None else []
         self.replace(names, handlers_of(app))
