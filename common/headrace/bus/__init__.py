@@ -36,7 +36,7 @@ from headrace.bus._jetstream import (
 from headrace.bus._objects import CorruptObject, ObjectBucket, ObjectEntry, ObjectInfo
 from headrace.bus._pull import Pull
 from headrace.bus._relay import SharedObjects, read_lines, stored_lines
-from headrace.bus._server import BrokerCluster, BrokerProcess, find_server, free_port
+from headrace.bus._server import BrokerCluster, BrokerProcess, FolderInUse, find_server, free_port
 from headrace.bus._wire import Message
 
 __all__ = [
@@ -49,6 +49,7 @@ __all__ = [
     "Credentials",
     "Delivered",
     "Disconnected",
+    "FolderInUse",
     "JetStream",
     "JetStreamBusy",
     "JetStreamDisabled",

@@ -36,6 +36,10 @@ def find_server() -> str:
     return found
 
 
+class FolderInUse(Unavailable):
+    """Another process that lives has a server in the folder."""
+
+
 class BrokerProcess:
     """One nats-server on a loopback address, with its files below *directory*.
 
@@ -203,7 +207,7 @@ class BrokerProcess:
             owner = os.open(self.directory / "owner.lock", os.O_RDWR | os.O_CREAT, 0o600)
             if not _try_lock(owner):
                 os.close(owner)
-                raise Unavailable(f"another broker runs in {self.directory}")
+                raise FolderInUse(f"another broker runs in {self.directory}")
             self._owner_lock = owner
         lock = os.open(self.directory / "server.lock", os.O_RDWR | os.O_CREAT, 0o600)
         asked = False
@@ -213,7 +217,7 @@ class BrokerProcess:
             holder = os.pread(lock, 32, 0)
             if monotonic() > deadline_s or not holder.isdigit():
                 os.close(lock)
-                raise Unavailable(f"another broker runs in {self.directory}")
+                raise FolderInUse(f"another broker runs in {self.directory}")
             if not asked:
                 os.kill(int(holder), signal.SIGTERM)
                 asked = True

@@ -12,7 +12,7 @@ answered. `read_dev` and `write_dev` are the notes by which a development server
 
 from headrace.client._client import Client
 from headrace.client._compare import Comparison, Difference, compare
-from headrace.client._dev import DevServer, clear_dev, dev_folder, read_dev, write_dev
+from headrace.client._dev import DevServer, clear_dev, dev_folder, dev_in, read_dev, write_dev
 from headrace.client._follow import ENDED, changes, chosen, wait_end
 from headrace.client._ids import RequestIds, RunIds
 from headrace.client._rerun import carried_results
@@ -49,6 +49,7 @@ __all__ = [
     "config_file",
     "context_named",
     "dev_folder",
+    "dev_in",
     "find_target",
     "read_config",
     "read_dev",

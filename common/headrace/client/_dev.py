@@ -39,6 +39,11 @@ def read_dev() -> DevServer | None:
     return max(living or notes, key=lambda note: note.started_ms, default=None)
 
 
+def dev_in(directory: Path) -> DevServer | None:
+    """Return the development server that lives and has its data in *directory*, if it is known."""
+    return next((n for n in _notes() if n.dir == str(directory) and _lives(n.pid)), None)
+
+
 def write_dev(server: DevServer) -> None:
     """Leave a note, readable by this user only, and remove those of processes that are dead.
 

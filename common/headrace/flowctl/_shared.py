@@ -101,14 +101,19 @@ def run_client(settings: Settings, action: Callable[[Client], Awaitable[T]]) -> 
     Raises `Unreachable` within `connect_timeout_s`; it names the address and how it was found.
     """
     import asyncio
+
+    mute_logs()
+    return asyncio.run(_connected(settings, action))
+
+
+def mute_logs() -> None:
+    """Let no record reach the user: lost connections are told by who waits, in people's words."""
     import logging
     import os
 
     if not os.environ.get("FLOWCTL_DEBUG"):
-        # Lost connections are told by whoever waits, in words for people.
         logging.getLogger("headrace").addHandler(logging.NullHandler())
         logging.getLogger("headrace").propagate = False
-    return asyncio.run(_connected(settings, action))
 
 
 async def _connected(settings: Settings, action: Callable[[Client], Awaitable[T]]) -> T:

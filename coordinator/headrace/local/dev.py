@@ -14,12 +14,11 @@ from pathlib import Path
 import click
 import msgspec
 
-from headrace.bus import BrokerProcess, free_port
-from headrace.client import DevServer, clear_dev, write_dev
+from headrace.bus import BrokerProcess, FolderInUse, free_port
+from headrace.client import DevServer, clear_dev, dev_in, write_dev
 from headrace.errors import HeadraceError, InvalidConfig, Unavailable
-from headrace.flowctl import load_definition
 from headrace.local.labels import labels_beyond
-from headrace.local.once import submit_and_watch, until_ready
+from headrace.local.once import WantedRun, submit_and_watch, until_ready, wanted_run
 from headrace.local.processes import start, stop
 
 NATS_PORT = 4222
@@ -120,9 +119,10 @@ def dev(
         raise click.UsageError("--input needs --run")
     if reload and not apps:
         raise click.UsageError("--reload needs --app")
-    labels = (*HOST_LABELS, *capabilities)
+    labels, wanted = (*HOST_LABELS, *capabilities), None
     if file is not None:
-        labels = (*labels, *_further(file, labels))
+        wanted = wanted_run(file, inputs)
+        labels = (*labels, *_further(wanted, labels))
     cluster = _Dev(
         directory.absolute(),
         port=port,
@@ -134,21 +134,17 @@ def dev(
         metrics_port=metrics_port,
     )
     try:
-        sys.exit(asyncio.run(cluster.run(file, inputs)))
+        sys.exit(asyncio.run(cluster.run(wanted)))
     except HeadraceError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
 
 
-def _further(file: Path, labels: Sequence[str]) -> list[str]:
-    """Return what *file* names beyond *labels*: with one machine there is nobody else to ask."""
-    try:
-        plan = load_definition(str(file), allow_unknown=True)
-    except HeadraceError:
-        return []  # `submit` says what is wrong with it
-    further = labels_beyond(plan, labels)
+def _further(wanted: WantedRun, labels: Sequence[str]) -> list[str]:
+    """Return what the file names beyond *labels*: with one machine there is nobody else to ask."""
+    further = labels_beyond(wanted.plan, labels)
     if further:
-        _say(f"offering also what {file} needs: {', '.join(further)}")
+        _say(f"offering also what {wanted.file} needs: {', '.join(further)}")
     return further
 
 
@@ -195,6 +191,7 @@ class _Dev:
         self._wanted_port, self._wanted_metrics = port, metrics_port
         self._workers, self._slots, self._labels, self._apps = workers, slots, labels, apps
         self._reload = reload
+        self._ports_file = directory / "ports.json"
         self._ports = self._choose_ports()
         self._broker = BrokerProcess(
             directory / "nats", port=self._ports.nats, monitor_port=self._ports.monitor
@@ -206,10 +203,9 @@ class _Dev:
     def _choose_ports(self) -> _Ports:
         """Take the ports of last time, else the usual ones, else free ones."""
         self._dir.mkdir(parents=True, exist_ok=True)
-        file = self._dir / "ports.json"
         again = True
         try:
-            ports = msgspec.json.decode(file.read_bytes(), type=_Ports)
+            ports = msgspec.json.decode(self._ports_file.read_bytes(), type=_Ports)
         except (OSError, msgspec.MsgspecError):
             ports, again = _Ports(), False
         if self._wanted_port is not None:
@@ -225,17 +221,23 @@ class _Dev:
             ports.metrics = self._wanted_metrics
         elif not all(_is_free(ports.metrics + n) for n in range(self._workers + 1)):
             ports.metrics = _free_block(self._workers + 1)
-        file.write_bytes(msgspec.json.encode(ports))
         return ports
 
     async def _start_broker(self) -> None:
         """Start the broker where it was last time, so that clients that wait find it again.
 
         Starting ends a server of this folder whose `dev` was killed; only if somebody else has
-        the ports are others taken.
+        the ports are others taken. They are kept once the folder is certainly ours.
         """
         try:
             await self._broker.start()
+        except FolderInUse:
+            other = dev_in(self._dir)
+            who = f" (process {other.pid}, {other.server})" if other is not None else ""
+            raise Unavailable(
+                f"another `flowctl dev` runs in {self._dir}{who}; "
+                "stop it, or choose another folder with --dir"
+            ) from None
         except Unavailable:
             ports = self._ports
             taken = [port for port in (ports.nats, ports.monitor) if not _is_free(port)]
@@ -243,14 +245,14 @@ class _Dev:
                 raise
             ports.nats = ports.nats if ports.nats not in taken else free_port()
             ports.monitor = free_port()
-            (self._dir / "ports.json").write_bytes(msgspec.json.encode(ports))
             self._broker = BrokerProcess(
                 self._dir / "nats", port=ports.nats, monitor_port=ports.monitor
             )
             await self._broker.start()
+        self._ports_file.write_bytes(msgspec.json.encode(self._ports))
 
-    async def run(self, file: Path | None = None, inputs: Sequence[str] = ()) -> int:
-        """Run until a signal, or until the run of *file* has ended; then stop every process.
+    async def run(self, wanted: WantedRun | None = None) -> int:
+        """Run until a signal, or until the *wanted* run has ended; then stop every process.
 
         Return the exit code. Raises `HeadraceError`.
         """
@@ -266,7 +268,7 @@ class _Dev:
         )
         _say(f"headrace dev: {self._broker.url}, data in {self._dir}")
         _say(f"metrics: http://127.0.0.1:{self._ports.metrics}/metrics (coordinator)")
-        if file is None:
+        if wanted is None:
             _say("submit from another terminal: flowctl submit FILE --watch; Ctrl-C stops")
         else:
             # The run is what the user wants to read.
@@ -279,10 +281,10 @@ class _Dev:
                     for number, (name, arguments) in enumerate(self._commands())
                 ]
                 code = 0
-                if file is None:
+                if wanted is None:
                     await self._stopping.wait()
                 else:
-                    code = await self._run_once(file, inputs)
+                    code = await self._run_once(wanted)
                 _say("stopping; the data stays where it is")
                 # Workers go first: they hand back what they hold while somebody still listens.
                 for ending in (children[1:], children[:1]):
@@ -295,12 +297,12 @@ class _Dev:
             await self._broker.stop()
             clear_dev(os.getpid())
 
-    async def _run_once(self, file: Path, inputs: Sequence[str]) -> int:
-        """Submit *file* and watch it, unless a signal comes first; return the exit code."""
+    async def _run_once(self, wanted: WantedRun) -> int:
+        """Submit what is *wanted* and watch it, unless a signal comes first; return the code."""
 
         async def submit() -> int:
             await until_ready(self._broker.url, workers=self._workers, say=_say)
-            return await submit_and_watch(self._broker.url, file, inputs)
+            return await submit_and_watch(self._broker.url, wanted)
 
         run = asyncio.create_task(submit(), name="run-once")
         signalled = asyncio.create_task(self._stopping.wait(), name="run-once-signal")

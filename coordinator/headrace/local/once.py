@@ -1,24 +1,57 @@
 """`flowctl dev --run FILE`: one workflow on a server that lives only for it.
 
-What is run is `flowctl submit FILE --watch`, as a process: the same command, output and exit code
-as from another terminal.
+What is done is what `flowctl submit FILE --watch` does: the same checks, output and exit code as
+from another terminal. A file with mistakes is refused before anything starts.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from headrace.client import Client
 from headrace.errors import HeadraceError, Unavailable
-from headrace.local.processes import start, stop
+from headrace.flowctl import (
+    Settings,
+    check_handlers,
+    collect_inputs,
+    emit_run,
+    exit_code_of,
+    followed,
+    load_definition,
+    looked_up,
+    mute_logs,
+)
+from headrace.plan import Plan
 
 READY_S = 30.0
 ASK_S = 2.0
 PAUSE_S = 0.1
 SILENT_S = 5.0
 """Who waits for longer is told what for."""
+
+
+@dataclass(frozen=True, slots=True)
+class WantedRun:
+    """A run that was asked for, checked as far as it can be without a cluster."""
+
+    file: str
+    plan: Plan
+    inputs: dict[str, Any]
+
+
+def wanted_run(file: Path, inputs: Sequence[str]) -> WantedRun:
+    """Return the run of *file* with *inputs* (`KEY=VALUE`).
+
+    Raises `InvalidDefinition` with every problem, `InvalidRequest` for what cannot be read.
+    """
+    plan = load_definition(str(file), allow_unknown=True)
+    return WantedRun(str(file), plan, collect_inputs(plan, inputs, None))
 
 
 async def until_ready(
@@ -52,15 +85,19 @@ async def until_ready(
         raise Unavailable(f"not ready within {READY_S:.0f} s: {problem}") from None
 
 
-async def submit_and_watch(server: str, file: Path, inputs: Sequence[str]) -> int:
-    """Submit *file*, show the run until it has ended, return the exit code of `submit`."""
-    arguments = ["submit", str(file), "--server", server, "--watch"]
-    for given in inputs:
-        arguments += ["--input", given]
-    # In our session: a live view belongs to the terminal, and Ctrl-C is for it too.
-    process = await start(arguments, own_session=False)
-    try:
-        return await process.wait()
-    except asyncio.CancelledError:
-        await stop(process)
-        raise
+async def submit_and_watch(server: str, wanted: WantedRun) -> int:
+    """Submit what is *wanted*, show the run until it has ended, return its exit code.
+
+    Raises `HeadraceError`: what the file names, no worker may have.
+    """
+    mute_logs()
+    async with await Client.connect(server) as client:
+        plan = await looked_up(client, wanted.file, wanted.plan)
+        await check_handlers(client, wanted.file, plan)
+        run = await client.submit(plan, wanted.inputs)
+        run = await followed(client, run, wait=True, watch=True)
+    # Nobody may read what the run was; how it ended is said all the same.
+    with contextlib.suppress(BrokenPipeError):
+        emit_run(Settings(), run)
+        sys.stdout.flush()
+    return exit_code_of(run.state)

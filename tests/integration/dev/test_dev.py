@@ -188,13 +188,17 @@ async def test_found_without_an_address(dev):
 
 
 async def test_second_dev_on_the_same_folder_is_refused(dev):
+    ports = (dev.folder / "data" / "ports.json").read_bytes()
     other = dev.add(
         "second", "dev", "--dir", str(dev.folder / "data"), "--metrics-port", str(dev.metrics + 50)
     )
     other.start()
     assert await other.ended(within_s=20) not in (0, None)
     assert "Traceback" not in other.said()
-    assert "runs in" in other.said()
+    assert f"process {dev.program.pid}, {dev.url}" in other.said()
+    assert "--dir" in other.said()
+    # The next life of the first one is where clients look for it.
+    assert (dev.folder / "data" / "ports.json").read_bytes() == ports
     assert dev.program.running
     assert (await dev.flowctl("list")).code == 0
 

@@ -103,6 +103,8 @@ def test_a_failed_run_and_an_invalid_file_are_told_apart(tmp_path, dev):
     out, err = invalid.communicate(timeout=WITHIN_S)
     assert (invalid.returncode, out) == (3, ""), err
     assert "workflow.yaml:" in err
+    # Nothing was started for what could only be refused.
+    assert "headrace dev:" not in err
 
 
 def test_a_label_that_only_the_run_knows_is_named_while_it_waits(tmp_path, dev):
