@@ -245,6 +245,9 @@ class Limits(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     it hands out in that time, new runs are answered `busy`, but for a trickle; 0: all are taken."""
     outbox_bytes_max: Annotated[int, Meta(ge=1024 * 1024)] = 64 * 1024 * 1024
     """Results and log lines waiting in a worker; above it the worker takes no more tasks."""
+    parked_bytes_max: Whole = 128 * 1024 * 1024
+    """Memory, about, of the workflow functions that wait and that a worker keeps, so that they need
+    not be replayed; at most 1,000 of them, the latest; 0: none."""
     append_bytes_max: Annotated[int, Meta(ge=16 * 1024, le=8 * 1024 * 1024)] = 512 * 1024
     """Largest single append to a log; what is larger is split. Below NATS's `max_payload`."""
     log_bytes_max: Whole = 0

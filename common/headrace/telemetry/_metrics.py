@@ -69,6 +69,10 @@ class WorkerMetrics:
         self.credit = Gauge(
             to, "worker_credit_steps", "Steps that it could take on top of those that it has."
         )
+        self.parked_functions = Gauge(
+            to, "worker_parked_functions", "Workflow functions that wait, and are kept."
+        )
+        self.parked_bytes = Gauge(to, "worker_parked_bytes", "Memory of these, about.")
         self.tasks_received = Counter(to, "worker_tasks_received_total", "Steps received.")
         self.task_messages = Counter(
             to, "worker_task_messages_total", "Messages that these came in."

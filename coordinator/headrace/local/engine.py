@@ -47,10 +47,11 @@ from headrace.worker.artifacts import FileArtifacts
 from headrace.worker.builtin import builtin_registry
 from headrace.worker.executor import Executor
 from headrace.worker.handlers import Registry
+from headrace.worker.parked import COUNT_MAX, ParkedFunctions
 from headrace.worker.payloads import Payloads
 from headrace.worker.ports import ValueSource
 from headrace.worker.sources import secrets_at, variables_at
-from headrace.worker.turns import CACHED_MAX, Turns
+from headrace.worker.turns import Turns
 from headrace.worker.workspaces import WorkspaceLimits, Workspaces
 
 log = logging.getLogger(__name__)
@@ -124,7 +125,7 @@ class LocalEngine(Asking):
         self._artifacts = artifacts
         self._clock: Clock = clock or SystemClock()
         self._short_retry_ms: int | None = None
-        self._cached_functions = CACHED_MAX
+        self._cached_functions = COUNT_MAX
         self._now_ms = self._clock.now_ms
         self._submits = Submits(self._now_ms)
         self._ends, self._company = Ends(), Company()
@@ -216,7 +217,7 @@ class LocalEngine(Asking):
             incarnation=storage.incarnation,
             clock=self._clock,
             short_retry_ms=self._short_retry_ms,
-            cached_max=self._cached_functions,
+            parked=ParkedFunctions(count_max=self._cached_functions),
         )
         self._dispatch.on_wake = self.turns.wake
         return Executor(

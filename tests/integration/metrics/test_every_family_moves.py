@@ -19,6 +19,7 @@ from headrace.telemetry import (
     WorkerMetrics,
     families,
 )
+from support import functions_app
 from support.chaos import compiled
 from support.cluster import TESTS, Cluster, Program, running, until, wait_for
 from support.watched import Recorder, recording
@@ -153,7 +154,13 @@ async def cluster(tmp_path):
         "PYTHONPATH": f"{TESTS}:{TESTS.parent / 'examples'}",
     }
     made = Cluster(
-        tmp_path, coordinators=3, workers=2, slots=4, apps=["handlers:app"], env=env, shards=3
+        tmp_path,
+        coordinators=3,
+        workers=2,
+        slots=4,
+        env=env,
+        shards=3,
+        apps=["handlers:app", "support.functions_app:app"],
     )
     async with running(made):
         yield made
@@ -171,6 +178,7 @@ async def works(client: Client, seen: Recorder) -> None:
     """Work of every kind: well, badly, waiting, cancelled."""
     await client.definitions.register(compiled(WORK))
     spec = ScheduleSpec(cron="0 0 1 1 *")
+    parked = await client.submit(functions_app.talk.plan, {"text": "one"})
     await client.schedules.create("yearly", spec, compiled(FAILS))
     await client.events.publish("nobody.waits", {})
     plan, fails = compiled(WORK), compiled(FAILS)
@@ -192,6 +200,8 @@ async def works(client: Client, seen: Recorder) -> None:
     await moves(seen, "missing_capabilities")
     await moves(seen, "lane_oldest_ready_seconds", lane="gpu")
     await client.cancel(stuck.id)
+    await moves(seen, "worker_parked_functions")
+    await client.cancel(parked.id)
     await client.list()
 
 

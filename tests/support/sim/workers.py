@@ -14,6 +14,7 @@ from headrace.worker.core import Assignment, Assignments, Identity
 from headrace.worker.executor import Executor
 from headrace.worker.handlers import Context, Handler, HandlerError, Registry
 from headrace.worker.life import Life, Terms
+from headrace.worker.parked import ParkedFunctions
 from headrace.worker.payloads import Payloads
 from headrace.worker.reporter import Reporter
 from headrace.worker.turns import Turns
@@ -112,7 +113,12 @@ class SimWorker:
         def executor(assignments: Assignments, reporter: Reporter) -> Executor:
             payloads, (name, life) = Payloads(None), self.worker.split(".")
             turns = SimTurns(
-                reporter, payloads, worker=name, incarnation=life, clock=self.clock, cached_max=3
+                reporter,
+                payloads,
+                worker=name,
+                incarnation=life,
+                clock=self.clock,
+                parked=ParkedFunctions(count_max=3),
             )
             turns.world = self.world
             return Executor(

@@ -13,6 +13,7 @@ from headrace.sdk import App, Context, Execution, new_execution
 from headrace.worker.core import Assignment, Origin, Stop
 from headrace.worker.handlers import Registry
 from headrace.worker.outcomes import HandBack, TurnOver
+from headrace.worker.parked import ParkedFunctions
 from headrace.worker.payloads import Payloads
 from headrace.worker.turns import Turns
 from support.journal_owner import JournalOwner
@@ -165,13 +166,13 @@ async def test_a_function_that_waits_is_kept_and_not_replayed():
     bench = Bench()
     await over(bench)
     owner = bench.owner()
-    assert bench.turns.cached == 1
+    assert len(bench.turns.parked) == 1
     known = owner.number
     owner.signal("go", 5)
     await over(bench, since=known)
     assert msgspec.msgpack.decode(owner.end.value) == 107
     assert started == ["a"]
-    assert bench.turns.cached == 0
+    assert len(bench.turns.parked) == 0
 
 
 async def test_a_function_of_old_code_is_replayed_with_the_new():
@@ -193,11 +194,11 @@ async def test_a_function_of_old_code_is_replayed_with_the_new():
 
 
 async def test_the_cache_is_bounded_and_what_left_it_is_replayed():
-    bench = Bench(cached_max=3)
+    bench = Bench(parked=ParkedFunctions(count_max=3))
     runs = [f"ns/r{n}" for n in range(10)]
     for run in runs:
         await over(bench, run)
-    assert bench.turns.cached == 3
+    assert len(bench.turns.parked) == 3
     for run in runs:
         owner = bench.owner(run)
         owner.signal("go", 5)
@@ -205,6 +206,53 @@ async def test_the_cache_is_bounded_and_what_left_it_is_replayed():
         await over(bench, run, since=owner.number - 1)
         assert msgspec.msgpack.decode(owner.end.value) == 107
     assert len(started) == 10 + 7
+
+
+@app.step
+async def fat(n: int) -> list[str]:
+    return ["abcdefgh"] * n
+
+
+@app.workflow
+async def fattens(ctx: Context, n: int) -> int:
+    for _ in range(n):
+        await ctx.step(fat, 1_000)
+        await ctx.signal("go", int)
+    return n
+
+
+async def test_the_cache_is_bounded_by_bytes_too():
+    bytes_max = 200_000
+    bench = Bench(parked=ParkedFunctions(bytes_max=bytes_max))
+    parked = bench.turns.parked
+    sizes = []
+    for run in range(10):
+        await over(bench, f"ns/r{run}", workflow=fattens)
+        sizes.append(parked.bytes)
+        assert parked.bytes <= bytes_max
+    one = sizes[0]
+    # What it was sent, and what Python makes of it.
+    assert 9_000 * 3 < one < 9_000 * 8
+    assert sizes == [one * min(n + 1, bytes_max // one) for n in range(10)]
+    assert len(parked) == bytes_max // one
+    # It grows with what it learns, and what has gone on is not there any more.
+    for run in reversed(range(10 - len(parked), 10)):
+        owner = bench.owner(f"ns/r{run}")
+        known = owner.number
+        owner.signal("go", 5)
+        before = parked.bytes
+        await over(bench, f"ns/r{run}", since=known, workflow=fattens)
+        assert owner.end.outcome == TurnOutcome.COMPLETED
+        assert parked.bytes == before - one
+    assert (len(parked), parked.bytes) == (0, 0)
+
+
+async def test_a_function_that_is_too_large_to_keep_is_not_kept():
+    bench = Bench(parked=ParkedFunctions(bytes_max=20_000))
+    await over(bench)
+    assert len(bench.turns.parked) == 1
+    await over(bench, "ns/large", workflow=fattens)
+    assert (len(bench.turns.parked), bench.turns.parked.bytes) == (0, 0)
 
 
 @pytest.fixture
@@ -227,7 +275,7 @@ async def test_what_left_the_cache_is_free_without_a_search_for_cycles(
         return execution
 
     monkeypatch.setattr("headrace.worker.turns.new_execution", make)
-    bench = Bench(cached_max=2)
+    bench = Bench(parked=ParkedFunctions(count_max=2))
     for n in range(5):
         await over(bench, f"ns/r{n}", workflow=workflow)
     await asyncio.sleep(0)
@@ -271,7 +319,7 @@ async def test_a_refused_turn_ends_and_its_function_is_forgotten():
     held.gate.set()
     with pytest.raises(TurnOver):
         await task
-    assert bench.turns.cached == 0
+    assert len(bench.turns.parked) == 0
     assert bench.owner().journal == {}
 
 

@@ -25,6 +25,7 @@ from headrace.worker.executor import Executor
 from headrace.worker.handlers import Registry
 from headrace.worker.identity import DataDirLock, new_incarnation, release, stable_id
 from headrace.worker.life import Life, Terms, Watch
+from headrace.worker.parked import ParkedFunctions
 from headrace.worker.payloads import Payloads
 from headrace.worker.plugins import Plugins
 from headrace.worker.ports import ValueSource
@@ -117,6 +118,7 @@ class Worker:
         )
 
         self._blobs = BusBlobs(self._bus)
+        self._parked = ParkedFunctions(bytes_max=limits.parked_bytes_max)
 
         def executor(assignments: Assignments, reporter: Reporter) -> Executor:
             payloads = Payloads(
@@ -130,6 +132,7 @@ class Worker:
                 worker=identity.id,
                 incarnation=identity.incarnation,
                 clock=self._clock,
+                parked=self._parked,
             )
             return Executor(
                 registry=self._registry,
@@ -275,6 +278,8 @@ class Worker:
         metrics.slots.set(assignments.slots)
         metrics.slots_used.set(min(assignments.running + assignments.queued, assignments.slots))
         metrics.steps_running.set(assignments.running)
+        metrics.parked_functions.set(len(self._parked))
+        metrics.parked_bytes.set(self._parked.bytes)
         metrics.outbox_bytes.set(life.outbox.bytes)
         metrics.outbox_results.set(len(life.outbox))
         metrics.lanes.set(len(life.consumer.lanes))

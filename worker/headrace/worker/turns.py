@@ -1,7 +1,7 @@
 """Turns of workflow functions on this worker: their reports, and the functions that wait.
 
-A function whose turn has ended in waiting stays in a cache, so that its next turn need not replay
-it. The cache is bounded; what leaves it costs nothing any more, and is replayed when it goes on.
+A function whose turn has ended in waiting is kept, within bounds (`headrace.worker.parked`), so
+that its next turn need not replay it.
 """
 
 from __future__ import annotations
@@ -9,8 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections import OrderedDict
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import msgspec
 
@@ -34,14 +33,13 @@ from headrace.telemetry import Clock, SystemClock
 from headrace.worker.core import Assignment
 from headrace.worker.handlers import Context, HandlerError
 from headrace.worker.outcomes import HandBack, TurnOver
+from headrace.worker.parked import FUNCTION_BYTES, Parked, ParkedFunctions, bytes_of, value_bytes
 from headrace.worker.payloads import Payloads
 from headrace.worker.ports import TurnDesk
 
 log = logging.getLogger(__name__)
 
 VERSION: Final = 1
-CACHED_MAX: Final = 1_000
-"""Waiting functions that are kept, the latest ones."""
 BACKOFF_MIN_S: Final = 0.05
 BACKOFF_MAX_S: Final = 2.0
 RETRY_AFTER_MAX_S: Final = 60.0
@@ -49,17 +47,6 @@ PAGES_MAX: Final = 10_000
 _REFERENCE_MIN: Final = len(BLOB_KEY) + 1
 """Bytes of the smallest value in which there may be a reference to a large one."""
 _DECODER: Final = msgspec.msgpack.Decoder(Turn)
-
-
-class _Parked(NamedTuple):
-    """A function that waits."""
-
-    workflow: Workflow[Any, Any]
-    execution: Execution
-    backlog: list[Entry]
-    """What it was not fed yet."""
-    known: int
-    """Number of the newest change in either."""
 
 
 class Turns:
@@ -74,13 +61,13 @@ class Turns:
         incarnation: str,
         clock: Clock | None = None,
         short_retry_ms: int | None = None,
-        cached_max: int = CACHED_MAX,
+        parked: ParkedFunctions | None = None,
     ) -> None:
-        """*short_retry_ms*: so long a turn waits for the next attempt of a step."""
+        """*short_retry_ms*: so long a turn waits for the next attempt of a step. *parked*: where
+        functions that wait are kept."""
         self._desk, self._payloads = desk, payloads
         self._worker, self._incarnation = worker, incarnation
-        self._cached_max = cached_max
-        self._cache: OrderedDict[str, _Parked] = OrderedDict()
+        self.parked = ParkedFunctions() if parked is None else parked
         self._running: dict[tuple[str, int], TurnRun] = {}
         now_ms = (clock or SystemClock()).now_ms
         self._terms = Terms(now_ms=now_ms)
@@ -92,11 +79,6 @@ class Turns:
     def draining(self) -> bool:
         """No further turns are taken."""
         return self._draining
-
-    @property
-    def cached(self) -> int:
-        """Functions that wait in the cache."""
-        return len(self._cache)
 
     # -- from outside --------------------------------------------------------------------------
 
@@ -145,7 +127,7 @@ class Turns:
             end = await running.run(turn)
             parked = end is not None and end.outcome == TurnOutcome.WAITING
             if parked:
-                self._park(workflow, task.run, running)
+                self._park(workflow, task.run, running, reports.bytes)
         except Left:
             raise HandBack from None
         except asyncio.CancelledError:
@@ -166,7 +148,7 @@ class Turns:
     ) -> Execution | None:
         """Return the function, fed with all that has happened; None when the turn is refused."""
         run = context.run
-        parked = self._cache.pop(run, None)
+        parked = self.parked.take(run)
 
         def write(stream: str, text: str) -> None:
             context.log(text, stream=stream)
@@ -175,12 +157,15 @@ class Turns:
         same = parked is not None and parked.workflow is workflow
         if parked is not None and same and parked.execution.generation == turn.generation:
             entries = turn.entries
+            reports.bytes = parked.bytes
             if parked.known < turn.since or _incomplete(entries, parked.known, turn.number):
                 fetched = await reports.fetch(parked.known, turn)
                 if fetched is None:
                     parked.execution.close()
                     return None
                 entries = fetched
+            else:
+                reports.bytes += bytes_of(entries)
             execution = parked.execution
             execution.on_log = write
             execution.skip.update(turn.skip)
@@ -189,22 +174,22 @@ class Turns:
             return execution
         if parked is not None:
             parked.execution.close()
+        reports.bytes += value_bytes(len(turn.input))
         if turn.since or _incomplete(turn.entries, 0, turn.number):
             fetched = await reports.fetch(0, turn)
             if fetched is None:
                 return None
             turn = msgspec.structs.replace(turn, entries=fetched, since=0)
+        else:
+            reports.bytes += bytes_of(turn.entries)
         return new_execution(workflow, run, turn, on_log=write)
 
-    def _park(self, workflow: Workflow[Any, Any], run: str, running: TurnRun) -> None:
+    def _park(self, workflow: Workflow[Any, Any], run: str, running: TurnRun, size: int) -> None:
         backlog = running.backlog
         known = backlog[-1].number if backlog else running.execution.seen
         # What it writes goes to its attempt's log; with that, the attempt would stay, too.
         running.execution.on_log = None
-        self._cache[run] = _Parked(workflow, running.execution, backlog, known)
-        while len(self._cache) > self._cached_max:
-            _, oldest = self._cache.popitem(last=False)
-            oldest.execution.close()
+        self.parked.keep(run, Parked(workflow, running.execution, backlog, known, size))
 
 
 def _incomplete(entries: list[Entry], known: int, number: int) -> bool:
@@ -221,6 +206,8 @@ class _Reports:
         self._sequence = 0
         self._queries: list[Query] = []
         """That came while older entries were fetched."""
+        self.bytes = FUNCTION_BYTES
+        """That the function takes, about, with all that it was sent."""
 
     async def report(
         self,
@@ -326,6 +313,7 @@ class _Reports:
                     incoming = incoming or self._turns._payloads.incoming(self._context.run)
                     value = await incoming.decoded(raw)
                     setattr(entry, name, msgspec.Raw(msgspec.msgpack.encode(value)))
+        self.bytes += bytes_of(reply.entries)
         return reply
 
     async def outgoing(self, data: bytes) -> bytes:
