@@ -10,7 +10,7 @@ from typing import Final
 from headrace.client import Transport
 from headrace.coordinator.archive import Archive
 from headrace.coordinator.core import Refusal
-from headrace.coordinator.runtime.closed import answer
+from headrace.coordinator.runtime.closed import Pages, answer
 from headrace.coordinator.runtime.explicit import check_explicit
 from headrace.coordinator.runtime.inbox import PendingBatch, reply_of
 from headrace.coordinator.runtime.owner import Owner
@@ -39,6 +39,7 @@ class LocalTransport(Transport):
         """*owner* returns the running owner or raises why there is none; *listeners* are called
         after each tick that changed something; *lines* are those that steps have written."""
         self._owner, self._archive, self._builtin = owner, archive, builtin
+        self._pages = Pages()
         self._level: Level = level
         self._listeners, self._lines = listeners, lines
 
@@ -95,7 +96,7 @@ class LocalTransport(Transport):
         )
 
     async def _closed(self, namespace: str, request: object) -> object:
-        return await answer(self._archive, self._builtin, namespace, request)  # type: ignore[arg-type]
+        return await answer(self._archive, self._builtin, namespace, request, pages=self._pages)  # type: ignore[arg-type]
 
     async def publish(self, subject: str, data: bytes) -> None:
         """See `Transport.publish`: there are no workers elsewhere to give orders to."""

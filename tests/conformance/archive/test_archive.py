@@ -5,6 +5,7 @@ import random
 import pytest
 
 from headrace.coordinator.archive import Archive, ArchivedRun, Segment
+from headrace.coordinator.archive.store import LAST_EVENT
 from headrace.errors import InvalidRequest, Unavailable
 from headrace.messages import ListRuns
 from support.archives import NS, closed, summary
@@ -97,6 +98,31 @@ async def test_segments_of_a_live_run_precede_its_end(archive):
         Segment(101, b"b"),
         Segment(201, b"c"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("after", "upto", "firsts"),
+    [
+        (0, LAST_EVENT, [1, 101, 201]),
+        (0, 100, [1]),
+        (0, 0, []),
+        (99, 100, [1]),
+        (99, 101, [1, 101]),
+        (100, LAST_EVENT, [101, 201]),
+        (100, 200, [101]),
+        (150, 160, [101]),
+        (199, 201, [101, 201]),
+        (5_000_000_000, LAST_EVENT, [201]),
+    ],
+)
+async def test_a_part_of_a_history_has_the_segments_around_it(archive, after, upto, firsts):
+    for first in (201, 1, 101):
+        await archive.put_segment(NS, "r1", Segment(first, str(first).encode()))
+    # Of another run, and not the first of it.
+    await archive.put_segment(NS, "r2", Segment(51, b"51"))
+    found = await archive.history(NS, "r1", after=after, upto=upto)
+    assert found == [Segment(first, str(first).encode()) for first in firsts]
+    assert await archive.history(NS, "r2", after=20) == [Segment(51, b"51")]
 
 
 async def test_a_run_may_have_all_its_segments_already(archive):

@@ -31,7 +31,7 @@ class Changed:
     def __init__(self, archive: Archive, segments: list[Segment]) -> None:
         self._archive, self._segments = archive, segments
 
-    async def history(self, namespace: str, run: str) -> list[Segment]:
+    async def history(self, namespace: str, run: str, **_: int) -> list[Segment]:
         return self._segments
 
     def __getattr__(self, name: str) -> object:

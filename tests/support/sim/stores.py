@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from headrace.bus import StorageFull
 from headrace.coordinator.archive.memory import MemoryArchive
-from headrace.coordinator.archive.store import ArchivedRun, RunSummary, Segment
+from headrace.coordinator.archive.store import LAST_EVENT, ArchivedRun, RunSummary, Segment
 from headrace.coordinator.shardlog.snapshots import MemorySnapshotStore
 from headrace.errors import HeadraceError, Unavailable, Unreachable
 from headrace.messages import ListRuns, RunPage
@@ -224,9 +224,11 @@ class CoordinatorArchive:
         """See `Archive.known`."""
         return await self._ask(lambda: self._store.known(keys))
 
-    async def history(self, namespace: str, run: str) -> list[Segment]:
+    async def history(
+        self, namespace: str, run: str, *, after: int = 0, upto: int = LAST_EVENT
+    ) -> list[Segment]:
         """See `Archive.history`."""
-        return await self._ask(lambda: self._store.history(namespace, run))
+        return await self._ask(lambda: self._store.history(namespace, run, after=after, upto=upto))
 
     async def plan(self, digest: str) -> bytes | None:
         """See `Archive.plan`."""

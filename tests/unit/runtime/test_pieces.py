@@ -12,8 +12,9 @@ from headrace.coordinator.archive.store import Segment
 from headrace.coordinator.core import Refusal
 from headrace.coordinator.core import entries as core_entries
 from headrace.coordinator.runtime import archiver as archiver_module
+from headrace.coordinator.runtime import closed as closed_module
 from headrace.coordinator.runtime.archiver import pack, unpack
-from headrace.coordinator.runtime.closed import answer
+from headrace.coordinator.runtime.closed import Pages, answer
 from headrace.coordinator.runtime.explicit import check_explicit, needs_check
 from headrace.coordinator.runtime.inbox import PendingBatch, reply_of
 from headrace.coordinator.runtime.layout import Layout
@@ -31,6 +32,7 @@ from headrace.messages import (
     decode,
     subjects,
 )
+from support.archives import summary
 from support.broker import eventually
 from support.ownerkit import BUILTIN, ask, do, get, report, store, submission, submit
 from support.plans import chain, loop, plan, task
@@ -196,6 +198,56 @@ async def test_long_histories_leave_in_segments(kit, monkeypatch):
     assert [step.path for step in view.steps if not step.started_ms] == []
 
 
+class Counted(MemoryArchive):
+    """Counts what is read of histories."""
+
+    read = 0
+
+    async def history(self, namespace, run, **limits):
+        found = await super().history(namespace, run, **limits)
+        self.read += len(found)
+        return found
+
+
+async def test_a_segment_is_stored_without_reading_those_before_it(kit, monkeypatch):
+    monkeypatch.setattr(core_entries, "LONG_BYTES", 200)
+    kit.archive = Counted()
+    async with kit.leading() as owner:
+        await submit(owner, chain(60))
+        run, stored = owner.machine.state.runs["default/r"], 0
+        for _ in range(59):
+            await eventually(lambda: kit.dispatch.sent)
+            await report(owner, kit.dispatch.sent.pop()).reply()
+        await eventually(lambda: run.history_bytes <= 400)
+        stored = len(kit.archive._segments["default", "r"])
+        assert stored >= 8
+        # Each one is asked for, with the one before it, once or, if that was not told, again.
+        assert kit.archive.read <= 3 * stored
+
+
+async def test_a_page_of_a_long_history_reads_its_part(kit, monkeypatch):
+    monkeypatch.setattr(core_entries, "LONG_BYTES", 200)
+    kit.archive = Counted()
+    async with kit.leading() as owner:
+        await submit(owner, chain(60))
+        run = owner.machine.state.runs["default/r"]
+        for _ in range(59):
+            await eventually(lambda: kit.dispatch.sent)
+            await report(owner, kit.dispatch.sent.pop()).reply()
+        await eventually(lambda: run.history_bytes <= 400)
+        stored = len(kit.archive._segments["default", "r"])
+        kit.archive.read, numbers = 0, []
+        while len(numbers) < run.events:
+            after = len(numbers)
+            reply = await ask(owner, GetHistory(run="r", after=after, limit=10)).reply()
+            page = msgspec.msgpack.decode(reply.result, type=list[HistoryEntry])
+            numbers += [entry.number for entry in page]
+        assert numbers == list(range(1, run.events + 1))
+        pages = -(-run.events // 10)
+        # At each end of a page one segment that two pages share.
+        assert kit.archive.read <= stored + 2 * pages
+
+
 async def test_a_segment_that_could_not_be_stored_is_tried_again(kit, monkeypatch):
     monkeypatch.setattr(core_entries, "LONG_BYTES", 150)
     monkeypatch.setattr(archiver_module, "RETRY_S", 0.02)
@@ -254,6 +306,45 @@ async def test_questions_about_a_closed_run(kit):
     for request in (GetRun(run="x"), GetHistory(run="x"), GetPlan(run="x")):
         assert (await found(request)).code == "not-found"
     assert (await found(submission_of("x"))).code == "invalid-request"
+
+
+async def test_the_pages_of_a_closed_run_fold_it_once(kit, monkeypatch):
+    monkeypatch.setattr(core_entries, "LONG_BYTES", 300)
+    kit.archive = Counted()
+    await closed(kit, chain(40))
+    whole = len(kit.archive._segments["default", "r"])
+    assert whole >= 4
+    folds, pages, kit.archive.read = [], Pages(), 0
+    fold = closed_module.refolding
+    monkeypatch.setattr(
+        closed_module, "refolding", lambda *given: folds.append(given) or fold(*given)
+    )
+    ended = await kit.archive.get("default", "r")
+    numbers = []
+    while True:
+        request = GetHistory(run="r", after=len(numbers), limit=20)
+        told = await answer(kit.archive, BUILTIN, "default", request, pages=pages)
+        if not (page := read(told, list[HistoryEntry])):
+            break
+        numbers += [entry.number for entry in page]
+    assert numbers == list(range(1, ended.events + 1))
+    assert len(folds) == 1
+    assert kit.archive.read <= 2 * whole + 2 * (-(-ended.events // 20))
+    assert not pages._held, "the last page was read"
+
+
+async def test_few_runs_are_held_for_their_next_pages(kit, monkeypatch):
+    pages = Pages()
+    summaries = [summary(name) for name in ("a", "b", "c")]
+    for number, found in enumerate(summaries):
+        pages.hold(found, number)
+    assert [pages.take(found) for found in summaries] == [None, 1, 2], "the oldest has gone"
+    assert pages.take(summaries[1]) is None
+    pages.hold(summaries[0], 0)
+    assert pages.take(msgspec.structs.replace(summaries[0], finished_ms=9)) is None, "another run"
+    monkeypatch.setattr(closed_module, "HELD_S", 0.0)
+    pages.hold(summaries[0], 0)
+    await eventually(lambda: not pages._held)
 
 
 def submission_of(run):

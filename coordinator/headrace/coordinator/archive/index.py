@@ -57,6 +57,12 @@ CREATE TABLE labels (
 ) WITHOUT ROWID;
 """
 
+SEGMENTS_WITHIN: Final = """
+namespace = ?1 AND run = ?2 AND first <= ?4 AND first >= coalesce(
+  (SELECT max(first) FROM segments WHERE namespace = ?1 AND run = ?2 AND first <= ?3 + 1), 0)
+"""
+"""Which rows of a table `segments` `Archive.history` wants: of namespace, run, after, upto."""
+
 _PROBE: Final = 10_000
 """Entries counted at most to find out which of several filters is the narrowest."""
 

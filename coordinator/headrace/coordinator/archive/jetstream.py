@@ -52,7 +52,7 @@ from headrace.coordinator.archive.records import (
     plan_subject,
     portions,
 )
-from headrace.coordinator.archive.store import ArchivedRun, RunSummary, Segment
+from headrace.coordinator.archive.store import LAST_EVENT, ArchivedRun, RunSummary, Segment
 from headrace.errors import Busy, InvalidRequest, LimitExceeded, NotFound, Unavailable, Unreachable
 from headrace.messages import ListRuns, RunPage
 from headrace.messages.subjects import valid_name
@@ -131,11 +131,12 @@ class JetStreamArchive:
     async def put_segment(self, namespace: str, run: str, segment: Segment) -> None:
         """See `Archive.put_segment`."""
         self._check_open()
-        places = await self._database.read(projection.blobs, namespace, run)
-        if any(place.first == segment.first for place in places):
+        first = segment.first
+        places = await self._database.read(projection.blobs, namespace, run, first - 1, first)
+        if any(place.first == first for place in places):
             return
         with _translated():
-            blobs = await self._store([Piece(namespace, run, segment.first, segment.data)])
+            blobs = await self._store([Piece(namespace, run, first, segment.data)])
             await self._record(Archived([], blobs))
 
     async def put_plan(self, digest: str, data: bytes) -> None:
@@ -183,10 +184,12 @@ class JetStreamArchive:
         await self._current(of_all=True)
         return await self._database.read(index.kept, after, limit)
 
-    async def history(self, namespace: str, run: str) -> list[Segment]:
+    async def history(
+        self, namespace: str, run: str, *, after: int = 0, upto: int = LAST_EVENT
+    ) -> list[Segment]:
         """See `Archive.history`. Raises `Unavailable` when stored bytes are missing or damaged."""
         await self._current(of_all=True)
-        places = await self._database.read(projection.blobs, namespace, run)
+        places = await self._database.read(projection.blobs, namespace, run, after, upto)
         found: list[Segment] = []
         opened: dict[int, list[bytes]] = {}
         for place in places:

@@ -5,7 +5,7 @@ Bounded: the runs that ended longest ago make room for new ones.
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Sequence
 from heapq import nsmallest
 
@@ -18,7 +18,7 @@ from headrace.coordinator.archive.paging import (
     view,
     wanted_states,
 )
-from headrace.coordinator.archive.store import ArchivedRun, RunSummary, Segment
+from headrace.coordinator.archive.store import LAST_EVENT, ArchivedRun, RunSummary, Segment
 from headrace.errors import Unavailable
 from headrace.messages import ListRuns, RunPage
 
@@ -84,11 +84,15 @@ class MemoryArchive:
         behind = (key for key in self._runs.keys() | self._segments.keys() if key > after)
         return nsmallest(limit, behind)
 
-    async def history(self, namespace: str, run: str) -> list[Segment]:
+    async def history(
+        self, namespace: str, run: str, *, after: int = 0, upto: int = LAST_EVENT
+    ) -> list[Segment]:
         """See `Archive.history`."""
         self._check_open()
         held = self._segments.get((namespace, run), {})
-        return [Segment(first, held[first]) for first in sorted(held)]
+        firsts = sorted(held)
+        begin = max(bisect_right(firsts, after + 1) - 1, 0)
+        return [Segment(first, held[first]) for first in firsts[begin:] if first <= upto]
 
     async def plan(self, digest: str) -> bytes | None:
         """See `Archive.plan`."""

@@ -187,12 +187,12 @@ def _void_objects(db: sqlite3.Connection, names: Sequence[str]) -> None:
     )
 
 
-def blobs(db: sqlite3.Connection, namespace: str, run: str) -> list[Blob]:
-    """Return where a run's segments are, in the order of its events."""
+def blobs(db: sqlite3.Connection, namespace: str, run: str, after: int, upto: int) -> list[Blob]:
+    """Return where a run's segments are, in the order of its events: see `Archive.history`."""
     rows = db.execute(
         "SELECT namespace, run, first, sequence, part, object FROM segments"
-        " WHERE namespace = ? AND run = ? ORDER BY first",
-        (namespace, run),
+        f" WHERE {index.SEGMENTS_WITHIN} ORDER BY first",
+        (namespace, run, after, upto),
     )
     return [Blob(*row) for row in rows]
 

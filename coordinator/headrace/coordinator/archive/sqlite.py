@@ -15,7 +15,7 @@ from typing import Final
 
 from headrace.coordinator.archive import index
 from headrace.coordinator.archive.database import Database, lock_file
-from headrace.coordinator.archive.store import ArchivedRun, RunSummary, Segment
+from headrace.coordinator.archive.store import LAST_EVENT, ArchivedRun, RunSummary, Segment
 from headrace.errors import Unavailable
 from headrace.messages import ListRuns, RunPage
 
@@ -104,9 +104,11 @@ class SqliteArchive:
         """See `Archive.keys`."""
         return await self._reader.read(index.kept, after, limit)
 
-    async def history(self, namespace: str, run: str) -> list[Segment]:
+    async def history(
+        self, namespace: str, run: str, *, after: int = 0, upto: int = LAST_EVENT
+    ) -> list[Segment]:
         """See `Archive.history`."""
-        return await self._reader.read(_history, namespace, run)
+        return await self._reader.read(_history, namespace, run, after, upto)
 
     async def plan(self, digest: str) -> bytes | None:
         """See `Archive.plan`."""
@@ -180,10 +182,12 @@ def _plan(db: sqlite3.Connection, digest: str) -> bytes | None:
     return None if row is None else bytes(row[0])
 
 
-def _history(db: sqlite3.Connection, namespace: str, run: str) -> list[Segment]:
+def _history(
+    db: sqlite3.Connection, namespace: str, run: str, after: int, upto: int
+) -> list[Segment]:
     rows = db.execute(
-        "SELECT first, data FROM segments WHERE namespace = ? AND run = ? ORDER BY first",
-        (namespace, run),
+        f"SELECT first, data FROM segments WHERE {index.SEGMENTS_WITHIN} ORDER BY first",
+        (namespace, run, after, upto),
     )
     return [Segment(first, bytes(data)) for first, data in rows]
 

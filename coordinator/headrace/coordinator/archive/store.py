@@ -9,11 +9,14 @@ between the write and the log's `RunEvicted` is harmless.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 
 from headrace.messages import ListRuns, RunPage, Seal
+
+LAST_EVENT: Final = 2**62
+"""No event of a run has a number that high."""
 
 
 class Segment(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -88,8 +91,14 @@ class Archive(Protocol):
         """
         ...
 
-    async def history(self, namespace: str, run: str) -> list[Segment]:
-        """Return all segments of a run in order, also those of a run that is still live."""
+    async def history(
+        self, namespace: str, run: str, *, after: int = 0, upto: int = LAST_EVENT
+    ) -> list[Segment]:
+        """Return the segments of a run in order, also those of a run that is still live.
+
+        Those only that may have events behind number *after*, up to number *upto*: from the last
+        one that begins at most one behind *after*.
+        """
         ...
 
     async def plan(self, digest: str) -> bytes | None:

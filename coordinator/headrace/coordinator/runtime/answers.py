@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, NamedTuple
 
-from headrace.coordinator.archive.store import Segment
+from headrace.coordinator.archive.store import LAST_EVENT
 from headrace.coordinator.core import Holder, Machine, Program, Refusal, Run, explain, summary
 from headrace.coordinator.core import status as states
 from headrace.coordinator.core.histories import history_entries, telling
@@ -165,13 +165,13 @@ class Answers:
         async def make(chunks: Sequence[bytes]) -> Any:
             return await self._slices.make(telling(run, chunks, after=after, limit=limit))
 
-        self._make(batch, index, self._of_chunks(run, after, make))
+        self._make(batch, index, self._of_chunks(run, make, after, min(after + limit, LAST_EVENT)))
 
     def _evidence(self, batch: PendingBatch, index: int, run: Run) -> None:
         programs = run.programs()
         # In a thread: a run of many events is folded again from its beginning.
         make = partial(self._archiver.evidence, run.key, programs)
-        self._make(batch, index, self._of_chunks(run, 0, make))
+        self._make(batch, index, self._of_chunks(run, make))
 
     def _past(self, batch: PendingBatch, index: int, request: GetRun, run: Run) -> None:
         programs, shard = run.programs(), self._shard
@@ -189,19 +189,24 @@ class Answers:
                 viewing_past(run.key, programs, chunks, request, shard=shard)
             )
 
-        self._make(batch, index, self._of_chunks(run, 0, make))
+        self._make(batch, index, self._of_chunks(run, make))
 
     def _of_chunks(
-        self, run: Run, after: int, make: Callable[[Sequence[bytes]], Awaitable[Any]]
+        self,
+        run: Run,
+        make: Callable[[Sequence[bytes]], Awaitable[Any]],
+        after: int = 0,
+        upto: int = LAST_EVENT,
     ) -> Callable[[], Awaitable[Any]]:
-        """Return what makes an answer of the run's history behind event *after*, as it is now."""
+        """Return what makes an answer of the run's history, as it is now: of the chunks with the
+        events behind number *after* up to *upto*, and perhaps some around them."""
         chunks, first = list(run.history), run.history_first
 
         async def read() -> Any:
             if first <= after + 1:
                 return await make(chunks)
-            segments = await self._archiver.segments(run.key)
-            older = await self._slices.make(unpacking(_behind(segments, after)))
+            segments = await self._archiver.segments(run.key, after=after, upto=upto)
+            older = await self._slices.make(unpacking(segments))
             # Segments may reach into what the state holds as well, or be newer than that.
             before = [data for data in older if chunk_first(data) < first]
             return await make([*before, *chunks])
@@ -297,12 +302,3 @@ class Answers:
 def _with_steps(batch: PendingBatch, index: int) -> bool:
     request = batch.requests[index]
     return isinstance(request, GetRun) and request.steps
-
-
-def _behind(segments: Sequence[Segment], after: int) -> Sequence[Segment]:
-    """Return those of a run's *segments* that may have events behind number *after*."""
-    begin = 0
-    for at, segment in enumerate(segments):
-        if segment.first <= after + 1:
-            begin = at
-    return segments[begin:]

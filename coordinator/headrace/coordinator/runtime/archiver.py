@@ -221,7 +221,8 @@ class Archiver:
         a segment under the same number that ends elsewhere, and the first one stored stays.
         """
         next_event = run.history_first
-        for segment in await self._archive.history(*subjects.split_key(run.key)):
+        after = run.history_first - 1
+        for segment in await self._archive.history(*subjects.split_key(run.key), after=after):
             if segment.first == next_event:
                 next_event = _end_of(decode_chunk(unpack(segment.data)[-1]))
                 await asyncio.sleep(0)
@@ -233,9 +234,9 @@ class Archiver:
             rest = [chunk for chunk in run.history if chunk_first(chunk) >= next_event]
             await self._put_segment(run, next_event, rest)
 
-    async def segments(self, key: str) -> list[Segment]:
-        """Read a live run's archived segments, in order. Raises `HeadraceError`."""
-        return await self._archive.history(*subjects.split_key(key))
+    async def segments(self, key: str, *, after: int, upto: int) -> list[Segment]:
+        """Read a live run's archived segments, see `Archive.history`. Raises `HeadraceError`."""
+        return await self._archive.history(*subjects.split_key(key), after=after, upto=upto)
 
     async def evidence(
         self, key: str, programs: Sequence[Program], chunks: Sequence[bytes]

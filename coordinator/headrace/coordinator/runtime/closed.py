@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Final
 
-from headrace.coordinator.archive.store import Archive, RunSummary
+from headrace.coordinator.archive.store import LAST_EVENT, Archive, RunSummary
 from headrace.coordinator.core import Refusal, Run, ShardState, explain
 from headrace.coordinator.core.histories import telling
 from headrace.coordinator.core.past import asks_past, read_chunk, refolding, viewing_past
@@ -31,6 +31,38 @@ from headrace.messages import (
 
 log = logging.getLogger(__name__)
 
+HELD_RUNS: Final = 2
+HELD_S: Final = 30.0
+
+
+class Pages:
+    """Closed runs whose histories are read page by page just now: folded once, not for each page.
+
+    What is held is a run for the paths of its steps, without its history; at most `HELD_RUNS`,
+    until the last page or `HELD_S` after the newest one.
+    """
+
+    def __init__(self) -> None:
+        self._held: dict[tuple[str, str], tuple[RunSummary, Run, asyncio.TimerHandle]] = {}
+
+    def take(self, summary: RunSummary) -> Run | None:
+        """Return the run of *summary*, if it is held; from now on it is not."""
+        found = self._held.pop((summary.namespace, summary.run), None)
+        if found is None:
+            return None
+        known, run, timer = found
+        timer.cancel()
+        return run if known == summary else None
+
+    def hold(self, summary: RunSummary, run: Run) -> None:
+        """Keep *run* for the next page."""
+        self.take(summary)
+        if len(self._held) >= HELD_RUNS:
+            oldest, _, _ = next(iter(self._held.values()))
+            self.take(oldest)
+        timer = asyncio.get_running_loop().call_later(HELD_S, self.take, summary)
+        self._held[summary.namespace, summary.run] = (summary, run, timer)
+
 
 async def answer(
     archive: Archive,
@@ -39,9 +71,10 @@ async def answer(
     request: ClientRequest,
     notary: Notary | None = None,
     slices: Slices | None = None,
+    pages: Pages | None = None,
 ) -> Any:
     """Return the result of a query, or a `Refusal`; what is long is made by *slices*."""
-    slices = slices or Slices()
+    slices, pages = slices or Slices(), pages or Pages()
     try:
         if isinstance(request, ListRuns):
             return await archive.list(namespace, request)
@@ -54,6 +87,8 @@ async def answer(
         if isinstance(request, GetPlan):
             plan = await archive.plan(summary.plan)
             return plan if plan is not None else Refusal("not-found", f"no plan {summary.plan}")
+        if isinstance(request, GetHistory):
+            return await _page(archive, builtin, summary, request, slices, pages)
         run, chunks = await _restore(archive, builtin, summary, slices)
         if isinstance(request, GetEvidence):
             return await asyncio.to_thread(
@@ -65,8 +100,6 @@ async def answer(
                 seal=summary.seal,
                 archived=True,
             )
-        if isinstance(request, GetHistory):
-            return await slices.make(telling(run, chunks, after=request.after, limit=request.limit))
         if isinstance(request, GetExplanation):
             return explain(ShardState(summary.shard, builtin), run)
         if asks_past(request):
@@ -87,6 +120,33 @@ async def answer(
         about["request"] = repr(request)[:200]
         log.error("closed run not read", extra=about, exc_info=error)
         return Refusal("unavailable", f"the archive's record cannot be read: {error!r}")
+
+
+async def _page(
+    archive: Archive,
+    builtin: frozenset[str],
+    summary: RunSummary,
+    request: GetHistory,
+    slices: Slices,
+    pages: Pages,
+) -> Any:
+    """Return events of a closed run's history."""
+    after, limit = request.after, request.limit
+    if 0 < summary.events <= after:
+        return []
+    run = pages.take(summary)
+    if run is None:
+        run, chunks = await _restore(archive, builtin, summary, slices)
+        run.history = []
+    else:
+        segments = await archive.history(
+            summary.namespace, summary.run, after=after, upto=min(after + limit, LAST_EVENT)
+        )
+        chunks = await slices.make(unpacking(segments))
+    told = await slices.make(telling(run, chunks, after=after, limit=limit))
+    if after + limit < summary.events:
+        pages.hold(summary, run)
+    return told
 
 
 async def _restore(

@@ -23,7 +23,7 @@ from headrace.coordinator.runtime.archives import open_archive
 from headrace.coordinator.runtime.arrivals import IncomingStream
 from headrace.coordinator.runtime.blobs import BlobSweep, asking, keep_sweeping
 from headrace.coordinator.runtime.census import Census
-from headrace.coordinator.runtime.closed import answer
+from headrace.coordinator.runtime.closed import Pages, answer
 from headrace.coordinator.runtime.ending import first_of
 from headrace.coordinator.runtime.evidence import Notary
 from headrace.coordinator.runtime.feed import ensure_feed, ensure_step_logs
@@ -111,7 +111,7 @@ class CoordinatorServer:
         setting = "coordinator.evidence_key_file"
         signer = Signer.load(Path(key_file), setting=setting) if key_file else None
         self.notary = Notary(signer, self.clock)
-        self.slices = Slices()
+        self.slices, self._pages = Slices(), Pages()
         self.dispatcher: Dispatcher | None = None
         self._changed = asyncio.Event()
         self._redial = redial
@@ -475,5 +475,6 @@ class CoordinatorServer:
                         request,
                         self.notary,
                         self.slices,
+                        self._pages,
                     )
                     pending.answer(index, reply_of(found))

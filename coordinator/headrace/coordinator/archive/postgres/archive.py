@@ -20,12 +20,17 @@ from headrace.coordinator.archive.postgres.rows import (
     label_columns,
     run_columns,
 )
-from headrace.coordinator.archive.store import ArchivedRun, RunSummary, Segment
+from headrace.coordinator.archive.store import LAST_EVENT, ArchivedRun, RunSummary, Segment
 from headrace.errors import HeadraceError, Unavailable
 from headrace.messages import ListRuns, RunPage
 
 log = logging.getLogger(__name__)
 
+_WITHIN: Final = """
+namespace = $1 AND run = $2 AND first <= $4 AND first >= coalesce((SELECT max(first)
+  FROM segments WHERE namespace = $1 AND run = $2 AND first <= $3::bigint + 1), 0)
+"""
+"""Which segments `history` wants: of namespace, run, after, upto."""
 STATEMENT_BYTES: Final = 4 * 1024 * 1024
 """Histories in one statement, about; a transaction has as many as it needs."""
 
@@ -160,14 +165,15 @@ class PostgresArchive:
             )
         return [(namespace, run) for namespace, run in rows]
 
-    async def history(self, namespace: str, run: str) -> list[Segment]:
+    async def history(
+        self, namespace: str, run: str, *, after: int = 0, upto: int = LAST_EVENT
+    ) -> list[Segment]:
         """See `Archive.history`."""
         await self.prepare()
         async with self._access.session() as connection:
             rows = await connection.fetch(
-                "SELECT first, data FROM segments WHERE namespace = $1 AND run = $2 ORDER BY first",
-                namespace,
-                run,
+                f"SELECT first, data FROM segments WHERE {_WITHIN} ORDER BY first",
+                *(namespace, run, after, upto),
             )
         return [Segment(first, data) for first, data in rows]
 
