@@ -326,6 +326,8 @@ class Worker(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Time to finish running steps after SIGTERM; below the 30 s that Kubernetes waits."""
     kill_ms: Annotated[int, Meta(ge=1)] = 5_000
     """Time between a cancelled step's SIGTERM and SIGKILL."""
+    lock_wait_ms: Whole = 15_000
+    """Time for another worker that still has the data folder, one that is about to stop, to end."""
     apps: tuple[str, ...] = ()
     """Applications to serve, `package.module:name`."""
     plugins: str = ""

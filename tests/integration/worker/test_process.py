@@ -27,11 +27,12 @@ class Processes:
         self._url, self._folder = url, folder
         self._started: list[asyncio.subprocess.Process] = []
 
-    async def start(self, *flags: str) -> asyncio.subprocess.Process:
+    async def start(self, *flags: str, **env: str) -> asyncio.subprocess.Process:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-c", _MAIN, "-s", self._url, "-c", "linux"),
             *("--data-dir", str(self._folder), *flags),
             stderr=asyncio.subprocess.PIPE,
+            env=os.environ | env,
         )
         self._started.append(process)
         return process
@@ -102,10 +103,32 @@ async def test_next_life_has_the_same_id_and_kills_what_the_last_one_left(
 async def test_folder_of_a_live_worker_is_refused(owner: Owner, processes) -> None:
     await processes.start()
     await owner.until(lambda: owner.heartbeats)
-    second = await processes.start()
+    second = await processes.start(HEADRACE_CFG_WORKER__LOCK_WAIT_MS="0")
     _, said = await asyncio.wait_for(second.communicate(), 30)
     assert second.returncode == 3
     assert b"another worker uses" in said
+
+
+async def test_a_worker_that_is_about_to_leave_its_folder_is_waited_for(
+    owner: Owner, processes, tmp_path: Path
+) -> None:
+    """As when `flowctl dev` was killed, and is started again while its worker still ends."""
+    lane = await owner.open_lane("linux")
+    first = await processes.start()
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    script = f"echo in; read line < {gate}"
+    await owner.dispatch(lane, make_task(uses="shell", inputs={"run": script}))
+    await owner.until(lambda: "in" in owner.text())
+    first.send_signal(signal.SIGTERM)
+    second = await processes.start(HEADRACE_CFG_WORKER__LOCK_WAIT_MS="120000")
+    assert second.stderr is not None
+    said = await asyncio.wait_for(second.stderr.readline(), 60)
+    assert b"another worker has the data folder, waiting" in said
+    left = owner.heartbeats[-1].incarnation
+    await asyncio.to_thread(gate.write_text, "on\n")
+    assert await asyncio.wait_for(first.wait(), 60) == 0
+    await owner.until(lambda: owner.heartbeats[-1].incarnation != left)
 
 
 async def test_bad_flags_name_the_key(processes) -> None:

@@ -9,7 +9,6 @@ import platform
 import socket
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Final
 
 from headrace.bus import Bus, Pull
@@ -23,7 +22,13 @@ from headrace.worker.consumer import LanePull
 from headrace.worker.core import Assignments, Identity
 from headrace.worker.executor import Executor
 from headrace.worker.handlers import Registry
-from headrace.worker.identity import DataDirLock, new_incarnation, release, stable_id
+from headrace.worker.identity import (
+    DataDirLock,
+    new_incarnation,
+    release,
+    stable_id,
+    worker_folder,
+)
 from headrace.worker.life import Life, Terms, Watch
 from headrace.worker.parked import ParkedFunctions
 from headrace.worker.payloads import Payloads
@@ -73,7 +78,9 @@ class Worker:
         variables: ValueSource | None = None,
         clock: Clock | None = None,
         tracer: Tracer | None = None,
+        lock: DataDirLock | None = None,
     ) -> None:
+        """*lock*: of the data folder, if it was taken already. Raises `Conflict` if it has one."""
         settings = config.worker
         self._bus, self._config = bus, config
         self._tracer = tracer
@@ -84,9 +91,8 @@ class Worker:
         self._registry = registry or builtin_registry()
         self._watchers = [watcher for watcher in (plugins, reloading) if watcher is not None]
         """Of code that may change while we live."""
-        self.data_dir = Path(settings.data_dir).absolute() / "worker"
-        self.data_dir.mkdir(parents=True, exist_ok=True)
-        self._lock = DataDirLock(self.data_dir)
+        self.data_dir = worker_folder(settings.data_dir)
+        self._lock = lock or DataDirLock(self.data_dir)
         self._lock.acquire()
         self.identity = self._identify()
         self._build(

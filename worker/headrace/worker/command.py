@@ -14,7 +14,7 @@ from typing import Any
 import click
 import uvloop
 
-from headrace.bus import dial
+from headrace.bus import Bus, dial
 from headrace.config import Config, listed_addresses, load
 from headrace.errors import HeadraceError, InvalidConfig
 from headrace.telemetry import (
@@ -28,7 +28,7 @@ from headrace.telemetry import (
 from headrace.worker.app import Worker
 from headrace.worker.builtin import builtin_registry
 from headrace.worker.handlers import Registry
-from headrace.worker.identity import release
+from headrace.worker.identity import DataDirLock, release, worker_folder
 from headrace.worker.orphans import kill_orphans, mark
 from headrace.worker.plugins import Plugins
 from headrace.worker.reloading import Reloading
@@ -100,7 +100,8 @@ async def serve(config: Config, *, reload: bool = False) -> None:
     handlers, plugins, reloading = await _code(config, reload=reload)
     registry = new_registry(release=release(), role="worker")
     life: Worker | None = None
-    connecting = asyncio.create_task(dial(config.broker, name="headrace-worker"), name="connect")
+    lock = DataDirLock(worker_folder(config.worker.data_dir))
+    connecting = asyncio.create_task(_connected(config, lock), name="connect")
     signals = 0
 
     def stop() -> None:
@@ -126,7 +127,6 @@ async def serve(config: Config, *, reload: bool = False) -> None:
             if signals:
                 return
             bus.count_in(BusMetrics(registry))
-            # Takes the lock of the data folder.
             life = Worker(
                 bus,
                 config,
@@ -135,6 +135,7 @@ async def serve(config: Config, *, reload: bool = False) -> None:
                 reloading=reloading,
                 metrics=WorkerMetrics(registry),
                 tracer=Tracer.from_environment("worker"),
+                lock=lock,
             )
             incarnation = life.identity.incarnation
             await asyncio.to_thread(kill_orphans, life.data_dir, incarnation)
@@ -143,6 +144,12 @@ async def serve(config: Config, *, reload: bool = False) -> None:
             gc.freeze()
             gc.set_threshold(50_000, 20, 100)
             await life.run()
+
+
+async def _connected(config: Config, lock: DataDirLock) -> Bus:
+    """Take the data folder, then connect, however long the broker takes. Raises `Conflict`."""
+    await lock.acquire_within(config.worker.lock_wait_ms / 1_000)
+    return await dial(config.broker, name="headrace-worker")
 
 
 async def _code(

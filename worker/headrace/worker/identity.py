@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import importlib.metadata
+import logging
 import os
 import re
 import secrets
 import socket
 from pathlib import Path
+from time import monotonic
 from typing import Final
 
 from headrace.errors import Conflict, InvalidConfig
 from headrace.messages import subjects
 
+log = logging.getLogger(__name__)
+
+LOCK_POLL_S: Final = 0.05
 _FOREIGN: Final = re.compile(r"[^A-Za-z0-9-]+")
 _FILE: Final = "worker-id"
 
@@ -55,6 +61,13 @@ def stable_id(configured: str, data_dir: Path) -> str:
     return made
 
 
+def worker_folder(data_dir: str) -> Path:
+    """Return the folder below *data_dir* that belongs to one worker; made if it is not there."""
+    folder = Path(data_dir).absolute() / "worker"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
 class DataDirLock:
     """Keeps two live workers out of one data folder; gone with the process, however it ends."""
 
@@ -62,8 +75,28 @@ class DataDirLock:
         self._path = data_dir / "worker.lock"
         self._descriptor = -1
 
+    async def acquire_within(self, wait_s: float) -> None:
+        """Take it once another process has let it go, which may be about to end.
+
+        Raises `Conflict` when that takes longer than *wait_s*.
+        """
+        until_s, told = monotonic() + wait_s, False
+        while True:
+            try:
+                return self.acquire()
+            except Conflict:
+                if monotonic() >= until_s:
+                    raise
+                if not told:
+                    folder = {"folder": str(self._path.parent)}
+                    log.warning("another worker has the data folder, waiting", extra=folder)
+                    told = True
+            await asyncio.sleep(LOCK_POLL_S)
+
     def acquire(self) -> None:
-        """Take it. Raises `Conflict` when another process has it."""
+        """Take it; twice is fine. Raises `Conflict` when another process has it."""
+        if self._descriptor >= 0:
+            return
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
