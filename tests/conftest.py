@@ -1,6 +1,7 @@
 """Refuses unlisted skips when asked to (`--strict-skips`, see `support.skips`).
 
-Also keeps tests that start servers out of each other's way: one of a group at a time.
+Also keeps tests that start servers out of each other's way: one of a group at a time. And what a
+run has started ends with it, also when it is killed (`support.reaper`).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from support import skips
+from support import reaper, skips
 
 # A machine that is slow, or busy with the other tests, is no finding. (Where `CI` is set,
 # Hypothesis does the same by itself.)
@@ -98,6 +99,9 @@ def pytest_configure(config: pytest.Config) -> None:
         # So a shell starts what it puts in the background, and every child would inherit it:
         # no Ctrl-C of a test would reach what it is meant for.
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    reaping = reaper.start()
+    if reaping is not None:
+        config.add_cleanup(lambda: reaper.end(reaping))
     if config.getoption("--strict-skips"):
         config.stash[_skipped] = {}
         config.pluginmanager.register(_Watch(config), "strict-skips")

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 from headrace.bus import free_port
 from support.patience import PATIENCE
+from support.reaper import bearing
 
 MARK = "CLUSTER_MARK"
 LOG_TAIL_BYTES = 4_000
@@ -215,21 +216,7 @@ class Machine:
 
     def marked(self) -> dict[int, str]:
         """Return the live processes that descend from ours: pid -> command line."""
-        found: dict[int, str] = {}
-        wanted = f"{MARK}={self.mark}".encode()
-        for entry in Path("/proc").iterdir():
-            if not entry.name.isdigit():
-                continue
-            try:
-                if wanted not in (entry / "environ").read_bytes().split(b"\0"):
-                    continue
-                state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
-                command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-            except OSError:
-                continue
-            if state not in "ZX":
-                found[int(entry.name)] = command.strip()
-        return found
+        return bearing(f"{MARK}={self.mark}")
 
     def sweep(self) -> None:
         """Kill whatever is left of our processes."""

@@ -69,7 +69,7 @@ class Pull:
         self._closed = False
         self._used_up: asyncio.Event | None = None
         """While `leave` waits: set when nothing is asked for any more."""
-        self._forget: Callable[[], None] = _nothing
+        self._forget: Callable[[], None] = lambda: None
 
     # -- for the user --------------------------------------------------------------------------
 
@@ -255,7 +255,3 @@ class Pull:
             if self._outstanding == 0:
                 self._refill()
             self._arm(min(self._heartbeat_s, 1.0))
-
-
-def _nothing() -> None:
-    return

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from headrace.messages import ServerInfo, ShardInfo, WorkerView
 
 CHECK_S = 5.0
-"""How long `cluster check` waits for standbys to come level with their owners."""
+"""How long `cluster check` waits for what passes."""
+PASSING = ("standby behind", "no owner")
+"""Verdicts that may be those of a moment: a standby folds on, a shard is being taken over."""
 
 
 @click.command()
@@ -281,10 +283,10 @@ async def _check(client: Client) -> list[dict[str, Any]]:
     verdicts: dict[int, dict[str, Any]] = {}
     while True:
         for shard in (await client.info(workers=True)).shards:
-            # A shard is judged once; those whose standby was behind are looked at again.
+            # A shard is judged once; what passes by itself is looked at again.
             if verdicts.get(shard.shard, {}).get("verdict") not in ("equal", "different"):
                 verdicts[shard.shard] = _verdict(shard)
-        waiting = any(entry["verdict"] == "standby behind" for entry in verdicts.values())
+        waiting = any(entry["verdict"] in PASSING for entry in verdicts.values())
         if not waiting or time.monotonic() >= until:
             return [verdicts[number] for number in sorted(verdicts)]
         await asyncio.sleep(0.2)

@@ -86,10 +86,6 @@ class Beats:
 
     def close(self) -> None:
         """The turn is over: nobody is told any more."""
-        self._on_due = _nobody
+        self._on_due = lambda: None
         for timer in self._timers.values():
             timer.cancel()
-
-
-def _nobody() -> None:
-    return

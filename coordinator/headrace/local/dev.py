@@ -8,8 +8,9 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 import click
 import msgspec
@@ -21,12 +22,16 @@ from headrace.local.labels import labels_beyond
 from headrace.local.once import WantedRun, submit_and_watch, until_ready, wanted_run
 from headrace.local.processes import start, stop
 
+T = TypeVar("T")
+
 NATS_PORT = 4222
 METRICS_PORT = 9464
 WORKERS_MAX = 64
 RESTART_PAUSE_S = 0.5
 RESTART_PAUSE_S_MAX = 10.0
 BLOCK_TRIES = 20
+BROKER_START_S = 60.0
+"""It reads its whole store first; a process that ends instead is noticed at once."""
 EXIT_INTERRUPTED = 130
 EXIT_REFUSED = InvalidConfig.exit_code
 """A process that ends so at its first start would end so for ever."""
@@ -230,7 +235,7 @@ class _Dev:
         the ports are others taken. They are kept once the folder is certainly ours.
         """
         try:
-            await self._broker.start()
+            await self._broker.start(timeout_s=BROKER_START_S)
         except FolderInUse:
             other = dev_in(self._dir)
             who = f" (process {other.pid}, {other.server})" if other is not None else ""
@@ -248,7 +253,7 @@ class _Dev:
             self._broker = BrokerProcess(
                 self._dir / "nats", port=ports.nats, monitor_port=ports.monitor
             )
-            await self._broker.start()
+            await self._broker.start(timeout_s=BROKER_START_S)
         self._ports_file.write_bytes(msgspec.json.encode(self._ports))
 
     async def run(self, wanted: WantedRun | None = None) -> int:
@@ -259,7 +264,11 @@ class _Dev:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._stopping.set)
-        await self._start_broker()
+        starting = await self._before_signal(self._start_broker())
+        if starting is None:
+            await self._broker.stop()
+            return EXIT_INTERRUPTED
+        starting.result()
         started_ms = int(time.time() * 1_000)
         write_dev(
             DevServer(
@@ -304,23 +313,30 @@ class _Dev:
             await until_ready(self._broker.url, workers=self._workers, say=_say)
             return await submit_and_watch(self._broker.url, wanted)
 
-        run = asyncio.create_task(submit(), name="run-once")
-        signalled = asyncio.create_task(self._stopping.wait(), name="run-once-signal")
         try:
-            await asyncio.wait([run, signalled], return_when=asyncio.FIRST_COMPLETED)
-            ended = run.done()
+            run = await self._before_signal(submit())
         finally:
             self._stopping.set()
-            run.cancel()
-            signalled.cancel()
-            await asyncio.gather(run, signalled, return_exceptions=True)
-        if not ended:
+        if run is None:
             return EXIT_INTERRUPTED
         try:
             return run.result()
         except HeadraceError as error:
             _say(f"error: {error}")
             return error.exit_code
+
+    async def _before_signal(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T] | None:
+        """Return *work* when it has ended; None: a signal came first, and it was cancelled."""
+        task = asyncio.create_task(work, name="work")
+        signalled = asyncio.create_task(self._stopping.wait(), name="signalled")
+        try:
+            await asyncio.wait([task, signalled], return_when=asyncio.FIRST_COMPLETED)
+            ended = task.done()
+        finally:
+            task.cancel()
+            signalled.cancel()
+            await asyncio.gather(task, signalled, return_exceptions=True)
+        return task if ended else None
 
     def _metrics_port(self, name: str, number: int) -> int:
         """Return the port for the metrics of process *number*, as it is about to start.
@@ -369,7 +385,7 @@ class _Dev:
             if not self._broker.running and not self._stopping.is_set():
                 _say("nats-server died; starting it again")
                 try:
-                    await self._broker.start()
+                    await self._broker.start(timeout_s=BROKER_START_S)
                 except HeadraceError as error:
                     _say(f"nats-server does not start: {error}")
                     await asyncio.sleep(RESTART_PAUSE_S)

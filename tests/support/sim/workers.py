@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
@@ -110,7 +111,9 @@ class SimWorker:
             registry.serve(APP)
             self.process.context.run(worker_now.set, self)
 
-        def executor(assignments: Assignments, reporter: Reporter) -> Executor:
+        def executor(
+            assignments: Assignments, reporter: Reporter, on_freed: Callable[[], None]
+        ) -> Executor:
             payloads, (name, life) = Payloads(None), self.worker.split(".")
             turns = SimTurns(
                 reporter,
@@ -130,6 +133,7 @@ class SimWorker:
                 claims=reporter,
                 turns=turns,
                 clock=self.clock,
+                on_freed=on_freed,
             )
 
         return Life(

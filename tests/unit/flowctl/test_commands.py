@@ -10,7 +10,7 @@ import yaml
 
 from headrace.client import Client, DevServer, write_dev
 from headrace.errors import Unreachable
-from headrace.flowctl import _app
+from headrace.flowctl import _app, _cmd_cluster
 from headrace.messages import HistoryEntry, LogLine, LogLines, SignalRun, StepView, SubmitRun
 
 RUN_FIELDS = {
@@ -236,7 +236,7 @@ def test_workers_and_drain(flowctl, cluster):
     assert flowctl("drain", "w2").code == 4
 
 
-def test_cluster_status_and_check(flowctl, cluster):
+def test_cluster_status_and_check(flowctl, cluster, monkeypatch):
     cluster.info.warnings.append("fsync is off")
     ran = flowctl("cluster", "status")
     assert "4 shards, 1 worker online" in ran.out
@@ -251,6 +251,7 @@ def test_cluster_status_and_check(flowctl, cluster):
     shard.standby_hash = "abd"
     assert flowctl("cluster", "check").code == 1
     shard.owner = ""
+    monkeypatch.setattr(_cmd_cluster, "CHECK_S", 0.0)
     assert flowctl("cluster", "check").code == 1
 
 

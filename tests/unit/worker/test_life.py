@@ -103,13 +103,14 @@ class Scene:
             self.owners,
             Identity(id="w", incarnation="1", namespace="default", capabilities=()),
             Terms(2, 10, 1 << 20, heartbeat_s=60.0, grace_s=60.0, kill_s=5.0),
-            make_executor=lambda assignments, reporter: Executor(
+            make_executor=lambda assignments, reporter, on_freed: Executor(
                 registry=registry,
                 results=reporter,
                 assignments=assignments,
                 workspaces=Folders(),
                 payloads=Payloads(None),
                 claims=reporter,
+                on_freed=on_freed,
             ),
             open_pull=self._pull,
             handlers={},

@@ -126,7 +126,9 @@ class Worker:
         self._blobs = BusBlobs(self._bus)
         self._parked = ParkedFunctions(bytes_max=limits.parked_bytes_max)
 
-        def executor(assignments: Assignments, reporter: Reporter) -> Executor:
+        def executor(
+            assignments: Assignments, reporter: Reporter, on_freed: Callable[[], None]
+        ) -> Executor:
             payloads = Payloads(
                 self._blobs,
                 inline_bytes=limits.payload_inline_bytes,
@@ -156,6 +158,7 @@ class Worker:
                 clock=self._clock,
                 observe=self._ended,
                 traces=Attempts(identity.id, self._tracer),
+                on_freed=on_freed,
             )
 
         self.life = Life(

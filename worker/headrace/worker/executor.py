@@ -90,11 +90,14 @@ class Executor:
         turns: Turns | None = None,
         traces: Attempts | None = None,
         at_once: bool = False,
+        on_freed: Callable[[], None] = lambda: None,
     ) -> None:
-        """*at_once*: `submit` runs what it is given, up to where it suspends, before it returns."""
+        """*at_once*: `submit` runs what it is given, up to where it suspends, before it returns.
+
+        *on_freed* is called when an attempt has ended that leaves nothing to report, a turn of a
+        workflow function: a slot is free.
+        """
         self.assignments = assignments
-        self.on_freed: Callable[[], None] = _nobody
-        """Called when an attempt has ended that leaves nothing to report: a slot is free."""
         self.artifacts = artifacts
         self.turns = turns
         self._traces = traces or Attempts("")
@@ -108,6 +111,7 @@ class Executor:
         self._spool = Spool(logs or NoLogs(), self._clock, log_limits or LogLimits())
         self._hidden = HiddenValues(secrets or NoValues())
         self._observe = observe
+        self._on_freed = on_freed
         self._starter = Starter(
             payloads=payloads,
             claims=claims,
@@ -443,7 +447,7 @@ class Executor:
         if context.opened_log is not None:
             context.opened_log.flush()
         self.assignments.release(assignment)
-        self.on_freed()
+        self._on_freed()
 
     def _deliver_unstarted(self, assignment: Assignment, status: int, reason: str = "") -> None:
         result = unstarted(assignment, status, reason, self._now_ms())
@@ -457,7 +461,3 @@ class Executor:
         folder = context.temporary_folder
         if folder is not None:
             await asyncio.shield(asyncio.to_thread(self._workspaces.discard, folder))
-
-
-def _nobody() -> None:
-    return

@@ -96,13 +96,14 @@ class Life:
         identity: Identity,
         terms: Terms,
         *,
-        make_executor: Callable[[Assignments, Reporter], Executor],
+        make_executor: Callable[[Assignments, Reporter, Callable[[], None]], Executor],
         open_pull: OpenPull,
         handlers: Mapping[str, dict[str, Any]],
         clock: Clock,
         watch: Watch | None = None,
     ) -> None:
-        """*make_executor* gets what the executor's attempts are kept in and reported to.
+        """*make_executor* gets what the executor's attempts are kept in and reported to, and whom
+        to tell of those that leave nothing to report.
 
         *handlers* are those that are offered: name -> schema of its inputs.
         """
@@ -121,9 +122,8 @@ class Life:
             on_refused=self._watch.refused,
             on_sent=self._watch.sent,
         )
-        self.executor = make_executor(self.assignments, self.reporter)
-        # Turns of workflow functions leave no result whose confirmation would say so.
-        self.executor.on_freed = self._made_room
+        # Turns of workflow functions leave no result whose confirmation would make room.
+        self.executor = make_executor(self.assignments, self.reporter, self._made_room)
         self.consumer = Consumer(
             identity=identity,
             executor=self.executor,

@@ -105,7 +105,7 @@ class JetStreamLog:
         self._append_timeout_s = append_timeout_s
         self._resolve_timeout_s = resolve_timeout_s
         self._take_timeout_s = take_timeout_s
-        self._on_resolved = on_resolved or _nobody
+        self._on_resolved = on_resolved or (lambda _outcome: None)
         self._restore = restore
         self._stream = subjects.log_stream(shard)
         self._data, self._epochs = subjects.log(shard), subjects.log_epoch(shard)
@@ -444,10 +444,6 @@ class _Pause:
         await asyncio.sleep(self._pause_s * random.uniform(0.5, 1.0))
         self._pause_s = min(self._pause_s * 2, RETRY_PAUSE_MAX_S)
         self.timeout_s = min(self.timeout_s * 2, READ_TIMEOUT_MAX_S)
-
-
-def _nobody(_: str) -> None:
-    return
 
 
 _NO_RECORD = EpochRecord(owner="", nonce="")
