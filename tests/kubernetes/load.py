@@ -1,8 +1,9 @@
 """Load from inside the cluster: submits runs at a steady pace, waits for all, and tells.
 
-Prints one line of JSON: runs by state, how often a step was sent at most, and how many were lost,
-by the reason that the owner gave, or handed back by a worker that had not begun them. Runs in the
-image of flowctl, with its variables. Usage: load.py SECONDS RUNS_PER_SECOND
+Prints one line of JSON: runs by state, how often a step was sent at most, how many were lost, by
+the reason that the owner gave, or handed back by a worker that had not begun them, and which of
+them more than one attempt has begun, by the lines that each attempt prints first. Runs in the image
+of flowctl, with its variables. Usage: load.py SECONDS RUNS_PER_SECOND
 """
 
 import asyncio
@@ -21,12 +22,12 @@ jobs:
   first:
     runs-on: linux
     timeout-minutes: 2
-    steps: [{run: sleep 1}]
+    steps: [{run: echo begun; sleep 1}]
   second:
     needs: first
     runs-on: linux
     timeout-minutes: 2
-    steps: [{run: sleep 1}]
+    steps: [{run: echo begun; sleep 1}]
 """
 WAIT_S = 240
 
@@ -42,20 +43,31 @@ async def main(seconds, pace):
             tasks.append(asyncio.create_task(one(client, workflow, f"load-{number:05d}")))
             await asyncio.sleep(1 / pace)
         views = await asyncio.gather(*tasks)
-        lost, returned = collections.Counter(), 0
+        lost, returned, twice = collections.Counter(), 0, []
         for view in views:
             if any(step.attempt > 1 for step in view.steps):
                 history = await client.history(view.id)
                 lost.update(e.data["reason"] for e in history if e.type == "StepLost")
                 returned += sum(entry.type == "StepReturned" for entry in history)
+                twice += [f"{view.id} {path}" for path in await begun_again(client, view.id)]
     report = {
         "runs": len(views),
         "states": collections.Counter(view.state for view in views),
         "attempts": max(step.attempt for view in views for step in view.steps),
         "lost": lost,
         "returned": returned,
+        "twice": twice,
     }
     print(json.dumps(report))
+
+
+async def begun_again(client, run):
+    """Return the steps of a run that more than one attempt has begun."""
+    seen = collections.defaultdict(set)
+    async for lines in client.logs(run):
+        if any(line.text == "begun" for line in lines.lines):
+            seen[lines.path].add(lines.attempt)
+    return [path for path, attempts in seen.items() if len(attempts) > 1]
 
 
 async def one(client, workflow, name):

@@ -12,7 +12,8 @@ import yaml
 from headrace.client import Submission
 from headrace.language import compile_workflow
 from support.cluster import Cluster, running
-from support.deploykit import DEPLOY, chart, only
+from support.deploykit import chart, only
+from support.kube.autoscaler import adapter_rules
 from support.prometheus import Prometheus, needs_prometheus
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180), needs_prometheus]
@@ -39,7 +40,6 @@ HPA = (
     *POOL,
     *("--set", "workers[0].autoscaling.type=hpa", "--set", "monitoring.enabled=true"),
 )
-DEPLOYING = DEPLOY.parent / "docs" / "deploy.md"
 
 
 def wanted(scaled, value):
@@ -57,10 +57,7 @@ def adapter_query(metric):
     Its templates as its documentation has them: the series that the rule finds, and the selector
     of the autoscaler as matchers.
     """
-    blocks = re.findall(r"```yaml\n(.*?)```", DEPLOYING.read_text(), re.DOTALL)
-    (rule,) = next(
-        found["rules"]["external"] for found in map(yaml.safe_load, blocks) if "rules" in found
-    )
+    (rule,) = adapter_rules()
     assert rule["name"]["as"] == metric["metric"]["name"]
     # Else it would ask for a label `namespace` that the series does not have.
     assert rule["resources"] == {"namespaced": False}

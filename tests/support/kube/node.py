@@ -125,15 +125,32 @@ class Node:
             *("--service-account-issuer=https://kubernetes.default.svc",),
             *(f"--service-account-key-file={key}", f"--service-account-signing-key-file={key}"),
             *("--allow-privileged=true", "--kubelet-preferred-address-types=InternalIP"),
+            *self._aggregation(),
         )
         self._wait("the API server answers", lambda: self.kubectl("get", "--raw=/readyz") == "ok")
         self._kube(
             *("controllers", f"--kubeconfig={self.config('controllers')}"),
             *(f"--service-account-private-key-file={key}", "--use-service-account-credentials"),
             *(f"--root-ca-file={self.state}/certs/apiserver.crt", "--leader-elect=false"),
+            "--horizontal-pod-autoscaler-sync-period=5s",
         )
         self._kube(
             *("scheduler", f"--kubeconfig={self.config('scheduler')}", "--leader-elect=false"),
+        )
+
+    def _aggregation(self) -> tuple[str, ...]:
+        """Let the API server ask others in the name of who asks it."""
+        key, certificate = (self.state / "certs" / f"front-proxy.{end}" for end in ("key", "crt"))
+        subject = ("-subj", "/CN=front-proxy", "-days", "2")
+        made = ("req", "-x509", "-newkey", "rsa:2048", "-nodes", *subject)
+        run("openssl", *made, "-keyout", key, "-out", certificate)
+        return (
+            *(f"--proxy-client-cert-file={certificate}", f"--proxy-client-key-file={key}"),
+            *(f"--requestheader-client-ca-file={certificate}",),
+            *("--requestheader-allowed-names=front-proxy",),
+            *("--requestheader-username-headers=X-Remote-User",),
+            *("--requestheader-group-headers=X-Remote-Group",),
+            *("--requestheader-extra-headers-prefix=X-Remote-Extra-",),
         )
 
     def _runtime(self) -> None:
@@ -164,7 +181,7 @@ class Node:
                 "plugins": [network],
             },
         )
-        self._spawn("containerd", "containerd", f"--config={self.state}/containerd.toml")
+        self.spawn("containerd", "containerd", f"--config={self.state}/containerd.toml")
         self._wait("containerd answers", lambda: bool(self.containers("version")))
         (self.state / "resolv.conf").write_text("")
         self._write("kubelet.yaml", self._kubelet())
@@ -239,9 +256,10 @@ class Node:
         return self.kubectl("apply", "-f", "-", *options, text=json.dumps(whole))
 
     def _kube(self, part: str, *options: str) -> None:
-        self._spawn(part, self.tools / "kube", part, *options)
+        self.spawn(part, self.tools / "kube", part, *options)
 
-    def _spawn(self, name: str, *command: str | Path) -> None:
+    def spawn(self, name: str, *command: str | Path) -> None:
+        """Start a part of the node, which ends with it."""
         with (self.state / "logs" / f"{name}.log").open("wb") as log:
             process = subprocess.Popen(
                 [str(word) for word in command], stdout=log, stderr=subprocess.STDOUT

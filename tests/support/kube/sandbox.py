@@ -10,7 +10,18 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-NEEDS = ("unshare", "ip", "iptables", "mount", "containerd", "runc", "ctr", "openssl", "kubectl")
+NEEDS = (
+    "unshare",
+    "ip",
+    "iptables",
+    "mount",
+    "containerd",
+    "runc",
+    "ctr",
+    "openssl",
+    "kubectl",
+    "prometheus",
+)
 
 
 def missing() -> list[str]:

@@ -10,6 +10,8 @@ from typing import Any
 import yaml
 
 from support.deploykit import CHART, of_kind, pod_of
+from support.kube.autoscaler import Autoscaler
+from support.kube.node import Node
 from support.kube.release import FULL, NAME, SPACE, Release
 from support.kube.run import Failed
 
@@ -23,6 +25,14 @@ FOREIGN = {
 }
 KUBE = "1.34.0"
 POOL = f"{FULL}-worker-default"
+MOST = 4
+"""Workers that the autoscaler may have; each has one slot."""
+HPA = (
+    *("--set", "workers[0].name=default", "--set", "workers[0].capabilities={default,linux}"),
+    *("--set", "workers[0].slots=1", "--set", "workers[0].autoscaling.type=hpa"),
+    *("--set", f"workers[0].autoscaling.maxReplicas={MOST}"),
+    *("--set", "workers[0].autoscaling.cooldownSeconds=15", "--set", "monitoring.enabled=true"),
+)
 # Prints the view of a run while its step runs, and how it ended.
 LONG = """
 cat > long.yaml <<'END'
@@ -53,10 +63,7 @@ def namespaces(release: Release) -> str:
 def documents(release: Release) -> str:
     """Every document of every example is taken by the API server, and every pod admitted."""
     node = release.node
-    node.apply([_definition(group, kind) for group, kinds in FOREIGN.items() for kind in kinds[1:]])
-    for group, kinds in FOREIGN.items():
-        for kind in kinds[1:]:
-            node.kubectl("wait", "--for=condition=Established", f"crd/{kind.lower()}s.{group}")
+    _define(node)
     seen = 0
     pods: list[dict[str, Any]] = []
     for case in CASES:
@@ -84,6 +91,14 @@ def documents(release: Release) -> str:
     for pod in pods:
         node.kubectl("create", "--dry-run=server", "-f", "-", text=json.dumps(pod))
     return f"{seen} documents, {len(pods)} pods"
+
+
+def _define(node: Node) -> None:
+    """Make the kinds that operators would bring."""
+    node.apply([_definition(group, kind) for group, kinds in FOREIGN.items() for kind in kinds[1:]])
+    for group, kinds in FOREIGN.items():
+        for kind in kinds[1:]:
+            node.kubectl("wait", "--for=condition=Established", f"crd/{kind.lower()}s.{group}")
 
 
 def _definition(group: str, kind: str) -> dict[str, Any]:
@@ -191,6 +206,35 @@ def upgrade_with_the_servers(release: Release) -> str:
     return f"{report['runs']} runs while all and NATS were replaced; {_again(report)}"
 
 
+def autoscaling(release: Release) -> str:
+    """The autoscaler of Kubernetes asks for workers while steps wait, and lets them go after."""
+    node = release.node
+    _define(node)
+    release.upgrade(*HPA)
+    autoscaler = Autoscaler(release)
+    autoscaler.start()
+    seen = [0]
+
+    def workers() -> int:
+        autoscaler.discover()
+        seen.append(len(release.pods("worker")))
+        return seen[-1]
+
+    active = '-o=jsonpath={.status.conditions[?(@.type=="ScalingActive")].status}'
+    asked = ("get", f"hpa/{POOL}", active)
+    release.wait(
+        "numbers for the autoscaler", lambda: workers() and release.kubectl(*asked) == "True"
+    )
+    with release.load("demand", 60, 2) as report:
+        release.wait("more workers", lambda: workers() >= MOST)
+    release.wait("fewer workers", lambda: workers() == 1)
+    release.upgrade()
+    _whole(report)
+    if max(seen) > MOST:
+        raise Failed(f"{max(seen)} workers, {MOST} are allowed")
+    return f"{report['runs']} runs had 1 to {MOST} workers and then 1; {_again(report)}"
+
+
 def loss_of_a_coordinator(release: Release) -> str:
     """A coordinator is killed without notice under load; no run fails."""
     return _harmed(release, "loss", f"{FULL}-coordinator-0", "--grace-period=0", "--force")
@@ -242,16 +286,19 @@ def _ids(runs: list[dict[str, Any]]) -> list[str]:
 
 def _whole(report: dict[str, Any], *, lost: bool = True) -> None:
     failed = report["states"] != {"COMPLETED": report["runs"]}
-    if failed or (report["lost"] and not lost):
+    # No worker is killed here: what is sent again, nobody had begun.
+    if failed or report["twice"] or (report["lost"] and not lost):
         raise Failed(json.dumps(report))
 
 
 def _again(report: dict[str, Any]) -> str:
-    """Say how many steps had to be sent again."""
-    return f"{sum(report['lost'].values())} steps lost, {report['returned']} handed back"
+    """Say how many steps had to be sent again, and why."""
+    lost = ", ".join(f"{count} {reason}" for reason, count in report["lost"].items())
+    sent = f"{sum(report['lost'].values())} steps sent again" + (f" ({lost})" if lost else "")
+    return f"{sent}, {report['returned']} handed back, none begun twice"
 
 
 STEPS: tuple[Callable[[Release], str], ...] = (
-    *(namespaces, documents, install, helm_test, from_outside, scaling, drain),
+    *(namespaces, documents, install, helm_test, from_outside, scaling, autoscaling, drain),
     *(upgrade, upgrade_with_the_servers, loss_of_a_coordinator, restart_of_a_server, again),
 )

@@ -1,4 +1,5 @@
-"""The programs of a cluster, built from their modules by Go: Kubernetes, helm, CoreDNS."""
+"""The programs of a cluster, built from their modules by Go: Kubernetes, helm, CoreDNS, and the
+Prometheus adapter."""
 
 from __future__ import annotations
 
@@ -13,17 +14,20 @@ from support.kube.run import Failed, run
 
 KUBERNETES = "1.34.4"
 COREDNS = "1.12.4"
+ADAPTER = "sigs.k8s.io/prometheus-adapter"
+ADAPTER_VERSION = "0.12.0"
 HELM = "helm.sh/helm/v3/cmd/helm@v3.22.0"
+PROGRAMS = ("kube", "coredns", "helm", "adapter")
 GO_S = 3600
 SOURCES = ROOT / "tests" / "kubernetes"
 
 
 def build(folder: Path) -> None:
     """Build what *folder* does not have yet; it takes ten minutes on two cores. Raises `Failed`."""
-    if all((folder / name).exists() for name in ("kube", "coredns", "helm")):
+    if all((folder / name).exists() for name in PROGRAMS):
         return
     if shutil.which("go") is None:
-        raise Failed(f"no Go, and {folder} does not hold kube, coredns and helm")
+        raise Failed(f"no Go, and {folder} does not hold all of {', '.join(PROGRAMS)}")
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "kube").exists():
         version = "k8s.io/component-base/version"
@@ -37,6 +41,26 @@ def build(folder: Path) -> None:
     if not (folder / "helm").exists():
         env = {**os.environ, "GOBIN": str(folder), "CGO_ENABLED": "0"}
         run("nice", "go", "install", HELM, env=env, timeout_s=GO_S)
+    if not (folder / "adapter").exists():
+        # It is a command of its module, whose own requirements hold.
+        work = folder / "build" / "adapter"
+        work.mkdir(parents=True, exist_ok=True)
+        (work / "go.mod").write_text(
+            f"module adapter\n\ngo 1.24.0\n\nrequire {ADAPTER} v{ADAPTER_VERSION}\n"
+        )
+        env = {**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "-mod=mod"}
+        options = ("-trimpath", "-ldflags=-s -w", "-o", folder / "adapter")
+        run(
+            "nice",
+            "go",
+            "-C",
+            work,
+            "build",
+            *options,
+            f"{ADAPTER}/cmd/adapter",
+            timeout_s=GO_S,
+            env=env,
+        )
 
 
 def _program(folder: Path, source: str, name: str, module: str, flags: str = "") -> None:
