@@ -24,7 +24,14 @@ function does itself must come out the same each time: no clocks, no chance and 
 from headrace.sdk._app import App
 from headrace.sdk._attempt import StepInfo, add_fault, current_step, remove_fault, step_info
 from headrace.sdk._check import Checked, check_history
-from headrace.sdk._client import Client, Handle, RunFailed, current_client, result_of
+from headrace.sdk._client import (
+    Client,
+    Handle,
+    RunFailed,
+    current_client,
+    decoded_result,
+    result_of,
+)
 from headrace.sdk._context import Context
 from headrace.sdk._durations import (
     Duration,
@@ -91,6 +98,7 @@ __all__ = [
     "current_client",
     "current_step",
     "days",
+    "decoded_result",
     "hours",
     "lint_paths",
     "lint_source",

@@ -165,6 +165,8 @@ async def run_step(
         fault(info)
     options = step.options_
     if not options.timeout_ms and not options.heartbeat_timeout_ms:
+        if step.kind == "async":
+            return await step.function(*args, **kwargs)
         return await _call(step, args, kwargs, info)
     loop = asyncio.get_running_loop()
     info.beat_s = loop.time()

@@ -124,6 +124,11 @@ def result_of(view: RunView, kind: Any) -> Any:
     return _codec.convert(kind, value)
 
 
+def decoded_result(kind: Any, data: msgspec.Raw) -> Any:
+    """Return an encoded result as *kind*."""
+    return _codec.decode(kind, data)
+
+
 class Client:
     """A user's view of a cluster, or of the engine of this process.
 

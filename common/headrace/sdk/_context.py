@@ -40,16 +40,22 @@ _ABSENT: Final[Any] = object()
 class Context:
     """First parameter of a workflow function. Everything here is replayed as it was recorded."""
 
-    __slots__ = ("_compensations", "_execution", "labels", "log", "run_id")
+    __slots__ = ("_compensations", "_execution", "_log", "labels", "run_id")
 
     def __init__(self, execution: Execution) -> None:
         self._execution = execution
         self.run_id = subjects.split_key(execution.run)[1]
-        self.log = WorkflowLog(execution)
-        """A `logging.Logger` that is silent while the function is replayed."""
+        self._log: WorkflowLog | None = None
         self.labels: dict[str, str] = {}
         """Those that this function has set."""
         self._compensations: list[tuple[Step[Any, Any], tuple[Any, ...], dict[str, Any]]] = []
+
+    @property
+    def log(self) -> WorkflowLog:
+        """A `logging.Logger` that is silent while the function is replayed."""
+        if self._log is None:
+            self._log = WorkflowLog(self._execution)
+        return self._log
 
     # -- work ----------------------------------------------------------------------------------
 

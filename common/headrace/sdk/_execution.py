@@ -176,7 +176,7 @@ class Execution:
         self._operations.clear()
         self._ready.clear()
         self.todo.clear()
-        self.handlers = Handlers()
+        self.handlers.clear()
         self._main = self.current = None
 
     # -- for operations and the Context --------------------------------------------------------

@@ -23,6 +23,11 @@ class Handlers:
             str, tuple[Callable[..., Any], Callable[..., Any] | None, Signature]
         ] = {}
 
+    def clear(self) -> None:
+        """Forget all of them."""
+        self._queries.clear()
+        self._updates.clear()
+
     def add_query(self, name: str, function: Callable[..., Any]) -> None:
         """Let *function*, which takes one argument or none, answer query *name*."""
         self._queries[name] = (function, Signature(function))

@@ -10,7 +10,7 @@ import asyncio
 import functools
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
@@ -158,8 +158,7 @@ class TurnRun:
         self._workflow = workflow
         self._desk, self._terms = desk, terms
         self._running: dict[StepRun[Any], asyncio.Task[None]] = {}
-        self._stopping: set[asyncio.Task[None]] = set()
-        """Steps that were cancelled, and clean up."""
+        self._stopping: set[asyncio.Task[None]] = set()  # Cancelled steps, which clean up.
         self._ended: list[_Ended] = []
         self._stirred = False
         """Something has happened since the loop's last round began."""
@@ -182,6 +181,11 @@ class TurnRun:
         self._asked = True
         self._stir()
 
+    def ask(self, queries: Iterable[Query]) -> None:
+        """Let the function answer *queries* in the next report."""
+        self._queries += queries
+        self._stir()
+
     def leave(self) -> None:
         """Let go as soon as no step runs and all is reported: `run` raises `Left`."""
         self._leaving = True
@@ -199,13 +203,14 @@ class TurnRun:
         Raises `Left`, and `HeadraceError` when the owner cannot be reached. However it ends, no
         step runs any more; after anything but WAITING the execution is worth nothing.
         """
-        self._queries = list(turn.queries)
+        self._queries += turn.queries
         try:
             return await self._loop(turn)
         finally:
             if self._timer is not None:
                 self._timer.cancel()
-            await self._stop_all()
+            if self._running or self._stopping:
+                await self._stop_all()
             self._beats.close()
 
     # -- the loop ------------------------------------------------------------------------------
@@ -213,21 +218,26 @@ class TurnRun:
     async def _loop(self, turn: Turn) -> TurnEnd | None:
         while True:
             execution = self.execution
-            await self._gather()
+            self._stirred = False
+            if self._queries:
+                execution.ask(self._queries)
+                self._queries = []
+            if self._ended:
+                await self._collect()
+            if self._beats.due:
+                await self._record_beats()
+            if execution.stops:
+                self._stop_unwanted()
             if execution.todo and execution.outcome is None and not (self._ahead or self._leaving):
                 self._start_steps()
                 if self._ended:
                     # Some have ended in their first step: that is part of this very report.
                     continue
             end = self._end()
-            if end is not None and execution.outcome is not None:
+            if execution.outcome is not None and (self._running or self._stopping):
                 await self._stop_all()
             if end is None and not (execution.changes or execution.answers or self._asked):
-                if self._leaving and not self._running:
-                    raise Left
-                if not self._stirred:
-                    self._waiter = asyncio.get_running_loop().create_future()
-                    await self._waiter
+                await self._rest()
                 continue
             reply = await self._report(end)
             if reply.refused:
@@ -244,19 +254,13 @@ class TurnRun:
                 self._queries += reply.queries
             execution.feed(reply.entries)
 
-    async def _gather(self) -> None:
-        """Take in what has happened beside the function."""
-        self._stirred = False
-        execution = self.execution
-        if self._queries:
-            execution.ask(self._queries)
-            self._queries = []
-        if self._ended:
-            await self._collect()
-        if self._beats.due:
-            await self._record_beats()
-        if execution.stops:
-            self._stop_unwanted()
+    async def _rest(self) -> None:
+        """Return when something has happened. Raises `Left`."""
+        if self._leaving and not self._running:
+            raise Left
+        if not self._stirred:
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
 
     async def _replay(self, turn: Turn) -> bool:
         """Run the function again from its journal; False: the turn is refused."""
@@ -383,10 +387,12 @@ class TurnRun:
             for attempt in ended:
                 if attempt.operation.done:
                     continue
-                change = self._failed(attempt) if attempt.error else await self._succeeded(attempt)
-                changes.append(change)
+                change = self._failed(attempt) if attempt.error else self._succeeded(attempt)
                 if isinstance(change, StepRan):
                     ran.append((attempt.operation, attempt.ended_ms))
+                    if len(change.value) > self._desk.inline_bytes:
+                        change = await self._put_elsewhere(attempt.operation, change)
+                changes.append(change)
         if alone and ran and len(ran) == len(changes) and not (self._running or self._asked):
             self._ahead = len(ran)
             self.execution.go_ahead(ran)
@@ -401,13 +407,11 @@ class TurnRun:
                 head = (operation.key, operation.name, operation.digest, operation.started_ms)
                 self.execution.change(StepBeat(*head, raw))
 
-    async def _succeeded(self, attempt: _Ended) -> Change:
+    def _succeeded(self, attempt: _Ended) -> StepRan | StepTried:
         operation = attempt.operation
         try:
             data = _codec.encode(attempt.value)
             seen = _codec.as_recorded(operation.step.signature.result, attempt.value, data)
-            if len(data) > self._desk.inline_bytes:
-                data = await self._desk.outgoing(data)
         except _codec.CodecError as error:
             wrong = StepFailure("invalid-result", f"its result {error}", retryable=False)
             return self._failed(msgspec.structs.replace(attempt, error=wrong))
@@ -421,6 +425,13 @@ class TurnRun:
             attempt.ended_ms,
             raw,
         )
+
+    async def _put_elsewhere(self, operation: StepRun[Any], ran: StepRan) -> StepRan:
+        """Return *ran* with a reference to its value, which is large."""
+        assert operation.local is not None
+        raw = msgspec.Raw(await self._desk.outgoing(bytes(ran.value)))
+        operation.local = (raw, operation.local[1])
+        return msgspec.structs.replace(ran, value=raw)
 
     def _failed(self, attempt: _Ended) -> StepTried:
         operation, error = attempt.operation, attempt.error

@@ -159,6 +159,13 @@ class LocalDispatch:
             self._missing_since.setdefault(label, self._clock.now_ms())
         return not missing
 
+    def has_room(self, lane: str) -> bool:
+        """Tell whether a step of *lane* would begin at once; of a lane that was never looked at
+        it is not known."""
+        assert self._executor is not None
+        held = self._executor.assignments
+        return self._able.get(lane, False) and not held.queue and held.running < held.slots
+
     def stands_idle(self, lane: Lane) -> bool:
         """See `Dispatch.stands_idle`. Whoever submits is in our own process."""
         return False

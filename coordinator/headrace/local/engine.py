@@ -16,7 +16,6 @@ from typing import Any, Final, NoReturn, ParamSpec, Self, TypeVar
 
 from headrace.client import ENDED, Client
 from headrace.coordinator.core import Limits, Run, TickEffects
-from headrace.coordinator.core.state import IDLE_PLANS_MAX
 from headrace.coordinator.core.views import run_view
 from headrace.coordinator.runtime.archiver import Archiver, unpack
 from headrace.coordinator.runtime.owner import Owner
@@ -33,11 +32,11 @@ from headrace.local.dispatch import (
     Offer,
     OnLog,
 )
-from headrace.local.ends import Company, Ends, Start
 from headrace.local.functions import FunctionClient
+from headrace.local.headstart import HeadStart
 from headrace.local.lines import KeptLines
+from headrace.local.starts import Starts
 from headrace.local.storage import Storage, open_storage
-from headrace.local.submits import Submits
 from headrace.local.transport import SHARD, LocalTransport
 from headrace.messages import PatchView, RunView, subjects
 from headrace.plan import Plan
@@ -127,8 +126,7 @@ class LocalEngine(Asking):
         self._short_retry_ms: int | None = None
         self._cached_functions = COUNT_MAX
         self._now_ms = self._clock.now_ms
-        self._submits = Submits(self._now_ms)
-        self._ends, self._company = Ends(), Company()
+        self.starts = Starts(namespace, self._now_ms)
         self._listeners: set[Callable[[bytes], None]] = set()
         self._lines = KeptLines(SHARD, on_log)
         self._storage: Storage | None = None
@@ -184,6 +182,16 @@ class LocalEngine(Asking):
             observe=self._observe,
         )
         self._dispatch.connect(owner, self._executor)
+        head_start = HeadStart(
+            self._dispatch,
+            self._executor,
+            self.turns,
+            incarnation=storage.incarnation,
+            namespace=self.namespace,
+            now_ms=self._now_ms,
+            now_s=self._clock.monotonic,
+            submit=self.starts.post,
+        )
         self._client = Client(
             LocalTransport(
                 self.running,
@@ -192,11 +200,12 @@ class LocalEngine(Asking):
                 storage.level,
                 self._listeners,
                 self._lines,
+                head_start.submit_all,
             ),
             namespace=self.namespace,
             now_s=lambda: self._now_ms() / 1_000,
         )
-        self.client = FunctionClient(self._client, engine=self)
+        self.client = FunctionClient(self._client, engine=self, head_start=head_start)
         """Starts workflows of `headrace.sdk`, as the client of a cluster does."""
         self._owning = asyncio.create_task(owner.run(), name="local-owner")
         self._owning.add_done_callback(self._ended)
@@ -257,7 +266,7 @@ class LocalEngine(Asking):
         else:
             self._error = Unavailable("the engine is closed")
         self._owner = None
-        self._ends.fail(self._error)
+        self.starts.ends.fail(self._error)
         for listener in tuple(self._listeners):
             listener(b"")
 
@@ -352,27 +361,17 @@ class LocalEngine(Asking):
                 workflow, inputs, run_id=run_id, labels=labels, priority=priority
             )
             return await self.wait(name, steps=steps)
-        owner = self.running()
-        name = self._submits.new_run()
-        key = subjects.run_key(self.namespace, name)
-        ended = self._ends.expect(key)
-        plan = self.compile(workflow)
-        plans = owner.machine.state.plans if owner.machine is not None else {}
-        # With more plans, one that no run uses may be forgotten before this very tick.
-        known = plans if len(plans) <= IDLE_PLANS_MAX else ()
-        start = self._submits.requests(plan, name, inputs, labels, priority, known)
-        owner.post_requests(Start(self.namespace, start, ended), works=True)
-        try:
-            if owner.at_once:
-                await self._company.gathered(len(self._ends))
-                if not ended.done():
-                    owner.work_now()
-            run = await ended
-        except BaseException:
-            self._ends.forget(key, ended)
-            owner.wake()
-            raise
+        owner, plan = self.running(), self.compile(workflow)
+        starts, new_run = self.starts, self.starts.submits.new_run
+        submit = starts.submits.submit(plan, new_run(), inputs, labels, priority)
+        run = await self.end_of(owner, submit.run, starts.post(owner, plan, submit))
         return await self._view(run, steps=True) if steps else run_view(run, steps=False)
+
+    async def end_of(
+        self, owner: Owner, run: str, ended: asyncio.Future[Run], *, alone: bool = False
+    ) -> Run:
+        """See `Starts.end`."""
+        return await self.starts.end(owner, run, ended, alone=alone)
 
     async def submit(
         self,
@@ -404,7 +403,7 @@ class LocalEngine(Asking):
         """Return a run once it has ended, or as it is after *timeout_s*. Raises `NotFound`."""
         key = subjects.run_key(self.namespace, run)
         # Registered first: the run may end before the answer is here.
-        ended = self._ends.expect(key)
+        ended = self.starts.ends.expect(key)
         try:
             view = await self._client.get(run, steps=steps)
             if view.state in ENDED:
@@ -414,7 +413,7 @@ class LocalEngine(Asking):
         except TimeoutError:
             return await self._client.get(run, steps=steps)
         finally:
-            self._ends.forget(key, ended)
+            self.starts.ends.forget(key, ended)
 
     async def _view(self, run: Run, *, steps: bool) -> RunView:
         segments: Sequence[bytes] = ()
@@ -428,7 +427,7 @@ class LocalEngine(Asking):
     def _observe(self, effects: TickEffects) -> None:
         """After each tick: tell those who wait."""
         for run in effects.ended:
-            self._ends.tell(run)
+            self.starts.ends.tell(run)
         if self._listeners:
             for listener in tuple(self._listeners):
                 listener(b"")
@@ -446,7 +445,7 @@ class LocalEngine(Asking):
         """
         key = subjects.run_key(self.namespace, run)
         loop = asyncio.get_running_loop()
-        ended = self._ends.expect(key)
+        ended = self.starts.ends.expect(key)
         changed = asyncio.Event()
 
         def note(_: bytes) -> None:
@@ -469,7 +468,7 @@ class LocalEngine(Asking):
                 await changed.wait()
         finally:
             self._listeners.discard(note)
-            self._ends.forget(key, ended)
+            self.starts.ends.forget(key, ended)
 
     async def patch(
         self, run: str, workflow: Plan | Path | str, *, dry_run: bool = False

@@ -23,27 +23,28 @@ class Submits:
         self._plans: dict[int, tuple[Plan, str]] = {}
         self.new_run = self._runs.next
 
-    def requests(
+    def submit(
         self,
         plan: Plan,
         run: str,
         inputs: Mapping[str, Any] | None,
         labels: Mapping[str, str] | None,
         priority: int,
-        known: Container[str],
-    ) -> list[ClientRequest]:
-        """Return what starts *run*; the plan comes first unless its digest is among *known*."""
-        digest = self._digest(plan)
-        submit = SubmitRun(
+    ) -> SubmitRun:
+        """Return what starts *run* where the plan is known."""
+        return SubmitRun(
             run=run,
             request_id=self._requests.next(),
             not_after_ms=self._now_ms() + NOT_AFTER_MS,
-            plan=digest,
+            plan=self._digest(plan),
             input=dict(inputs) if inputs else {},
             labels=dict(labels) if labels else {},
             priority=priority,
         )
-        return [submit] if digest in known else [StorePlan(plan=encode_plan(plan)), submit]
+
+    def requests(self, plan: Plan, submit: SubmitRun, known: Container[str]) -> list[ClientRequest]:
+        """Return *submit*; the plan comes first unless its digest is among *known*."""
+        return [submit] if submit.plan in known else [StorePlan(plan=encode_plan(plan)), submit]
 
     def _digest(self, plan: Plan) -> str:
         # By identity: plans hold dicts and cannot be hashed. Kept, so that the id stays theirs.

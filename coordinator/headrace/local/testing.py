@@ -23,6 +23,8 @@ from typing import Any, Final, Self
 
 import msgspec
 
+from headrace.coordinator.core import Run
+from headrace.coordinator.runtime.owner import Owner
 from headrace.local.engine import LocalEngine
 from headrace.messages import HistoryEntry, RunView
 from headrace.sdk import Duration, Handle, StepFailure, StepInfo, add_fault, remove_fault, to_ms
@@ -131,10 +133,12 @@ class TestEngine(LocalEngine):
         with self._jumping():
             return await super().wait(run, timeout_s=timeout_s, steps=steps)
 
-    async def run(self, *args: Any, **kwargs: Any) -> RunView:
-        """See `LocalEngine.run`; time jumps meanwhile."""
+    async def end_of(
+        self, owner: Owner, run: str, ended: asyncio.Future[Run], *, alone: bool = False
+    ) -> Run:
+        """See `LocalEngine.end_of`; time jumps meanwhile."""
         with self._jumping():
-            return await super().run(*args, **kwargs)
+            return await super().end_of(owner, run, ended, alone=alone)
 
     @contextlib.contextmanager
     def _jumping(self) -> Generator[None]:

@@ -35,13 +35,16 @@ class LocalTransport(Transport):
         level: Level,
         listeners: set[Callable[[bytes], None]],
         lines: KeptLines,
+        asked: Callable[[], None],
     ) -> None:
         """*owner* returns the running owner or raises why there is none; *listeners* are called
-        after each tick that changed something; *lines* are those that steps have written."""
+        after each tick that changed something; *lines* are those that steps have written;
+        *asked* is called before anything is asked."""
         self._owner, self._archive, self._builtin = owner, archive, builtin
         self._pages = Pages()
         self._level: Level = level
         self._listeners, self._lines = listeners, lines
+        self._asked = asked
 
     @property
     def address(self) -> str:
@@ -51,6 +54,7 @@ class LocalTransport(Transport):
     async def request(self, subject: str, data: bytes, *, timeout_s: float) -> bytes:
         """See `Transport.request`. Raises the engine's own error if it has failed."""
         self._owner()
+        self._asked()
         reply: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
         def respond(answer: bytes) -> None:

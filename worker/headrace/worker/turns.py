@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
@@ -30,6 +31,7 @@ from headrace.messages import (
 from headrace.payloads import BLOB_KEY
 from headrace.sdk import Execution, Left, Terms, TurnRun, Workflow, new_execution
 from headrace.telemetry import Clock, SystemClock
+from headrace.worker.beginnings import Beginning, Beginnings
 from headrace.worker.core import Assignment
 from headrace.worker.handlers import Context, HandlerError
 from headrace.worker.outcomes import HandBack, TurnOver
@@ -73,6 +75,7 @@ class Turns:
         self._terms = Terms(now_ms=now_ms)
         if short_retry_ms is not None:
             self._terms = self._terms._replace(short_retry_ms=short_retry_ms)
+        self.beginnings = Beginnings(self._terms, payloads.inline_bytes)
         self._draining = False
 
     @property
@@ -116,15 +119,21 @@ class Turns:
         except UNREADABLE as error:
             raise HandlerError("invalid-input", f"not a turn: {error}", False) from error
         reports = _Reports(self, context, assignment)
-        execution = await self._execution(workflow, context, reports, turn)
-        if execution is None:
-            raise TurnOver
+        begun = await self._begun(workflow, context, reports, turn)
+        if begun is not None:
+            running, work = begun.running, begun.run()
+        else:
+            execution = await self._execution(workflow, context, reports, turn)
+            if execution is None:
+                raise TurnOver
+            running = TurnRun(workflow, execution, reports, self._terms)
+            work = running.run(turn)
         key = (task.run, task.step)
-        running = self._running[key] = TurnRun(workflow, execution, reports, self._terms)
+        self._running[key] = running
         self._leave_if_draining(running)
         parked = False
         try:
-            end = await running.run(turn)
+            end = await work
             parked = end is not None and end.outcome == TurnOutcome.WAITING
             if parked:
                 self._park(workflow, task.run, running, reports.bytes)
@@ -143,15 +152,27 @@ class Turns:
                 running.execution.close()
         raise TurnOver
 
+    async def _begun(
+        self, workflow: Workflow[Any, Any], context: Context, reports: _Reports, turn: Turn
+    ) -> Beginning | None:
+        """Return the function if it began before its run did; it has an owner now."""
+        begun = self.beginnings.take(context.run)
+        if begun is None:
+            return None
+        if begun.workflow is not workflow or turn.number or turn.generation or context.attempt > 1:
+            await begun.stop()
+            return None
+        reports.bytes += value_bytes(len(turn.input))
+        begun.bind(reports, _writer(context))
+        begun.running.ask(turn.queries)
+        return begun
+
     async def _execution(
         self, workflow: Workflow[Any, Any], context: Context, reports: _Reports, turn: Turn
     ) -> Execution | None:
         """Return the function, fed with all that has happened; None when the turn is refused."""
         run = context.run
         parked = self.parked.take(run)
-
-        def write(stream: str, text: str) -> None:
-            context.log(text, stream=stream)
 
         # Of code that was loaded anew it has the old one: it is replayed with the new.
         same = parked is not None and parked.workflow is workflow
@@ -167,7 +188,7 @@ class Turns:
             else:
                 reports.bytes += bytes_of(entries)
             execution = parked.execution
-            execution.on_log = write
+            execution.on_log = _writer(context)
             execution.skip.update(turn.skip)
             execution.feed(parked.backlog)
             execution.feed([entry for entry in entries if entry.number > parked.known])
@@ -182,7 +203,7 @@ class Turns:
             turn = msgspec.structs.replace(turn, entries=fetched, since=0)
         else:
             reports.bytes += bytes_of(turn.entries)
-        return new_execution(workflow, run, turn, on_log=write)
+        return new_execution(workflow, run, turn, on_log=_writer(context))
 
     def _park(self, workflow: Workflow[Any, Any], run: str, running: TurnRun, size: int) -> None:
         backlog = running.backlog
@@ -190,6 +211,15 @@ class Turns:
         # What it writes goes to its attempt's log; with that, the attempt would stay, too.
         running.execution.on_log = None
         self.parked.keep(run, Parked(workflow, running.execution, backlog, known, size))
+
+
+def _writer(context: Context) -> Callable[[str, str], None]:
+    """Return what writes (stream, text) to an attempt's log."""
+
+    def write(stream: str, text: str) -> None:
+        context.log(text, stream=stream)
+
+    return write
 
 
 def _incomplete(entries: list[Entry], known: int, number: int) -> bool:

@@ -17,6 +17,7 @@ from headrace.coordinator.core.machine import Machine
 from headrace.coordinator.core.parking import Parking
 from headrace.coordinator.core.parking import Policy as ParkingPolicy
 from headrace.coordinator.core.program import Program
+from headrace.coordinator.core.requests.submit import Fitting
 from headrace.coordinator.core.snapshot import (
     BadSnapshot,
     decode_image,
@@ -25,14 +26,17 @@ from headrace.coordinator.core.snapshot import (
     state_hash,
 )
 from headrace.coordinator.core.state import OutMessage, Run, ShardState
+from headrace.coordinator.core.whole import Life
 
 __all__ = [
     "BadSnapshot",
     "BrokenLog",
     "Capture",
     "Facts",
+    "Fitting",
     "Folder",
     "Holder",
+    "Life",
     "Limits",
     "Loss",
     "Machine",

@@ -28,18 +28,22 @@ from headrace.coordinator.core import (
     takeover,
     timers,
     turns,
+    whole,
 )
 from headrace.coordinator.core.arrivals import Taken
 from headrace.coordinator.core.asking import Question
 from headrace.coordinator.core.commands import TickEffects
 from headrace.coordinator.core.nodes import gathered
+from headrace.coordinator.core.requests.submit import Fitting
 from headrace.coordinator.core.state import IDLE_PLANS_MAX, OutMessage, Run
 from headrace.coordinator.core.tick import Tick
+from headrace.coordinator.core.whole import Life
 from headrace.events import NEWEST_LEVEL, PlansForgotten, RunEvent, StepFailed
 from headrace.messages import (
     Arrival,
     Claim,
     ClaimReply,
+    SubmitRun,
     Task,
     TurnReply,
     TurnReport,
@@ -166,6 +170,14 @@ class Machine(Tick):
     def turn(self, report: TurnReport) -> TurnReply:
         """Record what a workflow function did in its turn."""
         return turns.report(self, report)
+
+    def brief(self, namespace: str, request: SubmitRun) -> Fitting | None:
+        """See `whole.brief`."""
+        return whole.brief(self, namespace, request)
+
+    def whole(self, life: Life) -> None:
+        """Record a run that has begun and ended; see `whole.record`."""
+        whole.record(self, life)
 
     def lose(self, run: str, step: int, attempt: int, *, worker: str, reason: str) -> None:
         """The holder of a dispatched attempt is lost; *step* is its wire number."""

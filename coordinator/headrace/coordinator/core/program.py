@@ -80,6 +80,7 @@ class Program:
         "after",
         "asks_at_entry",
         "before",
+        "brief",
         "broadcasts",
         "builtin",
         "capabilities",
@@ -190,6 +191,8 @@ class Program:
             self._task(index, node)
         self.plain = [self._plain_task(index, node) for index, node in enumerate(self.nodes)]
         """For each task that is one, what makes it plain; the long way decides the same of it."""
+        self.brief = self._is_brief()
+        """It is a workflow function and nothing else: see `whole`."""
 
     def _few(self) -> None:
         """What few nodes have."""
@@ -413,6 +416,22 @@ class Program:
         ):
             return None
         return PlainTask(self.lane[index], capabilities, node.priority, raw, options)
+
+    def _is_brief(self) -> bool:
+        root, task = self.nodes[0], self.nodes[-1]
+        if self.code != 1 or self.size != 2 or self.options[1] is None or self.asks_at_entry:
+            return False
+        assert isinstance(root, Group)
+        assert isinstance(task, Task)
+        bare_root = Group(name=root.name, size=2, cancel_timeout_ms=root.cancel_timeout_ms)
+        bare = Task(name=task.name, parent=0, uses=task.uses, runs_on=task.runs_on, code=True)
+        fixed = self.capabilities[1] is not None and self.raw_inputs[1] is not None
+        plan = self.plan
+        return (
+            (root, task) == (bare_root, bare)
+            and fixed
+            and not (plan.timeout_ms or plan.inputs or plan.fairness_key)
+        )
 
     def _is_asked_of_the_worker(self, index: int) -> bool:
         condition = self.condition[index]

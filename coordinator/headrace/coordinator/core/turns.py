@@ -248,13 +248,22 @@ def _may_end(run: Run, key: str) -> bool:
 
 def _ran(tick: Tick, run: Run, change: StepRan) -> None:
     if _may_end(run, change.key):
-        value = _value(tick, change.key, change.value)
-        times = (change.started_ms, change.ended_ms)
-        completed = EntryState.COMPLETED
-        tick.emit(
-            run,
-            EntryEnded(change.key, "step", change.name, change.digest, completed, *times, value),
-        )
+        _value(tick, change.key, change.value)
+        tick.emit(run, step_ended(change))
+
+
+def step_ended(ran: StepRan) -> EntryEnded:
+    """Return the event of a step that has completed."""
+    return EntryEnded(
+        ran.key,
+        "step",
+        ran.name,
+        ran.digest,
+        EntryState.COMPLETED,
+        ran.started_ms,
+        ran.ended_ms,
+        ran.value,
+    )
 
 
 def _tried(tick: Tick, run: Run, change: StepTried) -> None:
@@ -424,7 +433,7 @@ def _end(tick: Tick, run: Run, request: TurnReport, end: TurnEnd, *, again: bool
         except _Unfit as unfit:
             fail_step(tick, run, step, attempt, unfit.error)
             return
-        output = msgspec.Raw(b"\x81\xa6result" + bytes(value))
+        output = completed_output(value)
         tick.emit(run, StepCompleted(step, attempt, worker, now_ms, now_ms, output))
     elif outcome == TurnOutcome.BLOCKED:
         head = (step, attempt, worker, outcome)
@@ -435,6 +444,11 @@ def _end(tick: Tick, run: Run, request: TurnReport, end: TurnEnd, *, again: bool
         fail_step(tick, run, step, attempt, error)
     else:
         tick.emit(run, StepCancelled(step, attempt, worker, run.cancel_reason))
+
+
+def completed_output(result: msgspec.Raw) -> msgspec.Raw:
+    """Return the outputs of a function's task and run: ``{"result": …}``."""
+    return msgspec.Raw(b"\x81\xa6result" + bytes(result))
 
 
 def _again(tick: Tick, run: Run, request: TurnReport, given: msgspec.Raw) -> None:

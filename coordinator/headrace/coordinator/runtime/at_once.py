@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 
-from headrace.coordinator.core import Machine, TickEffects
+from headrace.coordinator.core import Fitting, Life, Machine, TickEffects
 from headrace.coordinator.runtime.answers import Answers, EndView
 from headrace.coordinator.runtime.departures import Departures
 from headrace.coordinator.runtime.inbox import Wake
@@ -18,11 +18,15 @@ from headrace.coordinator.runtime.postbox import Postbox
 from headrace.coordinator.runtime.watch import Watch
 from headrace.coordinator.runtime.writer import Writer
 from headrace.coordinator.shardlog.log import ShardLog
-from headrace.messages import TurnReply, TurnReport
+from headrace.messages import SubmitRun, TurnReply, TurnReport
 from headrace.telemetry import Clock
 
 TURN_S = 0.005
 """So long ticks may go on, and follow each other, without letting others have the event loop."""
+
+
+LIVES_MAX = 256
+"""Runs that wait to be recorded; further ones are submitted."""
 
 
 class AtOnce(Postbox):
@@ -44,6 +48,8 @@ class AtOnce(Postbox):
         """Of a tick that was not made by `run`, which is to raise it."""
         self._open: Taken | None = None
         """The tick that goes on."""
+        self._lives: list[Life] = []
+        """Runs that have ended, for the next tick to record."""
 
     @abstractmethod
     def _begin(self, machine: Machine) -> Taken: ...
@@ -123,6 +129,34 @@ class AtOnce(Postbox):
             # It is for those who run the owner.
             self._failure = error
             return None
+
+    def brief_now(self, namespace: str, request: SubmitRun) -> Fitting | None:
+        """Return what a run begins with whose function may begin before it is recorded; None: it
+        is to be submitted."""
+        machine = self.machine
+        if machine is None or not self.at_once or self._over or len(self._lives) >= LIVES_MAX:
+            return None
+        return machine.brief(namespace, request)
+
+    def lived(self, life: Life) -> bool:
+        """Take a run that has begun and ended: what is asked from now on finds it recorded. False:
+        it does not fit its limits, submit it."""
+        machine = self.machine
+        if machine is None or self._over or not life.fits(machine.limits):
+            return False
+        if not self._lives:
+            self.post(self._record_lives)
+        self._lives.append(life)
+        return True
+
+    def _record_lives(self, machine: Machine) -> None:
+        lives, self._lives = self._lives, []
+        for life in lives:
+            machine.whole(life)
+        if self._watch.active:
+            for _ in lives:
+                self._watch.request(SubmitRun)
+                self._watch.request(TurnReport)
 
     def _conclude_now(self, machine: Machine, tick: Taken) -> None:
         """As `_conclude`, of a log that nobody reads: nobody else can have it, either."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
 from headrace.coordinator.core import shard_events, views
 from headrace.coordinator.core.commands import Refusal, Reply
 from headrace.coordinator.core.creation import create_run, fingerprint
+from headrace.coordinator.core.program import Program
 from headrace.coordinator.core.requests.mutation import Handler, over, too_late
 from headrace.coordinator.core.state import EMPTY_MAP, UNREADABLE, Run
 from headrace.coordinator.core.tick import Tick
@@ -39,6 +40,28 @@ def _submit(tick: Tick, namespace: str, request: SubmitRun) -> Reply:
     late = too_late(tick, request)
     if late is not None:
         return late
+    fit = fitting(tick, namespace, request)
+    if isinstance(fit, Refusal):
+        return fit
+    run = Run(key, fit.program)
+    create_run(tick, run, request, fit.input, fit.labels)
+    return views.Later(run)
+
+
+class Fitting(NamedTuple):
+    """What a new run begins with."""
+
+    program: Program
+    input: bytes
+    labels: dict[str, str]
+
+
+def fitting(tick: Tick, namespace: str, request: SubmitRun) -> Fitting | Refusal:
+    """Return what a run with a new id begins with, or why it cannot.
+
+    Raises `InvalidDefinition` for an input that is not what the plan asks for.
+    """
+    state = tick.state
     if len(state.runs) >= tick.limits.runs:
         return Refusal("busy", f"the shard holds {len(state.runs)} live runs", 1_000)
     try:
@@ -50,11 +73,7 @@ def _submit(tick: Tick, namespace: str, request: SubmitRun) -> Reply:
     data = _encode(given) if given else EMPTY_MAP
     labels = {**plan.labels, **request.labels} if plan.labels else request.labels
     unfit = _unfit(tick, request, program.size, data, labels)
-    if unfit is not None:
-        return unfit
-    run = Run(key, program)
-    create_run(tick, run, request, data, labels)
-    return views.Later(run)
+    return Fitting(program, data, labels) if unfit is None else unfit
 
 
 def _unfit(

@@ -1,0 +1,97 @@
+"""Runs of workflow functions that are recorded when they have ended: their whole life in one tick.
+
+Where a log is read by nobody, a function may begin before its run is known (decision 74). If it
+has ended before it waited for anything, what is recorded is what the long way would have: the
+events of a submit, a dispatch and a report, in that order. What follows from each of them is known
+here, so nothing is put on the agenda for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from headrace.coordinator.core import status
+from headrace.coordinator.core.commands import Refusal
+from headrace.coordinator.core.creation import create_run
+from headrace.coordinator.core.journal import ENTRY_BYTES
+from headrace.coordinator.core.limits import Limits
+from headrace.coordinator.core.requests.submit import Fitting, fitting
+from headrace.coordinator.core.state import EMPTY_MAP, Run
+from headrace.coordinator.core.tick import Tick
+from headrace.coordinator.core.turns import KEY_MAX, completed_output, step_ended
+from headrace.errors import HeadraceError
+from headrace.events import NodeEnded, RunEnded, StepCompleted, StepScheduled, TurnReported
+from headrace.messages import StepRan, SubmitRun, subjects
+
+_NOTHING = msgspec.Raw(EMPTY_MAP)
+
+
+class Life(NamedTuple):
+    """A run whose function went from its beginning to its end without waiting."""
+
+    key: str
+    request: SubmitRun
+    begun: Fitting
+    worker: str
+    """``<id>.<incarnation>``, as in reports of turns."""
+    ran: Sequence[StepRan]
+    result: msgspec.Raw
+
+    def fits(self, limits: Limits) -> bool:
+        """Tell whether journal and run can take it; the long way says why one cannot."""
+        size = len(self.result)
+        if size > limits.output_bytes or len(self.ran) > limits.journal_entries:
+            return False
+        keys = set()
+        for ran in self.ran:
+            length = len(ran.value)
+            if length > limits.output_bytes or not 0 < len(ran.key) <= KEY_MAX:
+                return False
+            size += length + len(ran.key) + len(ran.name) + ENTRY_BYTES
+            keys.add(ran.key)
+        return size <= limits.journal_bytes and len(keys) == len(self.ran)
+
+
+def brief(tick: Tick, namespace: str, request: SubmitRun) -> Fitting | None:
+    """Return what a run begins with whose function may begin now; None: by the long way."""
+    state = tick.state
+    program = state.programs.get((request.plan, namespace))
+    if (
+        program is None
+        or not program.brief
+        or subjects.run_key(namespace, request.run) in state.runs
+        or state.variables
+        or request.fairness_key
+        or subjects.TRACE_LABEL in request.labels
+    ):
+        return None
+    try:
+        fit = fitting(tick, namespace, request)
+    except HeadraceError:
+        return None
+    return None if isinstance(fit, Refusal) else fit
+
+
+def record(tick: Tick, life: Life) -> None:
+    """Record a run that has completed."""
+    state, begun = tick.state, life.begun
+    program = begun.program
+    run, step, now_ms = Run(life.key, program), program.code, state.now_ms
+    output = completed_output(life.result)
+    state.leading = False
+    try:
+        create_run(tick, run, life.request, begun.input, begun.labels)
+        token = state.token_last + 1
+        tick.emit(run, StepScheduled(step, 1, token, program.lane[step]))
+        for ran in life.ran:
+            tick.emit(run, step_ended(ran))
+        tick.emit(run, TurnReported(step, 1, 1, life.worker))
+        tick.emit(run, StepCompleted(step, 1, life.worker, now_ms, now_ms, output))
+        tick.emit(run, NodeEnded(0, status.COMPLETED, _NOTHING, "", False, False))
+        tick.emit(run, RunEnded(status.COMPLETED, "", output))
+    finally:
+        state.leading = True
+    tick.ended.append(run)

@@ -1,0 +1,199 @@
+"""A run that is recorded as a whole has the entry in the log, and the state, of the long way."""
+
+from __future__ import annotations
+
+import hypothesis.strategies as st
+import msgspec
+import pytest
+from hypothesis import given
+
+from headrace.coordinator.core import Life, Machine, Refusal, encode_state
+from headrace.coordinator.core.limits import Limits
+from headrace.coordinator.core.state import ShardState
+from headrace.coordinator.core.views import run_view
+from headrace.messages import (
+    StepRan,
+    StorePlan,
+    SubmitRun,
+    TurnEnd,
+    TurnOutcome,
+    TurnReport,
+    subjects,
+)
+from headrace.plan import encode_plan, plan_digest
+from headrace.sdk import App, Context
+from support.core_settings import TIMEOUT_S, examples
+
+pytestmark = pytest.mark.timeout(TIMEOUT_S)
+NOW_MS = 1_767_225_600_000
+WORKER, LIFE = "w1", "a"
+app = App("whole")
+
+
+@app.workflow
+async def function(ctx: Context, n: int = 0) -> int:
+    return n
+
+
+PLAN = function.plan
+names = st.text("abcxyz:#/0123456789", min_size=1, max_size=12)
+values = st.recursive(
+    st.none() | st.integers(-(2**40), 2**40) | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=6,
+)
+
+
+@st.composite
+def steps(draw: st.DrawFn) -> list[StepRan]:
+    keys = draw(st.lists(names, unique=True, max_size=6))
+    return [
+        StepRan(
+            key,
+            draw(names),
+            draw(names),
+            NOW_MS + draw(st.integers(0, 1_000)),
+            NOW_MS + draw(st.integers(0, 9_000)),
+            raw(draw(values)),
+        )
+        for key in keys
+    ]
+
+
+def raw(value: object) -> msgspec.Raw:
+    return msgspec.Raw(msgspec.msgpack.encode(value))
+
+
+def machine(limits: Limits | None = None) -> Machine:
+    state = ShardState(3, frozenset())
+    led = Machine(state, chance=lambda: 0.5, home=lambda _key: 3, limits=limits)
+    led.begin(NOW_MS)
+    reply = led.request("default", StorePlan(plan=encode_plan(PLAN)))
+    assert not isinstance(reply, Refusal)
+    led.finish(batch_id="plan", epoch=1)
+    led.begin(NOW_MS + 10_000)
+    return led
+
+
+def the_long_way(led: Machine, request: SubmitRun, ran: list[StepRan], result: object) -> None:
+    reply = led.request("default", request)
+    assert not isinstance(reply, Refusal), reply
+    led.settle()
+    (lane,) = led.ready.filled
+    (task,) = led.schedule(lane, 1, lane)
+    end = TurnEnd(TurnOutcome.COMPLETED, raw(result))
+    report = TurnReport(
+        1, WORKER, LIFE, task.run, task.step, task.attempt, task.token, 1, 0, list(ran), end, []
+    )
+    assert not led.turn(report).refused
+    led.settle()
+
+
+def as_a_whole(led: Machine, request: SubmitRun, ran: list[StepRan], result: object) -> None:
+    begun = led.brief("default", request)
+    assert begun is not None
+    life = Life(f"default/{request.run}", request, begun, f"{WORKER}.{LIFE}", ran, raw(result))
+    assert life.fits(led.limits)
+    led.whole(life)
+    assert not led.state.agenda
+    led.settle()
+
+
+@examples(150)
+@given(
+    given_inputs=st.dictionaries(st.sampled_from(["n", "m"]), values),
+    labels=st.dictionaries(st.sampled_from(["team", "app"]), st.sampled_from(["a", "b"])),
+    priority=st.integers(-3, 3),
+    ran=steps(),
+    result=values,
+)
+def test_both_ways_log_and_leave_the_same(given_inputs, labels, priority, ran, result) -> None:
+    request = SubmitRun(
+        run="r1", request_id="q1", not_after_ms=NOW_MS + 60_000, plan=plan_digest(PLAN),
+        input=given_inputs, labels=labels, priority=priority,
+    )  # fmt: skip
+    outcomes = []
+    for way in (the_long_way, as_a_whole):
+        led = machine()
+        way(led, request, ran, result)
+        (entry,) = led.finish(batch_id="run", epoch=1)
+        effects = led.effects({})
+        (run,) = effects.ended
+        assert led.state.runs["default/r1"] is run
+        view = run_view(run, steps=True, shard=3, segments=())
+        rest = (effects.orders, effects.outgoing, effects.changed, effects.long, effects.wakes)
+        assert not led.timers.next_ms()
+        outcomes.append((entry, encode_state(led.state), view, rest, led.state.token_last))
+    assert outcomes[0] == outcomes[1]
+    assert outcomes[0][2].state == "COMPLETED"
+
+
+def lived(**changes: object) -> bool:
+    limits = Limits(output_bytes=100, journal_entries=2, journal_bytes=600)
+    ran = [StepRan("a#1", "a", "", 1, 2, raw("x")), StepRan("b#1", "b", "", 1, 2, raw("x"))]
+    led = machine(limits)
+    request = SubmitRun(
+        run="r", request_id="q", not_after_ms=NOW_MS + 60_000, plan=plan_digest(PLAN)
+    )
+    begun = led.brief("default", request)
+    assert begun is not None
+    life = Life("default/r", request, begun, "w.a", ran, raw("x"))
+    return life._replace(**changes).fits(limits)
+
+
+def test_what_passes_a_limit_takes_the_long_way() -> None:
+    one = StepRan("a#1", "a", "", 1, 2, raw("x"))
+    assert lived()
+    assert not lived(result=raw("x" * 100))
+    assert not lived(ran=[msgspec.structs.replace(one, value=raw("x" * 100))])
+    assert not lived(ran=[msgspec.structs.replace(one, key=f"a#{n}") for n in range(3)])
+    assert not lived(ran=[one, one])
+    assert not lived(ran=[msgspec.structs.replace(one, key="")])
+    assert not lived(ran=[msgspec.structs.replace(one, key="k" * 500)])
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        msgspec.structs.replace(PLAN, timeout_ms=1_000),
+        msgspec.structs.replace(PLAN, run_name="${{ inputs.n }}"),
+        msgspec.structs.replace(PLAN, fairness_key="k"),
+        msgspec.structs.replace(PLAN, env={"A": "b"}),
+        msgspec.structs.replace(
+            PLAN, nodes=(PLAN.nodes[0], msgspec.structs.replace(PLAN.nodes[1], priority=1))
+        ),
+        msgspec.structs.replace(
+            PLAN, nodes=(msgspec.structs.replace(PLAN.nodes[0], outputs={"n": 1}), PLAN.nodes[1])
+        ),
+    ],
+)
+def test_a_plan_that_asks_for_more_takes_the_long_way(changed) -> None:
+    led = machine()
+    led.request("default", StorePlan(plan=encode_plan(changed)))
+    digest = plan_digest(changed)
+    # A first run has the plan compiled.
+    first = SubmitRun(run="r0", request_id="q0", not_after_ms=NOW_MS + 60_000, plan=digest)
+    assert not isinstance(led.request("default", first), Refusal)
+    again = SubmitRun(run="r1", request_id="q1", not_after_ms=NOW_MS + 60_000, plan=digest)
+    assert led.brief("default", again) is None
+
+
+def test_what_cannot_begin_at_once_takes_the_long_way() -> None:
+    def request(**changes: object) -> SubmitRun:
+        plain = SubmitRun(
+            run="r", request_id="q", not_after_ms=NOW_MS + 60_000, plan=plan_digest(PLAN)
+        )
+        return msgspec.structs.replace(plain, **changes)
+
+    led = machine()
+    assert led.brief("default", request()) is not None
+    assert led.brief("default", request(plan="unknown")) is None
+    assert led.brief("other", request()) is None
+    assert led.brief("default", request(fairness_key="k")) is None
+    assert led.brief("default", request(labels={subjects.TRACE_LABEL: "00-1-2-01"})) is None
+    assert led.brief("default", request(labels={"": "nameless"})) is None
+    assert led.brief("default", request(input={"n": "x" * 2_000_000})) is None
+    led.request("default", request(run="taken"))
+    assert led.brief("default", request(run="taken")) is None
+    full = machine(Limits(runs=0))
+    assert full.brief("default", request()) is None
