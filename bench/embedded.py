@@ -38,7 +38,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import uvloop
-from bench.facts import processor
+from bench.facts import Others, processor
 from bench.page import BENCHMARKS, splice
 
 from headrace.local import LocalEngine
@@ -222,7 +222,6 @@ def machine(folder: Path) -> dict[str, Any]:
     return {
         "cpu": processor(),
         "cpus": os.cpu_count(),
-        "load": os.getloadavg()[0],
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "uvloop": version("uvloop"),
@@ -277,11 +276,12 @@ def main() -> None:
     results = {}
     spawn = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory(prefix="headrace-bench-", dir=options.dir) as name:
-        facts = machine(Path(name))
+        facts, others = machine(Path(name)), Others()
         for level in options.levels.split(","):
             with ProcessPoolExecutor(max_workers=1, mp_context=spawn) as alone:
                 work = alone.submit(measure_alone, level, Path(name), options.rounds)
                 results[level] = work.result()
+    facts["others_cores"] = others.cores()
     show(facts, results)
     if options.report:
         splice(BENCHMARKS, "embedded", table(facts, results))

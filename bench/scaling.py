@@ -23,7 +23,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import uvloop
-from bench.facts import machine
+from bench.facts import Others, machine
 from bench.page import BENCHMARKS, draw, splice
 from bench.scale import heartbeats, history, processes, report
 
@@ -62,7 +62,7 @@ class Figures:
             for runs in RUNS[:-1] if self.quick else RUNS:
                 self._row("live", f"{runs:,} waiting runs", partial(live, runs))
         if "history" in parts:
-            lengths = list(LENGTHS[:-1] if self.quick else LENGTHS)
+            lengths: list[int] = list(LENGTHS[:-1] if self.quick else LENGTHS)
             self._row("history", "a long history", partial(history.measure, lengths))
             self.found["history"] = [row for rows in self.found["history"] for row in rows]
         if "heartbeats" in parts:
@@ -113,9 +113,11 @@ def main() -> int:
     parser.add_argument("--no-report", action="store_true", help="leave the page alone")
     options = parser.parse_args()
     if not options.report:
+        others = Others()
         document = {"machine": machine(), "quick": options.quick}
         document |= kept(options.only)
         document |= Figures(quick=options.quick).measure(options.only)
+        document["machine"]["others_cores"] = others.cores()
         RESULTS.parent.mkdir(parents=True, exist_ok=True)
         RESULTS.write_text(json.dumps(document, indent=2) + "\n")
     document = json.loads(RESULTS.read_text())

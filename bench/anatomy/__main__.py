@@ -26,7 +26,7 @@ import uvloop
 from bench.anatomy.kernel import broker_messages, proportional_mb, use_of
 from bench.anatomy.page import rows
 from bench.anatomy.stages import COORDINATOR, WORKER, shares
-from bench.facts import machine
+from bench.facts import Others, machine
 from bench.load.cluster import Cluster, cpu_seconds, own_signal
 from bench.load.openloop import open_loop
 from bench.load.workloads import BATCH, Driver, chain
@@ -207,8 +207,9 @@ def main() -> None:
     if shutil.which("py-spy") is None:
         sys.exit("py-spy is not installed: pip install 'headrace[bench]'")
     own_signal()
+    others = Others()
     results = uvloop.run(measure(options))
-    document = {"machine": machine(), "results": results}
+    document = {"machine": machine() | {"others_cores": others.cores()}, "results": results}
     options.json.parent.mkdir(parents=True, exist_ok=True)
     options.json.write_text(json.dumps(document, indent=2) + "\n")
     print("\n".join(rows(document)))

@@ -36,7 +36,7 @@ def _processes(results: dict[str, Any]) -> list[str]:
     ]
     pair = [results["W2"], results["W4"]]
     for name in pair[0]["cpu_us_per_step"]:
-        shown = _NAMES.get(name, name)
+        shown = _NAMES.get(str(name), str(name))
         lines.append(_row(shown, [f"{one['cpu_us_per_step'][name]:.1f}" for one in pair]))
     lines.append(_row("**all**", [f"**{sum(o['cpu_us_per_step'].values()):.1f}**" for o in pair]))
     lines += [
@@ -110,7 +110,9 @@ def _idle(idle: dict[str, Any]) -> list[str]:
     ]
     for name, megabytes in memory.items():
         share = idle["cores"][name] * 100
-        lines.append(_row(_NAMES.get(name, name), [f"{share:.1f}", f"{megabytes:.0f} MB"]))
+        lines.append(
+            _row(_NAMES.get(str(name), str(name)), [f"{share:.1f}", f"{megabytes:.0f} MB"])
+        )
     lines.append(_row("all", ["", f"{sum(memory.values()):.0f} MB"]))
     return lines
 

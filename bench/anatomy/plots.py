@@ -1,5 +1,6 @@
 """Draws where each microsecond of a step goes; needs matplotlib (extra `bench`)."""
 
+# pyright: reportMissingImports=false, reportUnknownParameterType=false
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -36,7 +37,7 @@ def parts(workload: Mapping[str, Any]) -> list[tuple[str, str, float]]:
     """Return (role, part of it, µs of a step), those of one process together, the most first."""
     found: list[tuple[str, str, float]] = []
     for name, total_us in workload["cpu_us_per_step"].items():
-        role = ROLES.get(name, name)
+        role = ROLES.get(str(name), str(name))
         if name not in workload["shares"]:
             found.append((role, "all", total_us))
             continue

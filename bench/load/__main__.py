@@ -15,7 +15,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import uvloop
-from bench.facts import machine
+from bench.facts import Others, machine, others_text
 from bench.load.cluster import Cluster, cpu_seconds, own_signal, rss_mb
 from bench.load.loss import w5
 from bench.load.moments import first_result, takeover
@@ -132,13 +132,14 @@ def main() -> None:
     own_signal()
     if "takeover" in options.workloads and options.size == 1:
         parser.error("takeover needs --size 3")
+    others = Others()
     results = uvloop.run(measure(options)) if set(options.workloads) - {"dev"} else {}
     if "dev" in options.workloads:
         results["dev"] = first_result()
-    facts = machine()
+    facts = machine() | {"others_cores": others.cores()}
     print(
         f"{facts['cpu']}, {facts['cores']} cores, {facts['memory_gb']} GB, "
-        f"Python {facts['python']}, nats-server {facts['nats_server']}\n"
+        f"Python {facts['python']}, nats-server {facts['nats_server']}; {others_text(facts)}\n"
     )
     print("| | workload | servers | measured |\n|---|---|---|---|")
     print("\n".join(rows(options.size, results)))

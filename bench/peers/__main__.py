@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.facts import machine
+from bench.facts import Others, machine
 from bench.page import draw
 from bench.peers import install, report
 from bench.peers.own import measure_own
@@ -59,7 +59,7 @@ def prepare(kinds: Sequence[type[System]]) -> dict[str, dict[str, Any]]:
 def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Run the rounds, as many as there is time for; return the document of the results."""
     kinds = [kind for kind in SYSTEMS if kind.name in options.systems]
-    facts = machine()
+    facts, others = machine(), Others()
     systems = prepare(kinds)
     begun = time.monotonic()
     own_s = QUICK_OWN_S if options.quick else OWN_S
@@ -88,7 +88,7 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "version": 1,
         "quick": options.quick,
         "minutes": round((time.monotonic() - begun) / 60, 1),
-        "machine": facts,
+        "machine": facts | {"others_cores": others.cores()},
         "systems": systems,
         "ours": ours,
     }

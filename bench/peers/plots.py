@@ -1,5 +1,6 @@
 """Draws the figures of a run as pictures; the only module that needs matplotlib (extra `bench`)."""
 
+# pyright: reportMissingImports=false, reportUnknownParameterType=false
 from __future__ import annotations
 
 import statistics

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.facts import others_text, was_busy
 from bench.page import BENCHMARKS, spliced
 from bench.peers.targets import OURS, Figures, verdicts
 
@@ -79,14 +80,14 @@ def _heading(document: Mapping[str, Any]) -> str:
         f"Printed by {size} on {machine['time'][:10]}, in {document['minutes']:.0f} minutes: "
         f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gb']} GB, "
         f"{machine['system']}, Python {machine['python']}; "
-        f"load of the machine before it began: {machine['load']:.2f}.",
+        f"{others_text(machine)}.",
         "",
         f"Rounds: {max(rounds, default=0)}, interleaved: each round measures every system once, "
         "one after the other, on freshly started processes with empty data folders; the others "
         "do not run meanwhile. Figures are medians over the rounds, with the least and the most.",
         "",
     ]
-    if machine["load"] > 0.5 * machine["cores"]:
+    if was_busy(machine):
         lines += ["**The machine was busy with other things: these figures say little.**", ""]
     lines += [f"- **{name}**: {text}." for name, text in WORKLOADS.items()]
     return "\n".join(lines) + "\n"

@@ -1,5 +1,6 @@
 """Draws the figures of ``bench/scaling.py``; needs matplotlib (extra `bench`)."""
 
+# pyright: reportMissingImports=false, reportUnknownParameterType=false
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-BUSY_LOAD = 0.7
+from bench.facts import others_text, was_busy
 
 
 def render(document: Mapping[str, Any]) -> str:
@@ -14,20 +14,16 @@ def render(document: Mapping[str, Any]) -> str:
     parts = [
         f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gb']} GB, "
         f"Python {machine['python']}, {machine['time']}, {document['seconds']} s"
-        f"{' (`--quick`)' if document['quick'] else ''}."
+        f"{' (`--quick`)' if document['quick'] else ''}; {others_text(machine)}."
     ]
-    if machine.get("load", 0.0) > BUSY_LOAD:
-        parts.append(
-            f"**The machine was busy** (a load of {machine['load']} before it began): CPU times "
-            "are too high, and rates too low."
-        )
+    if was_busy(machine):
+        parts.append("**The machine was busy**: CPU times are too high, and rates too low.")
     for part, tables in _TABLES.items():
         if rows := document.get(part):
             parts += [table(rows) for table in tables]
             if earlier := document.get("earlier", {}).get(part):
                 quick = ", `--quick`" if earlier["quick"] else ""
-                load = earlier["machine"].get("load", 0.0)
-                busy = f", on a busy machine (load {load})" if load > BUSY_LOAD else ""
+                busy = ", on a busy machine" if was_busy(earlier["machine"]) else ""
                 parts.append(f"(An earlier run: {earlier['machine']['time']}{quick}{busy}.)")
     parts += [f"**Missed:** {missed}." for missed in document.get("missed", ())]
     return "\n\n".join(parts)

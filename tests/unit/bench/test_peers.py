@@ -83,7 +83,7 @@ def test_the_report_has_every_target_figure_and_absence():
 
 def test_a_busy_machine_is_told(document):
     assert "busy" not in report.render(document)
-    document["machine"]["load"] = 3.0
+    document["machine"]["others_cores"] = 0.3
     assert "**The machine was busy" in report.render(document)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bench.scale import report
 
 MACHINE = {
-    "cpu": "X", "cores": 2, "memory_gb": 8.0, "python": "3", "time": "now", "load": 0.1,
+    "cpu": "X", "cores": 2, "memory_gb": 8.0, "python": "3", "time": "now", "others_cores": 0.1,
 }  # fmt: skip
 BEATS = {
     "workers": 1_000,
@@ -22,8 +22,9 @@ def test_a_busy_machine_is_told():
     text = report.render(document)
     assert "| 1,000 | 1,000 | 1.2 s | 5.0 % | 50 us | 4 MB |" in text
     assert "busy" not in text
-    document["machine"] = MACHINE | {"load": 2.5}
-    assert "**The machine was busy** (a load of 2.5 before it began)" in report.render(document)
+    document["machine"] = MACHINE | {"others_cores": 0.5}
+    assert "other processes used 0.50 of its cores meanwhile" in report.render(document)
+    assert "**The machine was busy**" in report.render(document)
 
 
 def test_what_an_earlier_run_found_is_named_as_such():
