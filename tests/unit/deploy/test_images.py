@@ -1,6 +1,7 @@
 """The script that builds the images, with stand-ins for the programs that it calls."""
 
 import os
+import re
 import shutil
 import subprocess
 
@@ -42,3 +43,15 @@ def test_local_images_are_built_without_a_registry(tmp_path):
     assert calls[0] == "import - headrace/base:bookworm"
     assert all("PYTHON_IMAGE=headrace/base:bookworm" in call for call in calls[1:])
     assert list(scratch.iterdir()) == []
+
+
+def test_images_have_what_their_environment_may_ask_for():
+    """Archives in a database, logins by key, large values in a bucket, and spans."""
+    built = (DEPLOY / "images" / "Dockerfile").read_text()
+    coordinator = re.search(r"AS coordinator-env.*?\[([a-z0-9,]+)\]", built, re.DOTALL)[1]
+    worker = re.search(r"WORKER_EXTRAS=([a-z0-9,]+)", built)[1]
+    assert {"coordinator", "nkeys", "otel", "postgres"} <= {*coordinator.split(",")}
+    assert {"worker", "nkeys", "otel", "s3"} <= {*worker.split(",")}
+    # Where no index is reached, what is installed is what was fetched.
+    fetched = re.search(r"'\.\[([a-z0-9,]+)\]'", (DEPLOY / "images" / "build.sh").read_text())[1]
+    assert {*fetched.split(",")} == {*coordinator.split(","), *worker.split(",")}
