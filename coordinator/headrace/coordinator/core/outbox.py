@@ -6,6 +6,7 @@ clears the intent when it is told "logged". A new owner sends again whatever is 
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from functools import partial
 from typing import Final
@@ -51,10 +52,13 @@ def deliver(tick: Tick, message: str, content: OutMessage) -> bool:
     """Apply an intent in its target shard. Idempotent: what is done already changes nothing.
 
     False: there is no room for it now, or a newer release has sent it than this one; it is to be
-    sent again, until somebody who knows it owns the shard.
+    sent again, until somebody who knows it owns the shard. What a newer release has added to the
+    arguments of a kind that is known can be done without.
     """
     apply = _APPLY.get(content.kind)
-    return apply is not None and apply(tick, *content.args) is not False
+    if apply is None:
+        return False
+    return apply(tick, *content.args[: _ARGUMENTS[content.kind]]) is not False
 
 
 def _namespace(tick: Tick, name: str, _holder: str, weight: float, number: int) -> None:
@@ -98,3 +102,12 @@ _APPLY: Final[dict[str, Callable[..., object]]] = {
     "variables": _variables,
 }
 """By kind; False: there is no room."""
+
+
+def _arguments(apply: Callable[..., object]) -> int:
+    """Return how many arguments behind the tick *apply* takes by position."""
+    kinds = [parameter.kind for parameter in inspect.signature(apply).parameters.values()]
+    return kinds.count(inspect.Parameter.POSITIONAL_OR_KEYWORD) - 1
+
+
+_ARGUMENTS: Final = {kind: _arguments(apply) for kind, apply in _APPLY.items()}
