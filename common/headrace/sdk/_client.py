@@ -217,8 +217,7 @@ class Client:
         """Return the input of a run as plain data, and make sure that it can run here."""
         if self._serve is not None and workflow.owner is not None:
             self._serve(workflow.owner)
-        inputs = workflow.signature.as_map(args, kwargs)
-        data: dict[str, Any] = msgspec.msgpack.decode(_codec.encode(inputs))
+        data: dict[str, Any] = msgspec.msgpack.decode(workflow.signature.as_map(args, kwargs))
         return data
 
     @overload

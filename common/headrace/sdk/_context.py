@@ -12,7 +12,7 @@ from typing import Any, Final, NoReturn, ParamSpec, TypeAlias, TypeVar, cast, ov
 from headrace.errors import InvalidRequest
 from headrace.messages import LabelsSet, subjects
 from headrace.plan import Plan
-from headrace.sdk import _codec, _elsewhere
+from headrace.sdk import _elsewhere
 from headrace.sdk._durations import Duration, to_ms
 from headrace.sdk._emit import pieces
 from headrace.sdk._entries import Signal, Sleep, StepRun, Value
@@ -411,7 +411,7 @@ class Context:
         """
         if workflow.name != self._execution.workflow.rpartition("/")[2]:
             raise InvalidRequest(f"a run continues as its own workflow, not as {workflow.name}")
-        raise ContinueAsNew(_codec.encode(workflow.signature.as_map(args, kwargs)))
+        raise ContinueAsNew(workflow.signature.as_map(args, kwargs))
 
     async def undo(self) -> Sequence[Exception]:
         """Run what was registered by `compensate` now, the newest first; return what failed."""

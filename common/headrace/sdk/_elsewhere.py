@@ -110,7 +110,7 @@ def child(
     detached: bool,
 ) -> Child[Any]:
     """Return the operation of `Context.child` and `start_child`."""
-    data = _codec.encode(workflow.signature.as_map(args, kwargs))
+    data = workflow.signature.as_map(args, kwargs)
     key = workflow.options_.key or execution.key(f"child:{workflow.name}")
     id = workflow.options_.id
     if detached and not id:

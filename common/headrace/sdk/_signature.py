@@ -48,7 +48,7 @@ class Signature:
         """Types by parameter, and `return`. Raises `InvalidRequest` for an unknown name."""
         if self._hints is None:
             try:
-                self._hints = typing.get_type_hints(self._function)
+                self._hints = typing.get_type_hints(self._function, include_extras=True)
             except Exception as error:
                 name = getattr(self._function, "__qualname__", repr(self._function))
                 raise InvalidRequest(f"annotations of {name}: {error}") from error
@@ -69,19 +69,22 @@ class Signature:
         return tuple(self._parameters)
 
     def packed(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes:
-        """Return the arguments as msgpack; the same however they were given."""
+        """Return the arguments as msgpack; the same however they were given.
+
+        Raises `CodecError` for what has no such form.
+        """
         if not kwargs:
-            return _codec.encode(args)
+            return self._encoded(args)
         rest = dict(kwargs)
         row = list(args)
         for name in self.names[len(args) :]:
             if name not in rest:
                 break
             row.append(rest.pop(name))
-        return _codec.encode([*row, rest] if rest else row)
+        return self._encoded([*row, rest] if rest else row)
 
-    def as_map(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        """Return arguments by name. Raises `InvalidRequest` for what does not fit."""
+    def as_map(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes:
+        """Return arguments by name, as msgpack. Raises `InvalidRequest` for what does not fit."""
         if len(args) > len(self.names):
             raise InvalidRequest(f"{self._name()} takes {len(self.names)} inputs, not {len(args)}")
         found = dict(zip(self.names, args, strict=False))
@@ -92,7 +95,7 @@ class Signature:
         missing = self.required - found.keys()
         if missing:
             raise InvalidRequest(f"{self._name()}: missing input {', '.join(sorted(missing))}")
-        return found
+        return self._encoded(found)
 
     def from_map(self, data: bytes | msgspec.Raw) -> dict[str, Any]:
         """Return keyword arguments from an encoded map. Raises `InvalidRequest`, `CodecError`."""
@@ -111,6 +114,12 @@ class Signature:
         names = [*self.names, *([""] * max(len(args) - len(self.names), 0))]
         row = [self._decoded(name, raw) for name, raw in zip(names, args, strict=False)]
         return row, {name: self._decoded(name, raw) for name, raw in kwargs.items()}
+
+    def _encoded(self, given: Any) -> bytes:
+        try:
+            return _codec.encode(given)
+        except _codec.CodecError as error:
+            raise _codec.CodecError(f"{self._name()}: what it is given {error}") from error
 
     def _decoded(self, name: str, raw: msgspec.Raw) -> Any:
         try:

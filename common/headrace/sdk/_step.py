@@ -156,6 +156,8 @@ def make_step(
     options: StepOptions,
 ) -> AsyncStep[Any, Any] | SyncStep[Any, Any]:
     """Return the step that *function* is. Raises `InvalidRequest` for a kind it cannot be."""
+    if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
+        raise InvalidRequest(f"step {name} yields: a step returns its result, and emits the rest")
     is_async = inspect.iscoroutinefunction(function)
     kind = kind or ("async" if is_async else "thread")
     if is_async != (kind == "async"):

@@ -127,6 +127,8 @@ class LocalEngine(Asking):
         self._cached_functions = COUNT_MAX
         self._now_ms = self._clock.now_ms
         self.starts = Starts(namespace, self._now_ms)
+        self._served: dict[str, tuple[App, int]] = {}
+        """Apps by capability, and how many workflows they had: one may be defined later."""
         self._listeners: set[Callable[[bytes], None]] = set()
         self._lines = KeptLines(SHARD, on_log)
         self._storage: Storage | None = None
@@ -312,8 +314,10 @@ class LocalEngine(Asking):
 
     def serve(self, app: App) -> None:
         """Run the workflows and steps of *app* here. Raises `InvalidConfig` for taken names."""
-        if self.registry.apps.get(app.capability) is not app:
+        brings = (app, len(app.workflows))
+        if self._served.get(app.capability) != brings:
             self.registry.serve(app)
+            self._served[app.capability] = brings
             self._dispatch.offer(self.registry.describe())
 
     async def start(

@@ -119,6 +119,25 @@ async def test_a_function_is_explained_by_what_it_waits_for(engine: LocalEngine)
     assert "waiting for signal checkout" in (await handle.explain()).summary
 
 
+async def test_a_workflow_may_be_defined_when_others_of_its_app_have_run(
+    engine: LocalEngine,
+) -> None:
+    later = App("later")
+
+    @later.workflow
+    async def first(ctx: Context) -> int:
+        return 1
+
+    assert await engine.start_and_wait(first) == 1
+
+    @later.workflow
+    async def second(ctx: Context) -> int:
+        return 2
+
+    async with asyncio.timeout(30):
+        assert await engine.start_and_wait(second) == 2
+
+
 async def test_results_of_a_function_are_not_taken_over(engine: LocalEngine) -> None:
     handle = await engine.start(child, 1)
     await handle.result()

@@ -111,15 +111,16 @@ class Registry:
                 self.apps[app.capability] = app
 
     def serve(self, app: App) -> None:
-        """Add an application of `headrace.sdk`; again, it takes the place of what it was.
+        """Add an application of `headrace.sdk`; again, with what it has now, it takes its place.
 
         Raises `InvalidConfig` for names that are taken.
         """
         old = self.apps.get(app.capability)
         if old is app and all(handler.name in self for handler in handlers_of(app)):
             return
-        names = [handler.name for handler in handlers_of(old)] if old is not None else []
-        self.replace(names, handlers_of(app))
+        before = handlers_of(old) if old is not None else []
+        # It may have more by now than when it was added.
+        self.replace([one.name for one in before if one.name in self], handlers_of(app))
         self.apps[app.capability] = app
 
     def describe(self) -> dict[str, dict[str, Any]]:
