@@ -204,6 +204,16 @@ async def _watch(info: StepInfo, limit: asyncio.Timeout, silence_s: float) -> No
         await asyncio.sleep(min(left_s, silence_s / 4))
 
 
+def _called(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """Call a plain function; what it raises says nothing to the event loop of who waits for it."""
+    try:
+        return function(*args, **kwargs)
+    except Exception:
+        raise
+    except BaseException as error:
+        raise StepFailure(type(error).__name__, str(error)) from error
+
+
 async def _call(
     step: Step[Any, Any], args: Sequence[Any], kwargs: Mapping[str, Any], info: StepInfo
 ) -> Any:
@@ -211,7 +221,7 @@ async def _call(
         return await step.function(*args, **kwargs)
     try:
         if step.kind == "thread":
-            return await THREADS.start(lambda: step.function(*args, **kwargs))
+            return await THREADS.start(lambda: _called(step.function, args, kwargs))
         from headrace.sdk._processes import in_process
 
         return await in_process(step.reference, args, kwargs, info)

@@ -10,6 +10,7 @@ import contextlib
 import importlib
 import multiprocessing
 import pickle
+import signal
 from collections.abc import Mapping, Sequence
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
@@ -122,7 +123,10 @@ def _serve(connection: Connection) -> None:
     """Run jobs until the other side has gone."""
     from headrace.sdk._attempt import StepInfo, running_as
 
-    with contextlib.suppress(EOFError, OSError, KeyboardInterrupt):
+    # Ctrl-C is for the process that started this one: it ends it, if it ends. A handler, since
+    # programs that a step starts would go on ignoring it.
+    signal.signal(signal.SIGINT, lambda *_: None)
+    with contextlib.suppress(EOFError, OSError):
         while True:
             reference, args, kwargs, facts = pickle.loads(connection.recv_bytes())
 
@@ -137,7 +141,7 @@ def _serve(connection: Connection) -> None:
                 with running_as(info):
                     value = _load(reference)(*args, **kwargs)
                 answer = pickle.dumps(("done", value))
-            except Exception as error:
+            except BaseException as error:
                 answer = _failure(error)
             connection.send_bytes(answer)
 
@@ -151,8 +155,10 @@ def _load(reference: str) -> Any:
     return getattr(found, "function", found)
 
 
-def _failure(error: Exception) -> bytes:
+def _failure(error: BaseException) -> bytes:
     try:
+        if not isinstance(error, Exception):
+            raise TypeError("it would end who waits for the step")
         data = pickle.dumps(("failed", error))
         pickle.loads(data)
         return data

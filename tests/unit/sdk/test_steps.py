@@ -141,6 +141,53 @@ async def test_steps_in_processes():
     assert told[1] == "ValueError bad 4"
 
 
+class Base(BaseException):
+    """As pytest's own, say."""
+
+
+RAISED = [Base, SystemExit, asyncio.CancelledError]
+
+
+def raises(kind: int) -> None:
+    raise [*RAISED, KeyboardInterrupt][kind]("no")
+
+
+raises_here = app.step(name="raises")(raises)
+in_process_raises = app.step(kind="process", name="raises_there")(raises)
+
+
+async def raises_at_once(kind: int) -> None:
+    raises(kind)
+
+
+@pytest.mark.parametrize(
+    ("step", "kinds"),
+    [
+        (app.step(raises_at_once), RAISED),
+        # One of the event loop's own process would end that.
+        (raises_here, [*RAISED, KeyboardInterrupt]),
+        (in_process_raises, [*RAISED, KeyboardInterrupt]),
+    ],
+    ids=["async", "thread", "process"],
+)
+async def test_whatever_a_step_raises_is_its_failure(step, kinds):
+    async def body(ctx: Context) -> list[str]:
+        told = []
+        for number in range(len(kinds)):
+            try:
+                await ctx.step(step, number)
+            except StepFailed as error:
+                told.append(f"{error.type} {error.message}")
+        return told
+
+    async with asyncio.timeout(60):
+        told = await result(body)
+    names = ["cancelled" if kind is asyncio.CancelledError else kind.__name__ for kind in kinds]
+    if step.kind != "async":
+        names = [kind.__name__ for kind in kinds]
+    assert told == [f"{name} no" for name in names]
+
+
 async def test_an_at_most_once_step_is_claimed_first_and_unknown_after_a_loss():
     @app.step(name="pay", effect="at-most-once", retry=Retry(5))
     async def pay() -> str:
