@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 THREADS: Final = Threads("headrace-step")
 """Where plain functions run."""
 _NOTHING: Final = b"\xc0"
+_PASSED: Final = (
+    Exception, asyncio.CancelledError, SystemExit, KeyboardInterrupt, GeneratorExit,
+)  # fmt: skip
+"""What a coroutine may raise: a turn knows what to do with it, or the event loop."""
 
 
 class StepInfo:
@@ -166,7 +170,12 @@ async def run_step(
     options = step.options_
     if not options.timeout_ms and not options.heartbeat_timeout_ms:
         if step.kind == "async":
-            return await step.function(*args, **kwargs)
+            try:
+                return await step.function(*args, **kwargs)
+            except _PASSED:
+                raise
+            except BaseException as error:
+                raise StepFailure(type(error).__name__, str(error)) from error
         return await _call(step, args, kwargs, info)
     loop = asyncio.get_running_loop()
     info.beat_s = loop.time()
@@ -217,9 +226,9 @@ def _called(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[s
 async def _call(
     step: Step[Any, Any], args: Sequence[Any], kwargs: Mapping[str, Any], info: StepInfo
 ) -> Any:
-    if step.kind == "async":
-        return await step.function(*args, **kwargs)
     try:
+        if step.kind == "async":
+            return await step.function(*args, **kwargs)
         if step.kind == "thread":
             return await THREADS.start(lambda: _called(step.function, args, kwargs))
         from headrace.sdk._processes import in_process
@@ -228,3 +237,7 @@ async def _call(
     except asyncio.CancelledError:
         info.cancelled = True
         raise
+    except _PASSED:
+        raise
+    except BaseException as error:
+        raise StepFailure(type(error).__name__, str(error)) from error

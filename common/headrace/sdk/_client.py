@@ -13,7 +13,7 @@ from headrace.sdk import _codec
 from headrace.sdk._durations import Duration, to_ms
 from headrace.sdk._emit import Joined
 from headrace.sdk._remote import RESULT
-from headrace.sdk._workflow import Workflow
+from headrace.sdk._workflow import Workflow, check_workflow
 
 if TYPE_CHECKING:
     from headrace.client import Client as CoreClient
@@ -215,6 +215,7 @@ class Client:
         self, workflow: Workflow[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> dict[str, Any]:
         """Return the input of a run as plain data, and make sure that it can run here."""
+        check_workflow(workflow)
         if self._serve is not None and workflow.owner is not None:
             self._serve(workflow.owner)
         data: dict[str, Any] = msgspec.msgpack.decode(workflow.signature.as_map(args, kwargs))

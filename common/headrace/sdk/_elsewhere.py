@@ -14,10 +14,10 @@ from headrace.sdk._execution import Execution
 from headrace.sdk._plans import code_plan, task_plan
 from headrace.sdk._remote import NAME, RESULT, inputs_of
 from headrace.sdk._retry import Retry
+from headrace.sdk._workflow import Workflow, check_workflow
 
 if TYPE_CHECKING:
     from headrace.sdk._step import Step
-    from headrace.sdk._workflow import Workflow
 
 
 def _input(name: str) -> str:
@@ -110,6 +110,7 @@ def child(
     detached: bool,
 ) -> Child[Any]:
     """Return the operation of `Context.child` and `start_child`."""
+    check_workflow(workflow)
     data = workflow.signature.as_map(args, kwargs)
     key = workflow.options_.key or execution.key(f"child:{workflow.name}")
     id = workflow.options_.id

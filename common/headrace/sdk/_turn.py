@@ -363,10 +363,7 @@ class TurnRun:
             if operation.done or operation.stopped:
                 raise
             error = StepFailure("cancelled", str(raised) or "the step cancelled itself")
-        except (KeyboardInterrupt, GeneratorExit):
-            # Of this process, and of the turn.
-            raise
-        except BaseException as raised:
+        except (Exception, SystemExit) as raised:
             error = raised
         self._ended.append(_Ended(operation, started_ms, now_ms(), value, error, info.latest))
         self._running.pop(operation, None)

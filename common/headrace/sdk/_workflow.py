@@ -241,6 +241,12 @@ class Workflow(Generic[P, R_co]):
         return (self.options(**given) if given else self), rest
 
 
+def check_workflow(given: object) -> None:
+    """Raise `InvalidRequest` for what is no workflow: a plain function, a step."""
+    if not isinstance(given, Workflow):
+        raise InvalidRequest(f"{given!r} is no workflow: mark the function with @app.workflow")
+
+
 def _client() -> Client:
     from headrace.sdk._client import current_client
 

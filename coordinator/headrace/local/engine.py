@@ -36,7 +36,7 @@ from headrace.local.functions import FunctionClient
 from headrace.local.headstart import HeadStart
 from headrace.local.lines import KeptLines
 from headrace.local.starts import Starts
-from headrace.local.storage import Storage, open_storage
+from headrace.local.storage import LIMITS, Storage, open_storage
 from headrace.local.transport import SHARD, LocalTransport
 from headrace.messages import PatchView, RunView, subjects
 from headrace.plan import Plan
@@ -120,15 +120,13 @@ class LocalEngine(Asking):
         self._path = None if path is None else Path(path).absolute()
         self._own_process = own_process
         self._capabilities = None if capabilities is None else tuple(capabilities)
-        self._secrets, self._variables, self._limits = secrets, variables, limits
+        self._secrets, self._variables, self._limits = secrets, variables, limits or LIMITS
         self._artifacts = artifacts
         self._clock: Clock = clock or SystemClock()
         self._short_retry_ms: int | None = None
         self._cached_functions = COUNT_MAX
         self._now_ms = self._clock.now_ms
         self.starts = Starts(namespace, self._now_ms)
-        self._served: dict[str, tuple[App, int]] = {}
-        """Apps by capability, and how many workflows they had: one may be defined later."""
         self._listeners: set[Callable[[bytes], None]] = set()
         self._lines = KeptLines(SHARD, on_log)
         self._storage: Storage | None = None
@@ -314,10 +312,8 @@ class LocalEngine(Asking):
 
     def serve(self, app: App) -> None:
         """Run the workflows and steps of *app* here. Raises `InvalidConfig` for taken names."""
-        brings = (app, len(app.workflows))
-        if self._served.get(app.capability) != brings:
+        if not self.registry.serves(app):
             self.registry.serve(app)
-            self._served[app.capability] = brings
             self._dispatch.offer(self.registry.describe())
 
     async def start(

@@ -21,6 +21,7 @@ from typing import Final
 
 from headrace.coordinator.archive import Archive
 from headrace.coordinator.archive.memory import MemoryArchive
+from headrace.coordinator.core import Limits
 from headrace.coordinator.runtime.snapshots import Snapshots
 from headrace.coordinator.shardlog import (
     Level,
@@ -34,6 +35,14 @@ from headrace.worker.identity import DataDirLock, new_incarnation
 from headrace.worker.orphans import kill_orphans, mark
 
 LEVELS: Final[tuple[Level, ...]] = ("memory", "snapshot", "journal")
+PAYLOAD_BYTES: Final = 128 * 1024 * 1024
+LIMITS: Final = Limits(
+    input_bytes=PAYLOAD_BYTES,
+    request_bytes=PAYLOAD_BYTES + 256 * 1024,
+    output_bytes=PAYLOAD_BYTES,
+    journal_bytes=8 * PAYLOAD_BYTES,
+)
+"""What a cluster keeps in its object store is inline here, and as large as it may be there."""
 CLOSED_RUNS_MAX: Final = 10_000
 """Ended runs that level memory still knows."""
 SNAPSHOT_MS: Final = 2_000

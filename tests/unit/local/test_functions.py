@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
-from headrace.errors import Conflict
+from headrace.errors import Conflict, InvalidRequest
 from headrace.local import LocalEngine
-from headrace.sdk import App, Context
+from headrace.sdk import App, Context, RunFailed
 
 app = App("talk")
 undone: list[str] = []
@@ -136,6 +137,49 @@ async def test_a_workflow_may_be_defined_when_others_of_its_app_have_run(
 
     async with asyncio.timeout(30):
         assert await engine.start_and_wait(second) == 2
+
+
+@app.step
+async def grow(n: int) -> bytes:
+    return b"x" * n
+
+
+@app.workflow
+async def large(ctx: Context, text: str) -> int:
+    size = len(await ctx.step(grow, len(text))) + len(await ctx.signal("go", str))
+    return size + len(await ctx.child(echoed, text))
+
+
+@app.workflow
+async def echoed(ctx: Context, text: str) -> str:
+    return text
+
+
+@pytest.mark.parametrize("persistence", ["journal", "snapshot"])
+async def test_values_may_be_as_large_as_in_a_cluster(tmp_path: Path, persistence: str) -> None:
+    size = 1_500_000
+    async with LocalEngine(persistence=persistence, path=tmp_path, apps=[app]) as engine:
+        handle = await engine.start(large.options(id="large"), "a" * size)
+        await waiting(engine, handle.id)
+    async with asyncio.timeout(60):
+        async with LocalEngine(persistence=persistence, path=tmp_path, apps=[app]) as engine:
+            again = engine.client.handle("large", large)
+            await again.signal("go", "b" * size)
+            assert await again.result() == 3 * size
+
+
+async def test_what_is_no_workflow_is_not_started(engine: LocalEngine) -> None:
+    with pytest.raises(InvalidRequest, match="<step talk/double> is no workflow"):
+        await engine.start(double, 1)  # type: ignore[arg-type]
+    with pytest.raises(InvalidRequest, match="is no workflow: mark the function"):
+        await engine.start_and_wait(waiting)  # type: ignore[arg-type]
+
+    @app.workflow
+    async def odd(ctx: Context) -> None:
+        await ctx.child(double, 1)  # type: ignore[arg-type]
+
+    with pytest.raises(RunFailed, match="InvalidRequest: <step talk/double> is no workflow"):
+        await engine.start_and_wait(odd)
 
 
 async def test_results_of_a_function_are_not_taken_over(engine: LocalEngine) -> None:

@@ -8,6 +8,7 @@ import itertools
 
 import pytest
 
+from headrace.coordinator.core import Limits
 from headrace.coordinator.runtime.at_once import LIVES_MAX
 from headrace.errors import HeadraceError
 from headrace.local import LocalEngine
@@ -306,7 +307,7 @@ async def test_an_engine_that_closes_stops_what_has_begun(engine):
     await ended.wait()
 
 
-async def test_a_result_that_is_too_large_fails_as_ever(engine):
+async def test_a_result_that_is_too_large_fails_as_ever():
     other = App("large")
 
     @other.step
@@ -317,12 +318,13 @@ async def test_a_result_that_is_too_large_fails_as_ever(engine):
     async def large(ctx: Context, n: int) -> str:
         return await ctx.step(grows, n)
 
-    await engine.start_and_wait(large, 1)
     reasons = []
-    for workflow in (large.options(id="named"), large):
-        with pytest.raises(RunFailed, match="limit-exceeded") as failed:
-            await engine.start_and_wait(workflow, 20_000_000)
-        reasons.append(failed.value.reason)
+    async with LocalEngine(limits=Limits(output_bytes=1_000)) as engine:
+        await engine.start_and_wait(large, 1)
+        for workflow in (large.options(id="named"), large):
+            with pytest.raises(RunFailed, match="limit-exceeded") as failed:
+                await engine.start_and_wait(workflow, 2_000)
+            reasons.append(failed.value.reason)
     assert reasons[0] == reasons[1]
 
 

@@ -23,6 +23,8 @@ class Registry:
         self._gone: set[str] = set()
         self.apps: dict[str, App] = {}
         """Applications of `headrace.sdk`, by capability (``app:<name>@<version>``)."""
+        self._served: dict[str, tuple[App, int]] = {}
+        """The same, and how many workflows they had: one may be defined later."""
         self.lookup = self._handlers.get
         """``lookup(name)`` returns the handler or None."""
         for handler in handlers:
@@ -110,18 +112,23 @@ class Registry:
             if isinstance(app, App):
                 self.apps[app.capability] = app
 
+    def serves(self, app: App) -> bool:
+        """Tell whether *app* was added with all the workflows that it has by now."""
+        return self._served.get(app.capability) == (app, len(app.workflows))
+
     def serve(self, app: App) -> None:
         """Add an application of `headrace.sdk`; again, with what it has now, it takes its place.
 
         Raises `InvalidConfig` for names that are taken.
         """
-        old = self.apps.get(app.capability)
-        if old is app and all(handler.name in self for handler in handlers_of(app)):
+        if self.serves(app):
             return
+        old = self.apps.get(app.capability)
         before = handlers_of(old) if old is not None else []
         # It may have more by now than when it was added.
         self.replace([one.name for one in before if one.name in self], handlers_of(app))
         self.apps[app.capability] = app
+        self._served[app.capability] = (app, len(app.workflows))
 
     def describe(self) -> dict[str, dict[str, Any]]:
         """Return the handlers that are not built in, with their inputs, for heartbeats."""
