@@ -13,6 +13,7 @@ from typing import TypeVar
 
 import msgspec
 
+from headrace.bus import NoResponders
 from headrace.client._group import ask_group
 from headrace.client._routes import Routes
 from headrace.client._transport import Transport
@@ -217,8 +218,12 @@ class Calls:
     def _given_up(self, trouble: HeadraceError, total_s: float) -> HeadraceError:
         if isinstance(trouble, Busy):
             return trouble
+        why = str(trouble)
+        if isinstance(trouble, NoResponders):
+            # The broker does not say which: who may not ask is heard by nobody.
+            why += f": no coordinator serves it, or the login is not for namespace {self.namespace}"
         return Unreachable(
-            f"no answer from {self.transport.address} within {total_s:.3g} s ({trouble})"
+            f"no answer from {self.transport.address} within {total_s:.3g} s ({why})"
         )
 
 

@@ -49,7 +49,8 @@ async def drain(
         # What is started in its place is not meant.
         incarnation = last.incarnation
         if time.monotonic() >= until:
-            raise Unreachable(f"worker {worker} did not begin to drain in {MUTATION_S:g} s")
+            message = f"worker {worker} did not begin to drain in {MUTATION_S:g} s"
+            raise Unreachable(f"{message}; a login for it must be an operator's")
         await transport.publish(
             subjects.worker_orders(last.namespace, name, last.incarnation, last.capabilities), order
         )

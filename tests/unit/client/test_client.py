@@ -5,6 +5,7 @@ import asyncio
 import msgspec
 import pytest
 
+from headrace.bus import NoResponders
 from headrace.client import Client, Submission, _calls, _follow, _submit
 from headrace.errors import (
     Busy,
@@ -423,6 +424,17 @@ async def test_no_coordinator_is_unreachable(cluster):
     with pytest.raises(Unreachable, match="no coordinator answers at fake://cluster"):
         await client.learn()
     assert not cluster.sent(GetInfo)
+
+
+async def test_who_is_heard_by_nobody_is_told_of_logins(client, cluster, monkeypatch):
+    async def request(subject, data, *, timeout_s):
+        raise NoResponders(f"nobody answers on {subject}")
+
+    await client.learn()
+    monkeypatch.setattr(client._transport, "request", request)
+    client._calls.timeout_s = 0.0
+    with pytest.raises(Unreachable, match="or the login is not for namespace default"):
+        await client.get("r")
 
 
 async def test_slots_that_moved_are_learned_while_nobody_answers(client, cluster, monkeypatch):
