@@ -284,16 +284,19 @@ class Client(FunctionCalls):
         *,
         outage_s: float = _follow.OUTAGE_S_MAX,
         on_trouble: _follow.Trouble | None = None,
+        on_rest: _follow.Rest | None = None,
     ) -> RunView:
         """Return the run once it has ended, or as it is after *timeout_s*.
 
         Lives through an outage of at most *outage_s*; *on_trouble* is told once for each.
+        *on_rest* is shown the run when it waits for somebody, once for each reason.
         """
         return await _follow.wait_end(
             lambda wait_s: self.get(run, wait_ms=int(wait_s * 1000)),
             timeout_s=timeout_s,
             outage_s=outage_s,
             on_trouble=on_trouble,
+            on_rest=on_rest,
         )
 
     async def watch(
@@ -368,9 +371,7 @@ class Client(FunctionCalls):
         async for _ in self.watch(run, outage_s=outage_s, on_trouble=on_trouble):
             # The last view is that of the ended run: what is fetched after it is complete.
             entries = await _follow.patiently(
-                partial(self.history, run, after=after),
-                outage_s=outage_s,
-                on_trouble=on_trouble,
+                partial(self.history, run, after=after), outage_s=outage_s, on_trouble=on_trouble
             )
             if entries:
                 after = entries[-1].number

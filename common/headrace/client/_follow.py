@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TypeVar
 
@@ -14,6 +15,7 @@ from headrace.messages import LogLines, RunView, decode, subjects
 
 T = TypeVar("T")
 
+_NUMBER = re.compile(r"\d+")
 ENDED = frozenset(("COMPLETED", "FAILED", "CANCELLED"))
 WAIT_CHUNK_S = 5.0
 """One request waits at most this long at the server: who waits for a run notices an owner that
@@ -33,6 +35,8 @@ Get = Callable[[float], Awaitable[RunView]]
 """Fetches the run's view; the argument is how long the server may wait for its end, in s."""
 Trouble = Callable[[HeadraceError], None]
 """Is told once for each outage."""
+Rest = Callable[[RunView], None]
+"""Is told of a run that does not go on by itself, once for each reason."""
 
 
 class Patience:
@@ -72,11 +76,16 @@ async def patiently(
 
 
 async def wait_end(
-    get: Get, *, timeout_s: float | None, outage_s: float, on_trouble: Trouble | None = None
+    get: Get,
+    *,
+    timeout_s: float | None,
+    outage_s: float,
+    on_trouble: Trouble | None = None,
+    on_rest: Rest | None = None,
 ) -> RunView:
     """Return the run's view once it has ended, or the view after *timeout_s*."""
     until = None if timeout_s is None else _now() + timeout_s
-    patience = Patience(outage_s, on_trouble)
+    patience, told = Patience(outage_s, on_trouble), ""
     while True:
         left_s = WAIT_CHUNK_S if until is None else max(until - _now(), 0.0)
         try:
@@ -87,6 +96,11 @@ async def wait_end(
         patience.fine()
         if view.state in ENDED or (until is not None and _now() >= until):
             return view
+        # Times in a reason run on; it is the same one for all that.
+        reason = _NUMBER.sub("", view.reason)
+        if on_rest is not None and reason and reason != told:
+            told = reason
+            on_rest(view)
 
 
 async def changes(

@@ -72,7 +72,13 @@ async def _followed(client: Client, run: RunView, *, wait: bool, watch: bool) ->
 
         return await progress.follow(client.watch(run.id, on_trouble=trouble))
     if wait:
-        return await client.wait(run.id, on_trouble=note_trouble)
+        from headrace.flowctl._text import one_line
+        from headrace.flowctl._views import state_text
+
+        def rest(view: RunView) -> None:
+            note(f"run {view.id} {state_text(view)}: {one_line(view.reason)}")
+
+        return await client.wait(run.id, on_trouble=note_trouble, on_rest=rest)
     return run
 
 

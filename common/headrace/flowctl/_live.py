@@ -6,7 +6,6 @@ import asyncio
 import os
 import shutil
 import sys
-from collections import Counter
 from collections.abc import AsyncIterator
 from typing import TextIO
 
@@ -14,32 +13,23 @@ from headrace.client import ENDED
 from headrace.errors import Unreachable
 from headrace.flowctl._output import colourful, now_ms
 from headrace.flowctl._text import duration, one_line, paint, plain, span
-from headrace.flowctl._views import annotation_lines, state_text
+from headrace.flowctl._views import annotation_lines, counted_steps, state_text, telling_steps
 from headrace.messages import RunView, StepView
 
 REPAINT_S = 0.25
-FIRST = {"RUNNING": 0, "FAILED": 1, "UNKNOWN": 1, "WAITING": 2, "DISPATCHED": 3, "READY": 4}
-"""Which steps are shown when there are more than the terminal has lines."""
 
 
 def picture(run: RunView, now: int, *, width: int, height: int, colour: bool) -> list[str]:
     """Return at most *height* lines of at most *width* visible characters. Pure."""
-    counts = Counter(step.state for step in run.steps)
     head = f"{run.id}  {plain(run.workflow)}  {state_text(run)}"
     head += f"  {span(run.started_ms, run.finished_ms, now)}"
     lines = [paint(run.state, colour=colour, text=_cut(head, width))]
     if run.reason:
         lines.append(_cut(f"  {one_line(run.reason, width)}", width))
     room = max(height - len(lines) - 1, 1)
-    steps = run.steps
-    if len(steps) > room:
-        ranked = sorted(steps, key=lambda step: (FIRST.get(step.state, 9), -step.started_ms))
-        kept = {id(step) for step in ranked[:room]}
-        steps = [step for step in steps if id(step) in kept]
-        rest = ", ".join(f"{count} {state.lower()}" for state, count in sorted(counts.items()))
-        footer = [_cut(f"  … {len(run.steps)} steps: {rest}", width)]
-    else:
-        footer = []
+    steps, footer = telling_steps(run.steps, room), []
+    if len(steps) < len(run.steps):
+        footer = [_cut(f"  … {counted_steps(run.steps)}", width)]
     name_width = min(max((len(step.path) for step in steps), default=0), max(width // 2, 10))
     for step in steps:
         text = _cut(_step_text(step, now, name_width), width)
@@ -82,7 +72,9 @@ def change_lines(before: RunView | None, run: RunView) -> list[str]:
         text = f"run {run.id} {state_text(run)}"
         if run.state in ENDED and run.started_ms:
             text += f" in {duration(run.finished_ms - run.started_ms)}"
-        lines.append(f"{text}: {one_line(run.reason)}" if run.reason else text)
+        text = f"{text}: {one_line(run.reason)}" if run.reason else text
+        # Whoever reads on wants to know first which run it is, and last how it has ended.
+        lines.insert(0 if before is None and run.state not in ENDED else len(lines), text)
     return lines
 
 

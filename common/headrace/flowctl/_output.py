@@ -16,6 +16,8 @@ from headrace.flowctl._shared import note
 if TYPE_CHECKING:
     from headrace.messages import RunView
 
+STEPS_SHOWN_MAX = 200
+"""A run of more steps is a table that nobody reads on a terminal."""
 EXIT_CODES = {"FAILED": 1, "CANCELLED": 2}
 
 
@@ -56,11 +58,16 @@ def emit_run(settings: Settings, run: RunView) -> None:
     """Print one run."""
     from headrace.flowctl._views import run_json, run_lines
 
-    colour = colourful(sys.stdout)
+    colour, terminal = colourful(sys.stdout), sys.stdout.isatty()
+
+    def lines(wide: bool) -> list[str]:
+        few = STEPS_SHOWN_MAX if terminal and not wide else None
+        return run_lines(run, now_ms(), wide=wide, colour=colour, steps_max=few)
+
     emit(
         settings,
         run_json(run),
-        lines=lambda wide: run_lines(run, now_ms(), wide=wide, colour=colour),
+        lines=lines,
         names=[run.id],
     )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from headrace.flowctl._text import one_line, plain, rfc3339, span, table
@@ -14,6 +16,8 @@ from headrace.messages import (
     StepView,
     WorkerView,
 )
+
+_FIRST = {"RUNNING": 0, "FAILED": 1, "UNKNOWN": 1, "WAITING": 2, "DISPATCHED": 3, "READY": 4}
 
 
 def step_json(step: StepView) -> dict[str, Any]:
@@ -210,8 +214,25 @@ def step_rows(
     return header, rows
 
 
-def run_lines(run: RunView, now_ms: int, *, wide: bool, colour: bool) -> list[str]:
-    """Return a run with its steps, for people."""
+def telling_steps(steps: Sequence[StepView], room: int) -> list[StepView]:
+    """Return at most *room* of *steps* in their order: those that say most of where a run is."""
+    if len(steps) <= room:
+        return list(steps)
+    ranked = sorted(steps, key=lambda step: (_FIRST.get(step.state, 9), -step.started_ms))
+    kept = {id(step) for step in ranked[:room]}
+    return [step for step in steps if id(step) in kept]
+
+
+def counted_steps(steps: Sequence[StepView]) -> str:
+    """Return ``3 steps: 1 completed, 2 running``."""
+    counts = sorted(Counter(step.state for step in steps).items())
+    return f"{len(steps)} steps: " + ", ".join(f"{n} {state.lower()}" for state, n in counts)
+
+
+def run_lines(
+    run: RunView, now_ms: int, *, wide: bool, colour: bool, steps_max: int | None = None
+) -> list[str]:
+    """Return a run with its steps, *steps_max* of them at most, for people."""
     if run.as_of_ms:
         now_ms = run.as_of_ms
     facts = [
@@ -240,7 +261,10 @@ def run_lines(run: RunView, now_ms: int, *, wide: bool, colour: bool) -> list[st
     shown = [[name, value] for name, value in facts if value]
     lines = table(*_headless(shown), colour=colour)
     if run.steps:
-        lines += ["", *table(*step_rows(run.steps, now_ms, wide=wide), colour=colour)]
+        steps = telling_steps(run.steps, len(run.steps) if steps_max is None else steps_max)
+        lines += ["", *table(*step_rows(steps, now_ms, wide=wide), colour=colour)]
+        if len(steps) < len(run.steps):
+            lines.append(f"… {counted_steps(run.steps)}; -o wide shows them all")
     notes = [note for step in run.steps for note in annotation_lines(step)]
     return [*lines, "", *notes] if notes else lines
 

@@ -291,6 +291,21 @@ async def test_who_waits_for_a_run_does_not_take_a_waiting_server_for_a_silent_o
     assert timeout_s > wait_s > 0
 
 
+async def test_who_waits_is_told_once_what_a_run_waits_for():
+    reasons = ["", "retry 2 of 9 in 8 s", "retry 2 of 9 in 3 s", "no worker offers gpu"]
+    views = [RunView(id="r", workflow="w", state="RUNNING", reason=reason) for reason in reasons]
+    views.append(RunView(id="r", workflow="w", state="FAILED", reason="exit code 1"))
+    told = []
+
+    async def get(_wait_s):
+        return views.pop(0)
+
+    await _follow.wait_end(
+        get, timeout_s=None, outage_s=5, on_rest=lambda view: told.append(view.reason)
+    )
+    assert told == ["retry 2 of 9 in 8 s", "no worker offers gpu"]
+
+
 async def test_an_archive_that_cannot_answer_now_is_an_outage():
     answers = [
         Unavailable("archive: the index cannot be followed"),

@@ -103,4 +103,4 @@ def test_watch_tells_annotations_when_a_step_has_ended():
     note = {"level": "error", "message": "it is broken", "file": "a.py", "line": 3}
     step = StepView(path="a/x", state="FAILED", started_ms=1, finished_ms=2, annotations=[note])
     lines = change_lines(None, RunView(id="r", workflow="w", state="RUNNING", steps=[step]))
-    assert lines[1] == "  error: a/x: a.py:3: it is broken"
+    assert lines[2] == "  error: a/x: a.py:3: it is broken"

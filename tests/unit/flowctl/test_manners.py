@@ -74,7 +74,7 @@ def test_a_reader_that_goes_is_no_failed_run(workflow, reader):
 
 async def test_whom_ctrl_c_stops_waiting_for_goes_on_and_is_named(capsys):
     class Forever:
-        async def wait(self, run, *, on_trouble):
+        async def wait(self, run, *, on_trouble, on_rest):
             await asyncio.Event().wait()
 
     run = RunView(id="r-7", workflow="w", state="RUNNING")

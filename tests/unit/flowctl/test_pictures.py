@@ -15,6 +15,7 @@ from headrace.flowctl._text import (
     rfc3339,
     table,
 )
+from headrace.flowctl._views import run_lines
 from headrace.messages import RunView, StepView
 
 
@@ -140,3 +141,15 @@ async def test_a_pipe_gets_plain_lines():
         views(run("RUNNING"), run("RUNNING"), run("COMPLETED", finished_ms=1_500))
     )
     assert pipe.getvalue() == "run r1 RUNNING\nrun r1 COMPLETED in 500ms\n"
+
+
+def test_on_a_terminal_a_run_of_many_steps_is_told_by_those_that_say_most():
+    steps = [StepView(path=f"s{n}", state="COMPLETED") for n in range(500)]
+    steps[250] = StepView(path="s250", state="FAILED", error="exit code 1")
+    view = run("FAILED", *steps)
+    few = run_lines(view, 0, wide=False, colour=False, steps_max=3)
+    assert sum(line.startswith("s") for line in few) == 3
+    assert any(line.startswith("s250") and "exit code 1" in line for line in few)
+    assert few[-1] == "… 500 steps: 499 completed, 1 failed; -o wide shows them all"
+    everything = run_lines(view, 0, wide=False, colour=False)
+    assert sum(line.startswith("s") for line in everything) == 500
