@@ -63,7 +63,7 @@ def load_workflow(reference: str) -> Workflow[..., Any]:
 
     Raises `InvalidRequest`, which names those that there are.
     """
-    from headrace.sdk import Workflow
+    from headrace.sdk import App, Workflow
 
     place, slash, name = reference.partition("/")
     if slash:
@@ -73,8 +73,11 @@ def load_workflow(reference: str) -> Workflow[..., Any]:
             raise InvalidRequest(f"{place} has no workflow {name!r} (there are: {known})")
         return app.workflows[name]
     found = _load(reference)
+    if isinstance(found, App):
+        known = ", ".join(sorted(found.workflows)) or "none"
+        raise InvalidRequest(f"{reference!r} is an app: say {reference}/NAME (there are: {known})")
     if not isinstance(found, Workflow):
-        raise InvalidRequest(f"{reference!r} is no workflow; one of an app is {reference}/NAME")
+        raise InvalidRequest(f"{reference!r} is no workflow: mark the function with @app.workflow")
     return found
 
 
@@ -99,6 +102,8 @@ def _load(reference: str) -> Any:
         found: Any = importlib.import_module(module)
         for part in name.split("."):
             found = getattr(found, part)
+    except (ImportError, AttributeError) as error:
+        raise InvalidRequest(f"{reference!r}: {error}") from error
     except Exception as error:
         # A user's module may raise anything while it is imported.
         raise InvalidRequest(f"{reference!r}: {error!r}") from error

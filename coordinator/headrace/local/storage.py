@@ -121,12 +121,17 @@ async def open_storage(
     is killed is killed by the next life. Do not say so of a program with children of its own.
 
     Raises `InvalidRequest` for a level that does not fit the folder, `Conflict` when another
-    process uses the folder, `Unavailable` when it cannot be used.
+    engine uses the folder, `Unavailable` when it cannot be used.
     """
     known: Level | None = next((one for one in LEVELS if one == level), None)
     if known is None:
         raise InvalidRequest(f"no persistence level {level!r} (there are {', '.join(LEVELS)})")
-    folder = path if known != "memory" else None
+    if known == "memory" and path is not None:
+        levels = "snapshot or journal"
+        raise InvalidRequest(
+            f"persistence memory keeps nothing in {path}: say {levels}, or no path"
+        )
+    folder = path
     if folder is None:
         if known != "memory":
             raise InvalidRequest(f"persistence {known} needs a folder")
@@ -155,7 +160,7 @@ def _locked(data_dir: Path) -> DataDirLock:
         lock = DataDirLock(data_dir)
         lock.acquire()
     except Conflict as error:
-        raise Conflict(f"another process runs workflows in {data_dir.parent}") from error
+        raise Conflict(f"another engine runs workflows in {data_dir.parent}") from error
     except OSError as error:
         raise Unavailable(f"cannot use {data_dir}: {error.strerror}") from error
     return lock

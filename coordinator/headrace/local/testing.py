@@ -78,7 +78,7 @@ class TestEngine(LocalEngine):
         super().__init__(clock=self.clock, **settings)
         self._short_retry_ms = 0
         self._cached_functions = 0
-        self._faults: dict[str, list[BaseException]] = {}
+        self._faults: dict[str, list[BaseException | type[BaseException]]] = {}
         self._attempts: Counter[str] = Counter()
         self._waiting = 0
         self._until_ms = 0
@@ -103,8 +103,17 @@ class TestEngine(LocalEngine):
 
     # -- faults --------------------------------------------------------------------------------
 
-    def fail_step(self, name: str, *, times: int = 1, error: BaseException | None = None) -> None:
-        """Let the next *times* attempts of step *name* raise *error* instead of running."""
+    def fail_step(
+        self,
+        name: str,
+        *,
+        times: int = 1,
+        error: BaseException | type[BaseException] | None = None,
+    ) -> None:
+        """Let the next *times* attempts of step *name* raise *error* instead of running.
+
+        *error*: an exception, or the class of one; None: a failure of type `injected`.
+        """
         raised = error or StepFailure("injected", f"{name} is to fail here")
         self._faults.setdefault(name, []).extend([raised] * times)
 

@@ -207,7 +207,7 @@ async def test_a_folder_that_is_in_use(start, tmp_path):
     await line_with(process, "a/two | begun")
     ran = await ended(await start(file, "--dir", "d"))
     assert ran.code == 3
-    assert "another process" in ran.err
+    assert "another engine" in ran.err
     process.send_signal(signal.SIGTERM)
     assert (await ended(process)).code == 2
 

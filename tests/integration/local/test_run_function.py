@@ -45,10 +45,11 @@ async def test_its_inputs_are_typed_by_its_signature(machine: Machine, target: s
         (["sums:count", "-i", "name=x"], "input 'on' is required"),
         (["sums:count", *GIVEN, "-i", "on=never"], "input 'on' must be of type date, not 'never'"),
         (["sums:app/cont"], "sums:app has no workflow 'cont' (there are: count)"),
-        (["sums:app"], "'sums:app' is no workflow; one of an app is sums:app/NAME"),
-        (["nowhere:flow"], "No module named 'nowhere'"),
+        (["sums:app"], "'sums:app' is an app: say sums:app/NAME (there are: count)"),
+        (["sums:days"], "error: 'sums:days': module 'sums' has no attribute 'days'"),
+        (["nowhere:flow"], "error: 'nowhere:flow': No module named 'nowhere'"),
     ],
-    ids="abcdef",
+    ids="abcdefg",
 )
 async def test_mistakes_are_refused(machine: Machine, words: list[str], said: str) -> None:
     ran = await machine.flowctl("run", *words)

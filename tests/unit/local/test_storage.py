@@ -34,7 +34,7 @@ async def test_a_level_belongs_to_a_folder(tmp_path):
 
 async def test_a_folder_is_open_once(tmp_path):
     storage = await open_storage("snapshot", tmp_path, CLOCK)
-    with pytest.raises(Conflict, match="another process"):
+    with pytest.raises(Conflict, match="another engine"):
         await open_storage("snapshot", tmp_path, CLOCK)
     await storage.close()
 
@@ -42,6 +42,8 @@ async def test_a_folder_is_open_once(tmp_path):
 async def test_what_cannot_be(tmp_path):
     with pytest.raises(InvalidRequest, match="needs a folder"):
         await open_storage("journal", None, CLOCK)
+    with pytest.raises(InvalidRequest, match="memory keeps nothing in .*: say snapshot or journal"):
+        await open_storage("memory", tmp_path, CLOCK)
     with pytest.raises(InvalidRequest, match="no persistence level"):
         await open_storage("disk", tmp_path, CLOCK)
     (tmp_path / "file").write_text("")

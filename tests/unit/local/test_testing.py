@@ -43,6 +43,12 @@ async def test_failures_are_injected_and_retried(headrace_engine):
     assert [record.key for record in journal] == ["sleep#1", "charge#1", "signal:approval#1"]
 
 
+async def test_a_failure_may_be_a_class(headrace_engine):
+    headrace_engine.fail_step("charge", times=9, error=ConnectionError)
+    with pytest.raises(RunFailed, match="ConnectionError"):
+        await headrace_engine.start_and_wait(order, 5)
+
+
 async def test_a_failure_that_stays(headrace_engine):
     headrace_engine.fail_step("charge", times=5, error=ValueError("no"))
     with pytest.raises(RunFailed, match="ValueError"):

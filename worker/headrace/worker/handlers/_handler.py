@@ -165,6 +165,8 @@ def load_attribute(reference: str) -> Any:
         found: Any = importlib.import_module(module_name)
         for part in attribute.split("."):
             found = getattr(found, part)
+    except (ImportError, AttributeError) as error:
+        raise InvalidConfig("worker.apps", f"{reference!r}: {error}") from error
     except Exception as error:
         # A user's module may raise anything while it is imported.
         raise InvalidConfig("worker.apps", f"{reference!r}: {error!r}") from error
