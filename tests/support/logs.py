@@ -6,7 +6,7 @@ import logging
 from collections.abc import Generator
 from contextlib import contextmanager
 
-SET = ("nats", "httpx", "httpcore")
+SET = ("nats", "asyncpg", "httpx", "httpcore", "aiosqlite")
 """Loggers that `setup_logging` sets levels of."""
 
 

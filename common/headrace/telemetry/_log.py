@@ -146,8 +146,10 @@ def setup_logging(
         old.close()
     root.addHandler(handler)
     root.setLevel(level.upper())
-    # The broker's client logs each reconnect itself; ours says it once, with the address.
-    logging.getLogger("nats").setLevel(logging.ERROR)
+    # The clients of broker and database log each reconnect themselves, with tracebacks; ours says
+    # it once, with the address.
+    for name in ("nats", "asyncpg"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     # These write addresses and headers of requests, and what is stored: inputs and outputs of
     # steps, whole, and perhaps a secret in them.
     for name in ("httpx", "httpcore", "aiosqlite"):

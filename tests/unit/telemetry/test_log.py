@@ -115,6 +115,14 @@ def test_setup_twice_leaves_one_handler_and_spares_others(root):
     assert json.loads(line) == json.loads(line) | {"message": "loud", "n": 1, "role": "x"}
 
 
+@pytest.mark.parametrize("client", ["nats", "asyncpg.pool"])
+def test_a_client_that_connects_anew_prints_no_traceback(root, client):
+    stream = io.StringIO()
+    setup_logging(stream=stream)
+    logging.getLogger(client).warning("retrying", exc_info=ConnectionRefusedError("refused"))
+    assert stream.getvalue() == ""
+
+
 def test_addresses_of_http_requests_are_not_logged(root):
     """They may carry a secret; the level `debug` changes nothing about it."""
     stream = io.StringIO()
