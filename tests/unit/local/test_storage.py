@@ -42,7 +42,9 @@ async def test_a_folder_is_open_once(tmp_path):
 async def test_what_cannot_be(tmp_path):
     with pytest.raises(InvalidRequest, match="needs a folder"):
         await open_storage("journal", None, CLOCK)
-    with pytest.raises(InvalidRequest, match="memory keeps nothing in .*: say snapshot or journal"):
+    with pytest.raises(
+        InvalidRequest, match=r"memory keeps nothing in .*: say snapshot or journal"
+    ):
         await open_storage("memory", tmp_path, CLOCK)
     with pytest.raises(InvalidRequest, match="no persistence level"):
         await open_storage("disk", tmp_path, CLOCK)
