@@ -101,12 +101,16 @@ class Company:
         self._waiting = self._alone = 0
         """Runs that wait for others now; how many may go on alone."""
 
-    @types.coroutine
-    def gathered(self, live: int) -> Generator[None, None, None]:
-        """Return when whoever else begins a run now has posted it, too; *live* runs are awaited."""
+    def goes_alone(self, live: int) -> bool:
+        """Tell whether a run that begins goes on without waiting; *live* runs are awaited."""
         if self._alone and live == 1:
             self._alone -= 1
-            return
+            return True
+        return False
+
+    @types.coroutine
+    def gathered(self) -> Generator[None, None, None]:
+        """Return when whoever else begins a run now has posted it, too."""
         self._waiting += 1
         # `asyncio.sleep(0)`, without its questions.
         yield

@@ -364,14 +364,8 @@ class LocalEngine(Asking):
         owner, plan = self.running(), self.compile(workflow)
         starts, new_run = self.starts, self.starts.submits.new_run
         submit = starts.submits.submit(plan, new_run(), inputs, labels, priority)
-        run = await self.end_of(owner, submit.run, starts.post(owner, plan, submit))
+        run = await starts.end(owner, submit.run, starts.post(owner, plan, submit))
         return await self._view(run, steps=True) if steps else run_view(run, steps=False)
-
-    async def end_of(
-        self, owner: Owner, run: str, ended: asyncio.Future[Run], *, alone: bool = False
-    ) -> Run:
-        """See `Starts.end`."""
-        return await self.starts.end(owner, run, ended, alone=alone)
 
     async def submit(
         self,

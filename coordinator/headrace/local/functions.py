@@ -52,14 +52,14 @@ class FunctionClient(Client):
         submit = submits.submit(plan, submits.new_run(), data, options.labels, options.priority)
         stretch = self._head_start.begin(owner, workflow, submit)
         if stretch is None:
-            run = await engine.end_of(owner, submit.run, starts.post(owner, plan, submit))
+            run = await starts.end(owner, submit.run, starts.post(owner, plan, submit))
         elif stretch.result is not None:
             await self._breathe()
             whole: R = decoded_result(kind, stretch.result)
             return whole
         else:
             try:
-                run = await engine.end_of(owner, submit.run, stretch.submitted(), alone=True)
+                run = await starts.end(owner, submit.run, stretch.submitted(), alone=True)
             finally:
                 await stretch.over()
         result: R = result_of(run_view(run, steps=False), kind)

@@ -42,8 +42,8 @@ class Starts:
         """
         try:
             if owner.at_once:
-                if not alone:
-                    await self._company.gathered(len(self.ends))
+                if not (alone or self._company.goes_alone(len(self.ends))):
+                    await self._company.gathered()
                 if not ended.done():
                     owner.work_now()
             return await ended

@@ -18,7 +18,7 @@ import asyncio
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Any, Final, Self
 
 import msgspec
@@ -26,6 +26,7 @@ import msgspec
 from headrace.coordinator.core import Run
 from headrace.coordinator.runtime.owner import Owner
 from headrace.local.engine import LocalEngine
+from headrace.local.starts import Starts
 from headrace.messages import HistoryEntry, RunView
 from headrace.sdk import Duration, Handle, StepFailure, StepInfo, add_fault, remove_fault, to_ms
 
@@ -67,6 +68,25 @@ class StepRecord(msgspec.Struct, frozen=True):
     error: str = ""
 
 
+class _Starts(Starts):
+    """Time jumps while the end of a run is awaited."""
+
+    def __init__(
+        self,
+        namespace: str,
+        now_ms: Callable[[], int],
+        jumping: Callable[[], contextlib.AbstractContextManager[None]],
+    ) -> None:
+        super().__init__(namespace, now_ms)
+        self._jumping = jumping
+
+    async def end(
+        self, owner: Owner, run: str, ended: asyncio.Future[Run], *, alone: bool = False
+    ) -> Run:
+        with self._jumping():
+            return await super().end(owner, run, ended, alone=alone)
+
+
 class TestEngine(LocalEngine):
     """See the module. ``async with TestEngine() as engine``, or the fixture `headrace_engine`."""
 
@@ -76,6 +96,7 @@ class TestEngine(LocalEngine):
         """*settings* are those of `LocalEngine`."""
         self.clock = VirtualClock(start_ms)
         super().__init__(clock=self.clock, **settings)
+        self.starts = _Starts(self.namespace, self._now_ms, self._jumping)
         self._short_retry_ms = 0
         self._cached_functions = 0
         self._faults: dict[str, list[BaseException | type[BaseException]]] = {}
@@ -141,13 +162,6 @@ class TestEngine(LocalEngine):
         """See `LocalEngine.wait`; time jumps meanwhile."""
         with self._jumping():
             return await super().wait(run, timeout_s=timeout_s, steps=steps)
-
-    async def end_of(
-        self, owner: Owner, run: str, ended: asyncio.Future[Run], *, alone: bool = False
-    ) -> Run:
-        """See `LocalEngine.end_of`; time jumps meanwhile."""
-        with self._jumping():
-            return await super().end_of(owner, run, ended, alone=alone)
 
     @contextlib.contextmanager
     def _jumping(self) -> Generator[None]:

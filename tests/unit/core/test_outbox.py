@@ -14,9 +14,3 @@ def test_what_a_newer_release_says_more_can_be_done_without() -> None:
     assert kit.machine.state.keys["k"].holders == {"default/far": 2}
     assert kit.tick(lambda m: m.deliver("m2", release))
     assert "k" not in kit.machine.state.keys or not kit.machine.state.keys["k"].holders
-
-
-def test_a_kind_that_is_not_known_waits_for_who_knows_it() -> None:
-    kit = Kit()
-    assert not kit.tick(lambda m: m.deliver("m1", OutMessage("k", "from-the-future", [])))
-    assert not kit.machine.state.outbox

@@ -64,6 +64,7 @@ def brief(tick: Tick, namespace: str, request: SubmitRun) -> Fitting | None:
         or not program.brief
         or subjects.run_key(namespace, request.run) in state.runs
         or state.variables
+        or tick.traced
         or request.fairness_key
         or subjects.TRACE_LABEL in request.labels
     ):
