@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -32,6 +33,8 @@ RESTART_PAUSE_S_MAX = 10.0
 BLOCK_TRIES = 20
 BROKER_START_S = 60.0
 """It reads its whole store first; a process that ends instead is noticed at once."""
+STREAMS_BYTES = 2 * 1024**3
+"""What steps write, the feed and events from outside may grow to 1.5 GiB."""
 EXIT_INTERRUPTED = 130
 EXIT_REFUSED = InvalidConfig.exit_code
 """A process that ends so at its first start would end so for ever."""
@@ -153,6 +156,15 @@ def _further(wanted: WantedRun, labels: Sequence[str]) -> list[str]:
     return further
 
 
+def store_bytes(disk: int, free: int) -> int:
+    """Return how much JetStream is told that it may store; 0: what it finds by itself. Pure.
+
+    By itself it allows three quarters of what is *free*, and refuses to start with less than all
+    streams may grow to: small disks would have no `dev` at all, for a few megabytes of data.
+    """
+    return 0 if free * 3 // 4 >= STREAMS_BYTES else max(disk, STREAMS_BYTES)
+
+
 def _is_free(port: int) -> bool:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -198,9 +210,7 @@ class _Dev:
         self._reload = reload
         self._ports_file = directory / "ports.json"
         self._ports = self._choose_ports()
-        self._broker = BrokerProcess(
-            directory / "nats", port=self._ports.nats, monitor_port=self._ports.monitor
-        )
+        self._broker = self._make_broker()
         self._stopping = asyncio.Event()
         self._refused = 0
         self._environment = {**DEV_DEFAULTS, **os.environ}
@@ -228,6 +238,19 @@ class _Dev:
             ports.metrics = _free_block(self._workers + 1)
         return ports
 
+    def _make_broker(self) -> BrokerProcess:
+        disk = shutil.disk_usage(self._dir)
+        store = store_bytes(disk.total, disk.free)
+        if store:
+            free = f"{disk.free // 1_000_000:,} MB"
+            _say(f"warning: only {free} are free for {self._dir}; a full disk stops everything")
+        return BrokerProcess(
+            self._dir / "nats",
+            port=self._ports.nats,
+            monitor_port=self._ports.monitor,
+            store_bytes_max=store,
+        )
+
     async def _start_broker(self) -> None:
         """Start the broker where it was last time, so that clients that wait find it again.
 
@@ -250,9 +273,7 @@ class _Dev:
                 raise
             ports.nats = ports.nats if ports.nats not in taken else free_port()
             ports.monitor = free_port()
-            self._broker = BrokerProcess(
-                self._dir / "nats", port=ports.nats, monitor_port=ports.monitor
-            )
+            self._broker = self._make_broker()
             await self._broker.start(timeout_s=BROKER_START_S)
         self._ports_file.write_bytes(msgspec.json.encode(self._ports))
 
