@@ -33,8 +33,9 @@ RESTART_PAUSE_S_MAX = 10.0
 BLOCK_TRIES = 20
 BROKER_START_S = 60.0
 """It reads its whole store first; a process that ends instead is noticed at once."""
-STREAMS_BYTES = 2 * 1024**3
-"""What steps write, the feed and events from outside may grow to 1.5 GiB."""
+STREAMS_BYTES = 4 * 1024**3
+"""What steps write, the feed and events from outside may grow to 1.5 GiB; at a restart the broker
+counts them as there, and once more as asked for."""
 EXIT_INTERRUPTED = 130
 EXIT_REFUSED = InvalidConfig.exit_code
 """A process that ends so at its first start would end so for ever."""

@@ -11,7 +11,7 @@ GIB = 1024**3
     ("disk", "free", "told"),
     [
         (500 * GIB, 100 * GIB, 0),
-        (500 * GIB, GIB, 500 * GIB),
+        (500 * GIB, 2 * GIB, 500 * GIB),
         (GIB, GIB // 2, STREAMS_BYTES),
     ],
 )
