@@ -109,6 +109,8 @@ class LocalDispatch:
         self._held: dict[tuple[str, int], int] = {}
         """(run key, step) -> attempt that was sent and not recorded yet."""
         self._reserved = 0
+        self._early: dict[tuple[str, int], StepResult | None] = {}
+        """Steps that have begun before their run was submitted, with their results."""
         self._silent: set[tuple[str, int, int]] = set()
         """Sent attempts that the executor did not know at the last look."""
         self._batch: ResultBatch | None = None
@@ -190,10 +192,42 @@ class LocalDispatch:
         held = self._held
         for task in tasks:
             held[task.run, task.step] = task.attempt
+        if self._early:
+            tasks = [task for task in tasks if not self._has_ended(task)]
+        self._executor.submit(self._origin_of(epoch, lane.namespace), tasks)
+
+    def _origin_of(self, epoch: int, namespace: str) -> Origin:
         origin = self._origin
-        if origin.epoch != epoch or origin.namespace != lane.namespace:
-            origin = self._origin = Origin(0, lane.namespace, epoch, pinned=True)
-        self._executor.submit(origin, tasks)
+        if origin.epoch != epoch or origin.namespace != namespace:
+            origin = self._origin = Origin(0, namespace, epoch, pinned=True)
+        return origin
+
+    def _has_ended(self, task: Task) -> bool:
+        """Deliver the result of a task that has begun early, and ended; else the executor takes
+        the token over."""
+        result = self._early.pop((task.run, task.step), None)
+        if result is None or result.attempt != task.attempt:
+            return False
+        self.deliver(self._origin, msgspec.structs.replace(result, token=task.token))
+        return True
+
+    # -- before the owner ----------------------------------------------------------------------
+
+    def begin(self, task: Task) -> StepResult | None:
+        """Begin the first attempt of a step whose run is not submitted; return its result, if it
+        has one by now: then that is all. Else submit the run, and `drop` it when that has ended.
+        """
+        assert self._executor is not None
+        key = (task.run, task.step)
+        self._early[key] = None
+        self._executor.submit(self._origin_of(self._origin.epoch, self._namespace), (task,))
+        return self._early[key]
+
+    def drop(self, run: str, step: int) -> None:
+        """The run has ended, or is recorded: its step is stopped if it was never dispatched."""
+        if (run, step) in self._early and self._early.pop((run, step)) is None:
+            assert self._executor is not None
+            self._executor.cancel(run, step, 1, "its run has ended")
 
     def recorded(self, results: Sequence[StepResult]) -> None:
         """See `Dispatch.recorded`."""
@@ -275,6 +309,9 @@ class LocalDispatch:
 
     def deliver(self, origin: Origin, result: StepResult) -> None:
         """See `ResultSink.deliver`: all results of one burst make one batch."""
+        if self._early and (result.run, result.step) in self._early:
+            self._early[result.run, result.step] = result
+            return
         if self._batch is not None:
             self._batch.results.append(result)
         elif self._owner is not None:

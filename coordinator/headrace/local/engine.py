@@ -182,7 +182,7 @@ class LocalEngine(Asking):
             observe=self._observe,
         )
         self._dispatch.connect(owner, self._executor)
-        head_start = HeadStart(
+        self._head_start = HeadStart(
             self._dispatch,
             self._executor,
             self.turns,
@@ -190,7 +190,7 @@ class LocalEngine(Asking):
             namespace=self.namespace,
             now_ms=self._now_ms,
             now_s=self._clock.monotonic,
-            submit=self.starts.post,
+            starts=self.starts,
         )
         self._client = Client(
             LocalTransport(
@@ -200,12 +200,12 @@ class LocalEngine(Asking):
                 storage.level,
                 self._listeners,
                 self._lines,
-                head_start.submit_all,
+                self._head_start.submit_all,
             ),
             namespace=self.namespace,
             now_s=lambda: self._now_ms() / 1_000,
         )
-        self.client = FunctionClient(self._client, engine=self, head_start=head_start)
+        self.client = FunctionClient(self._client, engine=self, head_start=self._head_start)
         """Starts workflows of `headrace.sdk`, as the client of a cluster does."""
         self._owning = asyncio.create_task(owner.run(), name="local-owner")
         self._owning.add_done_callback(self._ended)
@@ -364,7 +364,11 @@ class LocalEngine(Asking):
         owner, plan = self.running(), self.compile(workflow)
         starts, new_run = self.starts, self.starts.submits.new_run
         submit = starts.submits.submit(plan, new_run(), inputs, labels, priority)
-        run = await starts.end(owner, submit.run, starts.post(owner, plan, submit))
+        stretch = self._head_start.begin_task(owner, plan, submit) if owner.at_once else None
+        if stretch is None:
+            run = await starts.end(owner, submit.run, starts.post(owner, plan, submit))
+        else:
+            run = await stretch.end()
         return await self._view(run, steps=True) if steps else run_view(run, steps=False)
 
     async def submit(

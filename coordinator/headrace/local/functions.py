@@ -58,10 +58,7 @@ class FunctionClient(Client):
             whole: R = decoded_result(kind, stretch.result)
             return whole
         else:
-            try:
-                run = await starts.end(owner, submit.run, stretch.submitted(), alone=True)
-            finally:
-                await stretch.over()
+            run = await stretch.end()
         result: R = result_of(run_view(run, steps=False), kind)
         return result
 

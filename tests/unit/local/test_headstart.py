@@ -13,8 +13,6 @@ from headrace.coordinator.runtime.at_once import LIVES_MAX
 from headrace.errors import HeadraceError
 from headrace.local import LocalEngine
 from headrace.local.functions import BREATH
-from headrace.local.headstart import HeadStart
-from headrace.plan import Group, Plan, Task
 from headrace.sdk import App, Context, Retry, RunFailed, current_client, step_info
 from headrace.worker.beginnings import Beginnings
 
@@ -389,9 +387,3 @@ async def test_a_log_that_outlives_the_process_knows_the_run_first(tmp_path, mon
         for _ in range(3):
             assert await engine.start_and_wait(mixed, ["plus"]) == 1
     assert begun == []
-
-
-async def test_plans_of_other_kinds_are_submitted(engine, monkeypatch):
-    monkeypatch.setattr(HeadStart, "begin", lambda *_: pytest.fail("not a function"))
-    nodes = (Group(name="root", size=2), Task(name="s", uses="noop", parent=0))
-    assert (await engine.run(Plan(name="one", nodes=nodes))).state == "COMPLETED"

@@ -26,7 +26,7 @@ from headrace.coordinator.core.snapshot import (
     state_hash,
 )
 from headrace.coordinator.core.state import OutMessage, Run, ShardState
-from headrace.coordinator.core.whole import Life
+from headrace.coordinator.core.whole import Life, TaskLife
 
 __all__ = [
     "BadSnapshot",
@@ -50,6 +50,7 @@ __all__ = [
     "Run",
     "ShardState",
     "Taken",
+    "TaskLife",
     "TickEffects",
     "WorkerFacts",
     "apply_chunk",

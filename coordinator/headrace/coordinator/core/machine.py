@@ -37,7 +37,7 @@ from headrace.coordinator.core.nodes import gathered
 from headrace.coordinator.core.requests.submit import Fitting
 from headrace.coordinator.core.state import IDLE_PLANS_MAX, OutMessage, Run
 from headrace.coordinator.core.tick import Tick
-from headrace.coordinator.core.whole import Life
+from headrace.coordinator.core.whole import Life, TaskLife
 from headrace.events import NEWEST_LEVEL, PlansForgotten, RunEvent, StepFailed
 from headrace.messages import (
     Arrival,
@@ -175,7 +175,7 @@ class Machine(Tick):
         """See `whole.brief`."""
         return whole.brief(self, namespace, request)
 
-    def whole(self, life: Life) -> None:
+    def whole(self, life: Life | TaskLife) -> None:
         """Record a run that has begun and ended; see `whole.record`."""
         whole.record(self, life)
 

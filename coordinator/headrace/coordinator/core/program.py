@@ -192,7 +192,7 @@ class Program:
         self.plain = [self._plain_task(index, node) for index, node in enumerate(self.nodes)]
         """For each task that is one, what makes it plain; the long way decides the same of it."""
         self.brief = self._is_brief()
-        """It is a workflow function and nothing else: see `whole`."""
+        """It is one workflow function, or one plain task, and nothing else: see `whole`."""
 
     def _few(self) -> None:
         """What few nodes have."""
@@ -418,20 +418,30 @@ class Program:
         return PlainTask(self.lane[index], capabilities, node.priority, raw, options)
 
     def _is_brief(self) -> bool:
-        root, task = self.nodes[0], self.nodes[-1]
-        if self.code != 1 or self.size != 2 or self.options[1] is None or self.asks_at_entry:
+        plan, root, task = self.plan, self.nodes[0], self.nodes[-1]
+        if self.size != 2 or not isinstance(task, Task) or self.asks_at_entry:
             return False
         assert isinstance(root, Group)
-        assert isinstance(task, Task)
-        bare_root = Group(name=root.name, size=2, cancel_timeout_ms=root.cancel_timeout_ms)
-        bare = Task(name=task.name, parent=0, uses=task.uses, runs_on=task.runs_on, code=True)
-        fixed = self.capabilities[1] is not None and self.raw_inputs[1] is not None
-        plan = self.plan
-        return (
-            (root, task) == (bare_root, bare)
-            and fixed
-            and not (plan.timeout_ms or plan.inputs or plan.fairness_key)
+        if root != Group(name=root.name, size=2, cancel_timeout_ms=root.cancel_timeout_ms):
+            return False
+        if plan.timeout_ms or plan.fairness_key or (task.code and plan.inputs):
+            return False
+        bare = Task(
+            name=task.name,
+            title=task.title,
+            parent=0,
+            uses=task.uses,
+            inputs=task.inputs,
+            runs_on=task.runs_on,
+            retry=task.retry,
+            priority=task.priority,
+            attempt_timeout_ms=task.attempt_timeout_ms,
+            heartbeat_timeout_ms=task.heartbeat_timeout_ms,
         )
+        if task.code:
+            bare = Task(name=task.name, parent=0, uses=task.uses, runs_on=task.runs_on, code=True)
+        fixed = (self.capabilities[1], self.raw_inputs[1], self.options[1])
+        return task == bare and None not in fixed and (task.code or self.plain[1] is not None)
 
     def _is_asked_of_the_worker(self, index: int) -> bool:
         condition = self.condition[index]

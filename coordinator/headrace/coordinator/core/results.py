@@ -62,7 +62,7 @@ def record(tick: Tick, batch: ResultBatch) -> list[int]:
             if not recorded:
                 refused.append(index)
             continue
-        if len(result.output) > 1 and not _is_readable(result.output):
+        if len(result.output) > 1 and not is_readable(result.output):
             error = StepError("invalid-output", "the worker sent outputs that are no map", False)
             plain = msgspec.structs.replace(result, output=msgspec.Raw(EMPTY_MAP))
             _failed(tick, run, worker, plain, error)
@@ -84,7 +84,7 @@ def record(tick: Tick, batch: ResultBatch) -> list[int]:
     return refused
 
 
-def _is_readable(output: msgspec.Raw) -> bool:
+def is_readable(output: msgspec.Raw) -> bool:
     """Tell whether outputs are a map that can be read: what is in the log must be."""
     try:
         return isinstance(_decode(output), dict)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 
-from headrace.coordinator.core import Fitting, Life, Machine, TickEffects
+from headrace.coordinator.core import Fitting, Life, Machine, TaskLife, TickEffects
 from headrace.coordinator.runtime.answers import Answers, EndView
 from headrace.coordinator.runtime.departures import Departures
 from headrace.coordinator.runtime.inbox import Wake
@@ -48,7 +48,7 @@ class AtOnce(Postbox):
         """Of a tick that was not made by `run`, which is to raise it."""
         self._open: Taken | None = None
         """The tick that goes on."""
-        self._lives: list[Life] = []
+        self._lives: list[Life | TaskLife] = []
         """Runs that have ended, for the next tick to record."""
 
     @abstractmethod
@@ -138,14 +138,20 @@ class AtOnce(Postbox):
             return None
         return machine.brief(namespace, request)
 
-    def lived(self, life: Life) -> bool:
+    def lived(self, life: Life | TaskLife, *, works: bool = False) -> bool:
         """Take a run that has begun and ended: what is asked from now on finds it recorded. False:
-        it does not fit its limits, submit it."""
+        it does not fit its limits, submit it.
+
+        *works*: see `post_requests`.
+        """
         machine = self.machine
         if machine is None or self._over or not life.fits(machine.limits):
             return False
         if not self._lives:
+            wake = self._wake
+            held, wake.held = wake.held, wake.held or works
             self.post(self._record_lives)
+            wake.held = held
         self._lives.append(life)
         return True
 
@@ -154,9 +160,10 @@ class AtOnce(Postbox):
         for life in lives:
             machine.whole(life)
         if self._watch.active:
-            for _ in lives:
+            for life in lives:
                 self._watch.request(SubmitRun)
-                self._watch.request(TurnReport)
+                if isinstance(life, Life):
+                    self._watch.request(TurnReport)
 
     def _conclude_now(self, machine: Machine, tick: Taken) -> None:
         """As `_conclude`, of a log that nobody reads: nobody else can have it, either."""
