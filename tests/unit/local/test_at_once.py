@@ -207,3 +207,11 @@ async def test_a_report_that_fails_ends_the_engine(engine, monkeypatch):
     with pytest.raises(HeadraceError, match="a fault of ours"):
         # With a name of its own it is submitted before it begins.
         await engine.start_and_wait(counts.options(id="named"), 0)
+
+
+async def test_who_asks_in_the_tick_in_which_a_step_ends_is_told_when_it_ran(engine):
+    asked = await engine.run(ONE, run_id="named")
+    later = await engine.get("named")
+    assert asked.steps == later.steps
+    assert later.steps[0].worker.startswith("local.")
+    assert later.steps[0].finished_ms >= later.steps[0].started_ms > 0

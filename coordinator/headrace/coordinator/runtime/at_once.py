@@ -168,8 +168,6 @@ class AtOnce(Postbox):
     def _conclude_now(self, machine: Machine, tick: Taken) -> None:
         """As `_conclude`, of a log that nobody reads: nobody else can have it, either."""
         views: Sequence[EndView] = ()
-        if tick.views:
-            tick.show(self._answers, machine)
         if machine.dirty:
             self._writer.keep(machine)
             effects: TickEffects | None
@@ -178,6 +176,8 @@ class AtOnce(Postbox):
                 views = self._answers.views(done.ended)
         else:
             effects = machine.unlogged_effects()
+        if tick.views:
+            tick.show(self._answers, machine)
         self._departures.leave(machine, tick, effects, views)
         if tick.logged or self._answers.waiting:
             self._end(machine, tick, None)

@@ -124,7 +124,7 @@ class Taken:
         return fills_a_tick(len(self.items), self.size)
 
     def show(self, answers: Answers, machine: Machine) -> None:
-        """Make the answers that show runs: the tick is decided, and the next one is not."""
+        """Make the answers that show runs: the tick is sealed, and the next one is not decided."""
         for batch, index, run, steps in self.views:
             view = answers.view(run, machine, steps=steps)
             self.replies.append((answers.tell, (batch, index, view)))

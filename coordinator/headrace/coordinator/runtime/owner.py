@@ -287,11 +287,10 @@ class Owner(AtOnce):
         """Log a decided tick; answer and act. Return the next one if it was decided meanwhile."""
         effects, ahead = None, None
         views: Sequence[EndView] = ()
-        if tick.views:
-            tick.show(self._answers, machine)
         if machine.dirty:
             effects, views, ahead = await self._log_tick(machine, tick)
         else:
+            tick.show(self._answers, machine)
             if tick.asserts and not await self._still_ours(tick.items):
                 tick.unsay()
             effects = machine.unlogged_effects()
@@ -317,12 +316,13 @@ class Owner(AtOnce):
         machine.begin(self._clock.now_ms())
         for item in items:
             self._intake.apply_without_room(machine, item)
-        tick.show(self._answers, machine)
         if machine.dirty:
             effects, views, _ = await self._log_tick(machine, tick)
             self._departures.act(machine, effects, views)
-        elif tick.asserts and not await self._still_ours(items):
-            tick.unsay()
+        else:
+            tick.show(self._answers, machine)
+            if tick.asserts and not await self._still_ours(items):
+                tick.unsay()
         for respond, arguments in tick.replies:
             respond(*arguments)
         self._end(machine, tick, None)
@@ -336,6 +336,8 @@ class Owner(AtOnce):
         """Append the tick. Raises `Fenced` and `Rebuild`, in silence: whether it took effect is
         for the next owner of the log to say."""
         sealed = self._writer.seal(machine)
+        # Behind the seal: the runs' histories, which their views are made of, have the tick.
+        tick.show(self._answers, machine)
         effects = machine.effects({})
         views = self._answers.views(effects.ended) if self._answers.waiting else ()
         self.settled = False
