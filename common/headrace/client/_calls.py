@@ -177,7 +177,7 @@ class Calls:
                 trouble = refusal(reply)
             pause_s = pauses.after(trouble)
             if _now() + pause_s >= until:
-                raise self._given_up(trouble, total_s) from trouble
+                raise self.given_up(trouble, total_s) from trouble
             await asyncio.sleep(pause_s)
             await self.relearn()
 
@@ -215,7 +215,8 @@ class Calls:
             self._info = decode(ServerInfo, reply.result)
             self._routes = Routes(self._info)
 
-    def _given_up(self, trouble: HeadraceError, total_s: float) -> HeadraceError:
+    def given_up(self, trouble: HeadraceError, total_s: float) -> HeadraceError:
+        """Return what a caller is told whose tries, for *total_s*, all ended like *trouble*."""
         if isinstance(trouble, Busy):
             return trouble
         why = str(trouble)

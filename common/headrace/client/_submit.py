@@ -225,6 +225,8 @@ class Submitter:
                 return
             pause_s = pauses.after(trouble)
             if _now() + pause_s >= until:
+                if isinstance(trouble, Unreachable):
+                    trouble = self._calls.given_up(trouble, MUTATION_S)
                 for item in chunk:
                     outcomes[item.index] = trouble
                 return

@@ -445,11 +445,16 @@ async def test_who_is_heard_by_nobody_is_told_of_logins(client, cluster, monkeyp
     async def request(subject, data, *, timeout_s):
         raise NoResponders(f"nobody answers on {subject}")
 
-    await client.learn()
+    # All shards know the plan then.
+    await client.submit_many([Submission(plan=PLAN) for _ in range(20)])
     monkeypatch.setattr(client._transport, "request", request)
     client._calls.timeout_s = 0.0
     with pytest.raises(Unreachable, match="or the login is not for namespace default"):
         await client.get("r")
+    monkeypatch.setattr(_submit, "MUTATION_S", 0.0)
+    (lost,) = await client.submit_many([Submission(plan=PLAN)])
+    assert type(lost) is Unreachable
+    assert "or the login is not for namespace default" in str(lost)
 
 
 async def test_slots_that_moved_are_learned_while_nobody_answers(client, cluster, monkeypatch):
