@@ -215,11 +215,17 @@ class Client:
         self, workflow: Workflow[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> dict[str, Any]:
         """Return the input of a run as plain data, and make sure that it can run here."""
+        data: dict[str, Any] = msgspec.msgpack.decode(self.encoded_inputs(workflow, args, kwargs))
+        return data
+
+    def encoded_inputs(
+        self, workflow: Workflow[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> bytes:
+        """Return the input of a run as msgpack, and make sure that it can run here."""
         check_workflow(workflow)
         if self._serve is not None and workflow.owner is not None:
             self._serve(workflow.owner)
-        data: dict[str, Any] = msgspec.msgpack.decode(workflow.signature.as_map(args, kwargs))
-        return data
+        return workflow.signature.as_map(args, kwargs)
 
     @overload
     def handle(self, id: str) -> Handle[Any]: ...

@@ -162,6 +162,15 @@ class Execution:
         """
         self.closed = True
         self.conditions.clear()
+        if self._strands:
+            self._close_strands()
+        self._operations.clear()
+        self._ready.clear()
+        self.todo.clear()
+        self.handlers.clear()
+        self._main = self.current = None
+
+    def _close_strands(self) -> None:
         driving.execution = self
         try:
             for strand in list(self._strands):
@@ -173,11 +182,6 @@ class Execution:
         finally:
             driving.execution = None
         self._strands.clear()
-        self._operations.clear()
-        self._ready.clear()
-        self.todo.clear()
-        self.handlers.clear()
-        self._main = self.current = None
 
     # -- for operations and the Context --------------------------------------------------------
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
 
+import msgspec
+
 from headrace.client import Client as CoreClient
 from headrace.coordinator.core.views import run_view
 from headrace.local.headstart import HeadStart
+from headrace.local.submits import with_input
 from headrace.messages import RunView
 from headrace.sdk import Client, Workflow, decoded_result, result_of
 
@@ -33,13 +36,13 @@ class FunctionClient(Client):
         self, workflow: Workflow[P, R], /, *args: P.args, **kwargs: P.kwargs
     ) -> R:
         """See `Client.start_and_wait`."""
-        data = self.inputs_of(workflow, args, kwargs)
+        data = self.encoded_inputs(workflow, args, kwargs)
         options, engine, kind = workflow.options_, self._engine, workflow.signature.result
         plan = workflow.plan
         if options.id:
             view = await engine.run(
                 plan,
-                data,
+                msgspec.msgpack.decode(data),
                 run_id=options.id,
                 labels=options.labels,
                 priority=options.priority,
@@ -49,25 +52,22 @@ class FunctionClient(Client):
             return named
         owner, starts = engine.running(), engine.starts
         submits = starts.submits
-        submit = submits.submit(plan, submits.new_run(), data, options.labels, options.priority)
-        stretch = self._head_start.begin(owner, workflow, submit)
+        submit = submits.submit(plan, submits.new_run(), None, options.labels, options.priority)
+        stretch = self._head_start.begin(owner, workflow, submit, data)
         if stretch is None:
+            submit = with_input(submit, data)
             run = await starts.end(owner, submit.run, starts.post(owner, plan, submit))
         elif stretch.result is not None:
-            await self._breathe()
+            self._in_a_row += 1
+            if self._in_a_row >= BREATH:
+                self._in_a_row = 0
+                await asyncio.sleep(0)
             whole: R = decoded_result(kind, stretch.result)
             return whole
         else:
             run = await stretch.end()
         result: R = result_of(run_view(run, steps=False), kind)
         return result
-
-    async def _breathe(self) -> None:
-        """Let others have the event loop, after a few runs that never waited."""
-        self._in_a_row += 1
-        if self._in_a_row >= BREATH:
-            self._in_a_row = 0
-            await asyncio.sleep(0)
 
     async def wait(self, run: str, timeout_s: float | None) -> RunView:
         """See `Client.wait`."""

@@ -19,6 +19,7 @@ from headrace.coordinator.runtime import at_once
 from headrace.coordinator.runtime.owner import Owner
 from headrace.local.dispatch import WORKER, LocalDispatch
 from headrace.local.starts import Starts
+from headrace.local.submits import with_input
 from headrace.messages import ResultStatus, StepRan, SubmitRun, Task, Turn, subjects
 from headrace.plan import Plan
 from headrace.plan import Task as TaskNode
@@ -51,10 +52,13 @@ class HeadStart:
         """Those that have the thread, each begun by a step of the one before."""
 
     def begin(
-        self, owner: Owner, workflow: Workflow[Any, Any], submit: SubmitRun
+        self, owner: Owner, workflow: Workflow[Any, Any], submit: SubmitRun, data: bytes
     ) -> FunctionStretch | None:
-        """Begin the function of a run that is not submitted yet; None: submit it instead."""
-        begun = self._may_begin(owner, submit)
+        """Begin the function of a run that is not submitted yet; None: submit it instead.
+
+        *data*: its input, encoded; *submit* has none.
+        """
+        begun = self._may_begin(owner, submit, data)
         if begun is None or self.turns.draining:
             return None
         stretch = FunctionStretch(self, owner, workflow.plan, submit, begun)
@@ -73,7 +77,7 @@ class HeadStart:
         If it has completed, `Stretch.is_recorded`: the run ends in the next tick.
         """
         begun = self._may_begin(owner, submit)
-        if begun is None or begun.program.code >= 0:
+        if begun is None:
             return None
         stretch = Stretch(self, owner, plan, submit, begun)
         task = self._task(owner, stretch.key, begun.program)
@@ -102,8 +106,10 @@ class HeadStart:
         path = program.path[1]
         return Task(run, 1, path, 1, token, node.uses, content.inputs, content.options)
 
-    def _may_begin(self, owner: Owner, submit: SubmitRun) -> Fitting | None:
-        begun = owner.brief_now(self.namespace, submit)
+    def _may_begin(
+        self, owner: Owner, submit: SubmitRun, data: bytes | None = None
+    ) -> Fitting | None:
+        begun = owner.brief_now(self.namespace, submit, data)
         if begun is None or not self.dispatch.has_room(begun.program.lane[1]):
             return None
         return begun
@@ -172,6 +178,12 @@ class FunctionStretch(Stretch):
         self._until_s = head_start.now_s() + at_once.TURN_S
         self.result: msgspec.Raw | None = None
         """What the function returned, if it never waited."""
+
+    def submitted(self) -> asyncio.Future[Run]:
+        """See `Stretch.submitted`."""
+        if self.ended is None:
+            self._submit = with_input(self._submit, self._begun.input)
+        return super().submitted()
 
     def goes_on(self) -> bool:
         """See `Host.goes_on`."""

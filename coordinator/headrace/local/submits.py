@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Mapping
 from typing import Any, Final
 
+import msgspec
+
 from headrace.client import RequestIds, RunIds
 from headrace.messages import ClientRequest, StorePlan, SubmitRun
 from headrace.plan import Plan, encode_plan, plan_digest
@@ -56,3 +58,8 @@ class Submits:
         digest = plan_digest(plan)
         self._plans[id(plan)] = (plan, digest)
         return digest
+
+
+def with_input(submit: SubmitRun, data: bytes) -> SubmitRun:
+    """Return *submit* with an input that is encoded."""
+    return msgspec.structs.replace(submit, input=msgspec.msgpack.decode(data))

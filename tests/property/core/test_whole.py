@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from hypothesis import given
 
-from headrace.coordinator.core import Life, Machine, Refusal, TaskLife, encode_state
+from headrace.coordinator.core import Fitting, Life, Machine, Refusal, TaskLife, encode_state
 from headrace.coordinator.core.limits import Limits
 from headrace.coordinator.core.state import ShardState
 from headrace.coordinator.core.views import run_view
@@ -82,6 +82,11 @@ def machine(limits: Limits | None = None, plan: Plan = PLAN) -> Machine:
     return led
 
 
+def brief(led: Machine, request: SubmitRun, namespace: str = "default") -> Fitting | None:
+    """Ask for a function: its input is encoded already."""
+    return led.brief(namespace, request, msgspec.msgpack.encode(request.input))
+
+
 def the_long_way(led: Machine, request: SubmitRun, ran: list[StepRan], result: object) -> None:
     reply = led.request("default", request)
     assert not isinstance(reply, Refusal), reply
@@ -97,7 +102,7 @@ def the_long_way(led: Machine, request: SubmitRun, ran: list[StepRan], result: o
 
 
 def as_a_whole(led: Machine, request: SubmitRun, ran: list[StepRan], result: object) -> None:
-    begun = led.brief("default", request)
+    begun = brief(led, request)
     assert begun is not None
     life = Life(f"default/{request.run}", request, begun, f"{WORKER}.{LIFE}", ran, raw(result))
     assert life.fits(led.limits)
@@ -255,7 +260,7 @@ def lived(**changes: object) -> bool:
     request = SubmitRun(
         run="r", request_id="q", not_after_ms=NOW_MS + 60_000, plan=plan_digest(PLAN)
     )
-    begun = led.brief("default", request)
+    begun = brief(led, request)
     assert begun is not None
     life = Life("default/r", request, begun, "w.a", ran, raw("x"))
     return life._replace(**changes).fits(limits)
@@ -295,7 +300,7 @@ def test_a_plan_that_asks_for_more_takes_the_long_way(changed) -> None:
     first = SubmitRun(run="r0", request_id="q0", not_after_ms=NOW_MS + 60_000, plan=digest)
     assert not isinstance(led.request("default", first), Refusal)
     again = SubmitRun(run="r1", request_id="q1", not_after_ms=NOW_MS + 60_000, plan=digest)
-    assert led.brief("default", again) is None
+    assert brief(led, again) is None
 
 
 def test_what_cannot_begin_at_once_takes_the_long_way() -> None:
@@ -306,14 +311,14 @@ def test_what_cannot_begin_at_once_takes_the_long_way() -> None:
         return msgspec.structs.replace(plain, **changes)
 
     led = machine()
-    assert led.brief("default", request()) is not None
-    assert led.brief("default", request(plan="unknown")) is None
-    assert led.brief("other", request()) is None
-    assert led.brief("default", request(fairness_key="k")) is None
-    assert led.brief("default", request(labels={subjects.TRACE_LABEL: "00-1-2-01"})) is None
-    assert led.brief("default", request(labels={"": "nameless"})) is None
-    assert led.brief("default", request(input={"n": "x" * 2_000_000})) is None
+    assert brief(led, request()) is not None
+    assert brief(led, request(plan="unknown")) is None
+    assert brief(led, request(), "other") is None
+    assert brief(led, request(fairness_key="k")) is None
+    assert brief(led, request(labels={subjects.TRACE_LABEL: "00-1-2-01"})) is None
+    assert brief(led, request(labels={"": "nameless"})) is None
+    assert brief(led, request(input={"n": "x" * 2_000_000})) is None
     led.request("default", request(run="taken"))
-    assert led.brief("default", request(run="taken")) is None
+    assert brief(led, request(run="taken")) is None
     full = machine(Limits(runs=0))
-    assert full.brief("default", request()) is None
+    assert brief(full, request()) is None

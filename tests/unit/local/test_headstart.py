@@ -380,6 +380,19 @@ async def test_many_at_the_same_time_are_all_recorded(engine):
     assert {view.state for view in found.runs} == {"COMPLETED"}
 
 
+async def test_level_snapshot_keeps_what_has_ended_when_the_engine_is_left(tmp_path):
+    # Of two snapshots that cannot be told apart the right one is taken by luck, but not each time.
+    for life in range(12):
+        async with (
+            asyncio.timeout(60),
+            LocalEngine(persistence="snapshot", path=tmp_path) as engine,
+        ):
+            found = await engine.list()
+            assert [view.state for view in found.runs] == ["COMPLETED"] * 2 * life
+            for _ in range(2):
+                assert await engine.start_and_wait(mixed, ["plus"]) == 1
+
+
 async def test_a_log_that_outlives_the_process_knows_the_run_first(tmp_path, monkeypatch):
     begun: list[str] = []
     monkeypatch.setattr(Beginnings, "begin", lambda *given: begun.append(given[2]))

@@ -34,16 +34,13 @@ from headrace.coordinator.core.arrivals import Taken
 from headrace.coordinator.core.asking import Question
 from headrace.coordinator.core.commands import TickEffects
 from headrace.coordinator.core.nodes import gathered
-from headrace.coordinator.core.requests.submit import Fitting
 from headrace.coordinator.core.state import IDLE_PLANS_MAX, OutMessage, Run
 from headrace.coordinator.core.tick import Tick
-from headrace.coordinator.core.whole import Life, TaskLife
 from headrace.events import NEWEST_LEVEL, PlansForgotten, RunEvent, StepFailed
 from headrace.messages import (
     Arrival,
     Claim,
     ClaimReply,
-    SubmitRun,
     Task,
     TurnReply,
     TurnReport,
@@ -85,6 +82,8 @@ class Machine(Tick):
             self._forget_plans()
         entries.keep(self._chunks.values(), self.state.now_ms, self.long)
         self.state.logged_ms = self.state.now_ms
+        # Snapshots are told apart by it.
+        self.state.batch_index += 1
         self._end()
 
     def _forget_plans(self) -> None:
@@ -171,13 +170,8 @@ class Machine(Tick):
         """Record what a workflow function did in its turn."""
         return turns.report(self, report)
 
-    def brief(self, namespace: str, request: SubmitRun) -> Fitting | None:
-        """See `whole.brief`."""
-        return whole.brief(self, namespace, request)
-
-    def whole(self, life: Life | TaskLife) -> None:
-        """Record a run that has begun and ended; see `whole.record`."""
-        whole.record(self, life)
+    brief = whole.brief
+    whole = whole.record
 
     def lose(self, run: str, step: int, attempt: int, *, worker: str, reason: str) -> None:
         """The holder of a dispatched attempt is lost; *step* is its wire number."""

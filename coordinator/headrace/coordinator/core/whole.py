@@ -18,7 +18,7 @@ from headrace.coordinator.core.commands import Refusal
 from headrace.coordinator.core.creation import create_run
 from headrace.coordinator.core.journal import ENTRY_BYTES
 from headrace.coordinator.core.limits import Limits
-from headrace.coordinator.core.requests.submit import Fitting, fitting
+from headrace.coordinator.core.requests.submit import Fitting, fitting, fitting_data
 from headrace.coordinator.core.results import is_readable
 from headrace.coordinator.core.state import EMPTY_MAP, Run
 from headrace.coordinator.core.tick import Tick
@@ -102,21 +102,29 @@ class TaskLife(NamedTuple):
         return len(output) <= limits.output_bytes and (len(output) == 1 or is_readable(output))
 
 
-def brief(tick: Tick, namespace: str, request: SubmitRun) -> Fitting | None:
+def brief(
+    tick: Tick, namespace: str, request: SubmitRun, data: bytes | None = None
+) -> Fitting | None:
     """Return what a run begins with whose function or handler may begin now; None: by the long
-    way."""
+    way.
+
+    *data*: the input of a function, encoded, in the place of the request's.
+    """
     state = tick.state
     program = state.programs.get((request.plan, namespace))
     if (
         program is None
         or not program.brief
-        or subjects.run_key(namespace, request.run) in state.runs
+        or (program.code < 0) is not (data is None)
         or state.variables
         or tick.traced
         or request.fairness_key
         or subjects.TRACE_LABEL in request.labels
+        or subjects.run_key(namespace, request.run) in state.runs
     ):
         return None
+    if data is not None:
+        return fitting_data(tick, program, request, data)
     try:
         fit = fitting(tick, namespace, request)
     except HeadraceError:

@@ -6,8 +6,10 @@ a tick goes on, and it takes in what comes back at once.
 
 from __future__ import annotations
 
+import asyncio
 from abc import abstractmethod
 from collections.abc import Sequence
+from functools import partial
 
 from headrace.coordinator.core import Fitting, Life, Machine, TaskLife, TickEffects
 from headrace.coordinator.runtime.answers import Answers, EndView
@@ -130,13 +132,15 @@ class AtOnce(Postbox):
             self._failure = error
             return None
 
-    def brief_now(self, namespace: str, request: SubmitRun) -> Fitting | None:
-        """Return what a run begins with whose function may begin before it is recorded; None: it
-        is to be submitted."""
+    def brief_now(
+        self, namespace: str, request: SubmitRun, data: bytes | None = None
+    ) -> Fitting | None:
+        """Return what a run begins with that may begin before it is recorded; None: it is to be
+        submitted. See `whole.brief`."""
         machine = self.machine
         if machine is None or not self.at_once or self._over or len(self._lives) >= LIVES_MAX:
             return None
-        return machine.brief(namespace, request)
+        return machine.brief(namespace, request, data)
 
     def lived(self, life: Life | TaskLife, *, works: bool = False) -> bool:
         """Take a run that has begun and ended: what is asked from now on finds it recorded. False:
@@ -154,6 +158,13 @@ class AtOnce(Postbox):
             wake.held = held
         self._lives.append(life)
         return True
+
+    async def recorded(self) -> None:
+        """Return when runs that have ended by now are recorded."""
+        if self._lives and self.machine is not None:
+            done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self.post_logged(lambda _machine: None, partial(done.set_result, None))
+            await done
 
     def _record_lives(self, machine: Machine) -> None:
         lives, self._lives = self._lives, []

@@ -129,6 +129,7 @@ class Owner(AtOnce):
     async def snapshot(self) -> None:
         """Take a snapshot now, beside those that are due; a failure is logged, as with them."""
         if self.machine is not None:
+            await self.recorded()
             await self._keeper.snapshot(self.machine)
 
     # -- life ----------------------------------------------------------------------------------

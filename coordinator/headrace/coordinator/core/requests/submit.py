@@ -76,6 +76,17 @@ def fitting(tick: Tick, namespace: str, request: SubmitRun) -> Fitting | Refusal
     return Fitting(program, data, labels) if unfit is None else unfit
 
 
+def fitting_data(tick: Tick, program: Program, request: SubmitRun, data: bytes) -> Fitting | None:
+    """Return what a new run of *program*, which takes *data* as it is, begins with; None: a limit
+    is in its way."""
+    if len(tick.state.runs) >= tick.limits.runs:
+        return None
+    plan = program.plan
+    labels = {**plan.labels, **request.labels} if plan.labels else request.labels
+    unfit = _unfit(tick, request, program.size, data, labels)
+    return Fitting(program, data, labels) if unfit is None else None
+
+
 def _unfit(
     tick: Tick, request: SubmitRun, nodes: int, data: bytes, labels: Mapping[str, str]
 ) -> Refusal | None:
