@@ -13,6 +13,7 @@ from headrace.coordinator.core import Fitting, Life, Machine, Refusal, TaskLife,
 from headrace.coordinator.core.limits import Limits
 from headrace.coordinator.core.state import ShardState
 from headrace.coordinator.core.views import run_view
+from headrace.coordinator.core.whole import BYTES_MAX
 from headrace.messages import (
     ResultBatch,
     ResultExtra,
@@ -253,8 +254,10 @@ def test_a_task_that_asks_for_more_takes_the_long_way(changed) -> None:
     assert led.brief("default", msgspec.structs.replace(request, run="r2")) is None
 
 
-def lived(**changes: object) -> bool:
-    limits = Limits(output_bytes=100, journal_entries=2, journal_bytes=600)
+LOW = Limits(output_bytes=100, journal_entries=2, journal_bytes=600)
+
+
+def lived(limits: Limits = LOW, **changes: object) -> bool:
     ran = [StepRan("a#1", "a", "", 1, 2, raw("x")), StepRan("b#1", "b", "", 1, 2, raw("x"))]
     led = machine(limits)
     request = SubmitRun(
@@ -275,6 +278,13 @@ def test_what_passes_a_limit_takes_the_long_way() -> None:
     assert not lived(ran=[one, one])
     assert not lived(ran=[msgspec.structs.replace(one, key="")])
     assert not lived(ran=[msgspec.structs.replace(one, key="k" * 500)])
+
+
+def test_what_is_large_takes_the_long_way() -> None:
+    one = StepRan("a#1", "a", "", 1, 2, raw("x" * BYTES_MAX))
+    assert lived(limits=Limits())
+    assert not lived(limits=Limits(), ran=[one])
+    assert not lived(limits=Limits(), result=one.value)
 
 
 @pytest.mark.parametrize(

@@ -135,7 +135,10 @@ class Beginning:
         return end
 
     async def stop(self) -> None:
-        """Stop the function and its steps."""
+        """Stop the function and its steps; whoever is cancelled meanwhile need not wait for it."""
+        await asyncio.wait((asyncio.create_task(self._interrupted(), name="stop"),))
+
+    async def _interrupted(self) -> None:
         with contextlib.suppress(asyncio.CancelledError, StopIteration):
             waiting = self._work.throw(asyncio.CancelledError())
             await resumed(self._work, waiting)

@@ -35,6 +35,8 @@ from headrace.events import (
 from headrace.messages import StepRan, StepResult, SubmitRun, subjects
 
 _NOTHING = msgspec.Raw(EMPTY_MAP)
+BYTES_MAX = 256 * 1024
+"""Of what a run leaves that is recorded as a whole, about: some hundred of them may wait."""
 
 
 class Life(NamedTuple):
@@ -66,6 +68,7 @@ class Life(NamedTuple):
         size = len(self.result)
         if size > limits.output_bytes or len(self.ran) > limits.journal_entries:
             return False
+        bytes_max = min(limits.journal_bytes, BYTES_MAX)
         keys = set()
         for ran in self.ran:
             length = len(ran.value)
@@ -73,7 +76,7 @@ class Life(NamedTuple):
                 return False
             size += length + len(ran.key) + len(ran.name) + ENTRY_BYTES
             keys.add(ran.key)
-        return size <= limits.journal_bytes and len(keys) == len(self.ran)
+        return size <= bytes_max and len(keys) == len(self.ran)
 
 
 class TaskLife(NamedTuple):
@@ -99,7 +102,9 @@ class TaskLife(NamedTuple):
     def fits(self, limits: Limits) -> bool:
         """See `Life.fits`."""
         output = self.result.output
-        return len(output) <= limits.output_bytes and (len(output) == 1 or is_readable(output))
+        if len(output) > min(limits.output_bytes, BYTES_MAX):
+            return False
+        return len(output) == 1 or is_readable(output)
 
 
 def brief(
