@@ -85,6 +85,9 @@ class Signature:
 
     def as_map(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes:
         """Return arguments by name, as msgpack. Raises `InvalidRequest` for what does not fit."""
+        if not kwargs and len(args) == len(self.names) == len(self._parameters):
+            # All of them, by position: most calls are like that.
+            return self._encoded(dict(zip(self.names, args, strict=True)))
         if len(args) > len(self.names):
             raise InvalidRequest(f"{self._name()} takes {len(self.names)} inputs, not {len(args)}")
         found = dict(zip(self.names, args, strict=False))
@@ -100,6 +103,8 @@ class Signature:
     def from_map(self, data: bytes | msgspec.Raw) -> dict[str, Any]:
         """Return keyword arguments from an encoded map. Raises `InvalidRequest`, `CodecError`."""
         raws = _RAW_MAP.decode(data)
+        if raws.keys() == self._parameters.keys():
+            return {name: self._decoded(name, raw) for name, raw in raws.items()}
         for name in raws:
             if name not in self._parameters and not self.variadic:
                 raise InvalidRequest(f"{self._name()} has no input {name!r}")

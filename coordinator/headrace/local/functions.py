@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 
-BREATH: Final = 16
+BREATH: Final = 32
 """Runs that begin and end one after the other, before others get the event loop."""
 
 
