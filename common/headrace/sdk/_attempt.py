@@ -168,15 +168,23 @@ async def run_step(
     for fault in _faults:
         fault(info)
     options = step.options_
-    if not options.timeout_ms and not options.heartbeat_timeout_ms:
+    try:
+        if options.timeout_ms or options.heartbeat_timeout_ms:
+            return await _limited(step, args, kwargs, info)
         if step.kind == "async":
-            try:
-                return await step.function(*args, **kwargs)
-            except _PASSED:
-                raise
-            except BaseException as error:
-                raise StepFailure(type(error).__name__, str(error)) from error
-        return await _call(step, args, kwargs, info)
+            return await step.function(*args, **kwargs)
+        return await _off_loop(step, args, kwargs, info)
+    except _PASSED:
+        raise
+    except BaseException as error:
+        raise _as_failure(error) from error
+
+
+async def _limited(
+    step: Step[Any, Any], args: Sequence[Any], kwargs: Mapping[str, Any], info: StepInfo
+) -> Any:
+    """Run it within its limits. Raises also `StepFailure` of type `timeout`."""
+    options = step.options_
     loop = asyncio.get_running_loop()
     info.beat_s = loop.time()
     watch: asyncio.Task[None] | None = None
@@ -186,7 +194,9 @@ async def run_step(
             if options.heartbeat_timeout_ms:
                 silence_s = options.heartbeat_timeout_ms / 1_000
                 watch = loop.create_task(_watch(info, limit, silence_s), name="heartbeat-watch")
-            return await _call(step, args, kwargs, info)
+            if step.kind == "async":
+                return await step.function(*args, **kwargs)
+            return await _off_loop(step, args, kwargs, info)
     except TimeoutError as error:
         if not limit.expired():
             raise
@@ -220,15 +230,14 @@ def _called(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[s
     except Exception:
         raise
     except BaseException as error:
-        raise StepFailure(type(error).__name__, str(error)) from error
+        raise _as_failure(error) from error
 
 
-async def _call(
+async def _off_loop(
     step: Step[Any, Any], args: Sequence[Any], kwargs: Mapping[str, Any], info: StepInfo
 ) -> Any:
+    """Run a plain function in a thread, or in a process."""
     try:
-        if step.kind == "async":
-            return await step.function(*args, **kwargs)
         if step.kind == "thread":
             return await THREADS.start(lambda: _called(step.function, args, kwargs))
         from headrace.sdk._processes import in_process
@@ -237,7 +246,7 @@ async def _call(
     except asyncio.CancelledError:
         info.cancelled = True
         raise
-    except _PASSED:
-        raise
-    except BaseException as error:
-        raise StepFailure(type(error).__name__, str(error)) from error
+
+
+def _as_failure(error: BaseException) -> StepFailure:
+    return StepFailure(type(error).__name__, str(error))

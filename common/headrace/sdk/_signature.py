@@ -85,9 +85,6 @@ class Signature:
 
     def as_map(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes:
         """Return arguments by name, as msgpack. Raises `InvalidRequest` for what does not fit."""
-        if not kwargs and len(args) == len(self.names) == len(self._parameters):
-            # All of them, by position: most calls are like that.
-            return self._encoded(dict(zip(self.names, args, strict=True)))
         if len(args) > len(self.names):
             raise InvalidRequest(f"{self._name()} takes {len(self.names)} inputs, not {len(args)}")
         found = dict(zip(self.names, args, strict=False))
@@ -95,22 +92,16 @@ class Signature:
             if name in found or (name not in self._parameters and not self.variadic):
                 raise InvalidRequest(f"{self._name()} has no free input {name!r}")
             found[name] = value
-        missing = self.required - found.keys()
-        if missing:
-            raise InvalidRequest(f"{self._name()}: missing input {', '.join(sorted(missing))}")
+        self._need(found)
         return self._encoded(found)
 
     def from_map(self, data: bytes | msgspec.Raw) -> dict[str, Any]:
         """Return keyword arguments from an encoded map. Raises `InvalidRequest`, `CodecError`."""
         raws = _RAW_MAP.decode(data)
-        if raws.keys() == self._parameters.keys():
-            return {name: self._decoded(name, raw) for name, raw in raws.items()}
         for name in raws:
             if name not in self._parameters and not self.variadic:
                 raise InvalidRequest(f"{self._name()} has no input {name!r}")
-        missing = self.required - raws.keys()
-        if missing:
-            raise InvalidRequest(f"{self._name()}: missing input {', '.join(sorted(missing))}")
+        self._need(raws)
         return {name: self._decoded(name, raw) for name, raw in raws.items()}
 
     def from_call(self, data: bytes | msgspec.Raw) -> tuple[list[Any], dict[str, Any]]:
@@ -119,6 +110,11 @@ class Signature:
         names = [*self.names, *([""] * max(len(args) - len(self.names), 0))]
         row = [self._decoded(name, raw) for name, raw in zip(names, args, strict=False)]
         return row, {name: self._decoded(name, raw) for name, raw in kwargs.items()}
+
+    def _need(self, given: Mapping[str, Any]) -> None:
+        if not given.keys() >= self.required:
+            missing = ", ".join(sorted(self.required - given.keys()))
+            raise InvalidRequest(f"{self._name()}: missing input {missing}")
 
     def _encoded(self, given: Any) -> bytes:
         try:

@@ -419,9 +419,7 @@ class _Dev:
             started = time.monotonic()
             # Its own session: a Ctrl-C on the terminal reaches `dev`, which stops in order.
             metrics = ("--metrics-port", str(self._metrics_port(name, number)))
-            process = await start(
-                [*arguments, *metrics], own_session=True, environment=self._environment
-            )
+            process = await start([*arguments, *metrics], environment=self._environment)
             try:
                 code = await process.wait()
             except asyncio.CancelledError:

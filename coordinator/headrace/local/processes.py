@@ -14,15 +14,15 @@ STOP_GRACE_S = 8.0
 
 
 async def start(
-    arguments: Sequence[str], *, own_session: bool, environment: Mapping[str, str] | None = None
+    arguments: Sequence[str], *, environment: Mapping[str, str] | None = None
 ) -> Process:
-    """Start ``flowctl *arguments*``. In its own session it does not hear the terminal's Ctrl-C.
+    """Start ``flowctl *arguments*``, in a session of its own: the terminal's Ctrl-C is not for it.
 
     Without *environment* it has ours.
     """
     return await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "headrace.local.child", *arguments),
-        start_new_session=own_session,
+        start_new_session=True,
         env=environment,
     )
 

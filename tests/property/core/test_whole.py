@@ -107,7 +107,7 @@ def as_a_whole(led: Machine, request: SubmitRun, ran: list[StepRan], result: obj
     assert begun is not None
     life = Life(f"default/{request.run}", request, begun, f"{WORKER}.{LIFE}", ran, raw(result))
     assert life.fits(led.limits)
-    led.whole(life)
+    led.record_life(life)
     assert not led.state.agenda
     led.settle()
 
@@ -197,7 +197,7 @@ def test_a_task_is_recorded_the_same_both_ways(
             )  # fmt: skip
             life = TaskLife("default/r1", request, begun, f"{WORKER}.{LIFE}", result)
             assert life.fits(led.limits)
-            led.whole(life)
+            led.record_life(life)
             assert not led.state.agenda
         else:
             assert not isinstance(led.request("default", request), Refusal)

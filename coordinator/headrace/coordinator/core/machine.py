@@ -171,7 +171,7 @@ class Machine(Tick):
         return turns.report(self, report)
 
     brief = whole.brief
-    whole = whole.record
+    record_life = whole.record
 
     def lose(self, run: str, step: int, attempt: int, *, worker: str, reason: str) -> None:
         """The holder of a dispatched attempt is lost; *step* is its wire number."""

@@ -426,6 +426,10 @@ class Program:
             return False
         if plan.timeout_ms or plan.fairness_key or (task.code and plan.inputs):
             return False
+        if task.code:
+            fixed = (self.capabilities[1], self.raw_inputs[1], self.options[1])
+            bare = Task(name=task.name, parent=0, uses=task.uses, runs_on=task.runs_on, code=True)
+            return task == bare and None not in fixed
         bare = Task(
             name=task.name,
             title=task.title,
@@ -438,10 +442,7 @@ class Program:
             attempt_timeout_ms=task.attempt_timeout_ms,
             heartbeat_timeout_ms=task.heartbeat_timeout_ms,
         )
-        if task.code:
-            bare = Task(name=task.name, parent=0, uses=task.uses, runs_on=task.runs_on, code=True)
-        fixed = (self.capabilities[1], self.raw_inputs[1], self.options[1])
-        return task == bare and None not in fixed and (task.code or self.plain[1] is not None)
+        return task == bare and self.plain[1] is not None
 
     def _is_asked_of_the_worker(self, index: int) -> bool:
         condition = self.condition[index]

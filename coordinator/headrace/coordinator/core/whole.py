@@ -18,7 +18,7 @@ from headrace.coordinator.core.commands import Refusal
 from headrace.coordinator.core.creation import create_run
 from headrace.coordinator.core.journal import ENTRY_BYTES
 from headrace.coordinator.core.limits import Limits
-from headrace.coordinator.core.requests.submit import Fitting, fitting, fitting_data
+from headrace.coordinator.core.requests.submit import Fitting, fitting
 from headrace.coordinator.core.results import is_readable
 from headrace.coordinator.core.state import EMPTY_MAP, Run
 from headrace.coordinator.core.tick import Tick
@@ -128,10 +128,8 @@ def brief(
         or subjects.run_key(namespace, request.run) in state.runs
     ):
         return None
-    if data is not None:
-        return fitting_data(tick, program, request, data)
     try:
-        fit = fitting(tick, namespace, request)
+        fit = fitting(tick, namespace, request, data)
     except HeadraceError:
         return None
     return None if isinstance(fit, Refusal) else fit

@@ -169,7 +169,7 @@ class AtOnce(Postbox):
     def _record_lives(self, machine: Machine) -> None:
         lives, self._lives = self._lives, []
         for life in lives:
-            machine.whole(life)
+            machine.record_life(life)
         if self._watch.active:
             for life in lives:
                 self._watch.request(SubmitRun)

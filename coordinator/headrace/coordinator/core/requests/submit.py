@@ -56,10 +56,13 @@ class Fitting(NamedTuple):
     labels: dict[str, str]
 
 
-def fitting(tick: Tick, namespace: str, request: SubmitRun) -> Fitting | Refusal:
+def fitting(
+    tick: Tick, namespace: str, request: SubmitRun, data: bytes | None = None
+) -> Fitting | Refusal:
     """Return what a run with a new id begins with, or why it cannot.
 
-    Raises `InvalidDefinition` for an input that is not what the plan asks for.
+    *data*: its input, encoded, in the place of the request's; the plan takes any. Raises
+    `InvalidDefinition` for an input that is not what the plan asks for.
     """
     state = tick.state
     if len(state.runs) >= tick.limits.runs:
@@ -69,22 +72,12 @@ def fitting(tick: Tick, namespace: str, request: SubmitRun) -> Fitting | Refusal
     except KeyError:
         return Refusal("unknown-plan", f"plan {request.plan} is not stored in this shard")
     plan = program.plan
-    given = check_inputs(plan, request.input) if plan.inputs or request.input else {}
-    data = _encode(given) if given else EMPTY_MAP
+    if data is None:
+        given = check_inputs(plan, request.input) if plan.inputs or request.input else {}
+        data = _encode(given) if given else EMPTY_MAP
     labels = {**plan.labels, **request.labels} if plan.labels else request.labels
     unfit = _unfit(tick, request, program.size, data, labels)
     return Fitting(program, data, labels) if unfit is None else unfit
-
-
-def fitting_data(tick: Tick, program: Program, request: SubmitRun, data: bytes) -> Fitting | None:
-    """Return what a new run of *program*, which takes *data* as it is, begins with; None: a limit
-    is in its way."""
-    if len(tick.state.runs) >= tick.limits.runs:
-        return None
-    plan = program.plan
-    labels = {**plan.labels, **request.labels} if plan.labels else request.labels
-    unfit = _unfit(tick, request, program.size, data, labels)
-    return Fitting(program, data, labels) if unfit is None else None
 
 
 def _unfit(
