@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import re
 import sys
@@ -95,16 +94,8 @@ def collect_arguments(
 
 
 def _load(reference: str) -> Any:
-    module, _, name = reference.partition(":")
+    from headrace.sdk import resolved
+
     # Modules of applications lie where the command was started.
     sys.path.insert(0, os.getcwd())
-    try:
-        found: Any = importlib.import_module(module)
-        for part in name.split("."):
-            found = getattr(found, part)
-    except (ImportError, AttributeError) as error:
-        raise InvalidRequest(f"{reference!r}: {error}") from error
-    except Exception as error:
-        # A user's module may raise anything while it is imported.
-        raise InvalidRequest(f"{reference!r}: {error!r}") from error
-    return found
+    return resolved(reference)

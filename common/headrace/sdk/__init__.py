@@ -58,6 +58,7 @@ from headrace.sdk._execution import Execution
 from headrace.sdk._lint import lint_paths, lint_source
 from headrace.sdk._operation import Operation
 from headrace.sdk._processes import renew_processes
+from headrace.sdk._reference import resolved
 from headrace.sdk._retry import Retry
 from headrace.sdk._step import AsyncStep, Step, SyncStep
 from headrace.sdk._turn import Desk, Left, Terms, TurnRun, new_execution
@@ -107,6 +108,7 @@ __all__ = [
     "new_execution",
     "remove_fault",
     "renew_processes",
+    "resolved",
     "result_of",
     "seconds",
     "step_info",

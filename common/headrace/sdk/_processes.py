@@ -7,7 +7,6 @@ attempt is cancelled or its time is over, it is.
 from __future__ import annotations
 
 import contextlib
-import importlib
 import multiprocessing
 import pickle
 import signal
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from headrace.sdk._attempt import THREADS
 from headrace.sdk._errors import StepFailure
+from headrace.sdk._reference import resolve
 
 if TYPE_CHECKING:
     from headrace.sdk._attempt import StepInfo
@@ -147,10 +147,7 @@ def _serve(connection: Connection) -> None:
 
 
 def _load(reference: str) -> Any:
-    module, _, name = reference.partition(":")
-    found: Any = importlib.import_module(module)
-    for part in name.split("."):
-        found = getattr(found, part)
+    found = resolve(reference)
     # The step stands where its function was defined.
     return getattr(found, "function", found)
 

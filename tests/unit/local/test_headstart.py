@@ -254,8 +254,9 @@ async def test_who_gives_up_waiting_leaves_the_run_alone(engine):
     assert (await engine.wait(live.id)).output == {"result": "done"}
 
 
-async def test_a_run_that_is_cancelled_stops_its_step(engine):
-    other, entered, ended = App("cancelled"), asyncio.Event(), asyncio.Event()
+async def held(engine: LocalEngine) -> tuple[asyncio.Task[None], asyncio.Event]:
+    """Begin a function whose step waits for ever; return who waits for it, and the step's end."""
+    other, entered, ended = App("held"), asyncio.Event(), asyncio.Event()
 
     @other.step
     async def holds(n: int) -> None:
@@ -267,12 +268,17 @@ async def test_a_run_that_is_cancelled_stops_its_step(engine):
                 ended.set()
 
     @other.workflow
-    async def held(ctx: Context, n: int) -> None:
+    async def holding(ctx: Context, n: int) -> None:
         await ctx.step(holds, n)
 
-    await engine.start_and_wait(held, 0)
-    waits = asyncio.create_task(engine.start_and_wait(held, 1))
+    await engine.start_and_wait(holding, 0)
+    waits = asyncio.create_task(engine.start_and_wait(holding, 1))
     await entered.wait()
+    return waits, ended
+
+
+async def test_a_run_that_is_cancelled_stops_its_step(engine):
+    waits, ended = await held(engine)
     (live,) = [view for view in (await engine.list()).runs if view.state == "RUNNING"]
     await engine.cancel(live.id)
     with pytest.raises(RunFailed, match="CANCELLED"):
@@ -281,24 +287,7 @@ async def test_a_run_that_is_cancelled_stops_its_step(engine):
 
 
 async def test_an_engine_that_closes_stops_what_has_begun(engine):
-    other, entered, ended = App("closes"), asyncio.Event(), asyncio.Event()
-
-    @other.step
-    async def holds(n: int) -> None:
-        if n:
-            entered.set()
-            try:
-                await asyncio.Event().wait()
-            finally:
-                ended.set()
-
-    @other.workflow
-    async def held(ctx: Context, n: int) -> None:
-        await ctx.step(holds, n)
-
-    await engine.start_and_wait(held, 0)
-    waits = asyncio.create_task(engine.start_and_wait(held, 1))
-    await entered.wait()
+    waits, ended = await held(engine)
     await engine.close()
     with pytest.raises(HeadraceError):
         await waits

@@ -11,6 +11,7 @@ from headrace.coordinator.runtime.at_once import LIVES_MAX
 from headrace.errors import HeadraceError
 from headrace.local import LocalEngine
 from headrace.local.dispatch import LocalDispatch
+from headrace.messages import RunView
 from headrace.plan import Group, Plan, Task
 from headrace.retry import RetryPolicy
 from headrace.worker.handlers import HandlerError, handler
@@ -161,14 +162,21 @@ async def test_a_task_that_ends_as_another_asks_is_not_run_again(calls):
     assert calls.names == ["tells"] * 3
 
 
-async def test_a_task_that_has_begun_can_be_cancelled(runs_tasks, tasks):
-    engine, plan = runs_tasks, one("test/holds")
+async def held(engine: LocalEngine, tasks: Tasks) -> asyncio.Task[RunView]:
+    """Begin a run whose handler waits; return who waits for the run."""
+    plan = one("test/holds")
     tasks.go_on.set()
     await engine.run(plan)
     for event in (tasks.entered, tasks.go_on, tasks.ended):
         event.clear()
     waits = asyncio.create_task(engine.run(plan))
     await tasks.entered.wait()
+    return waits
+
+
+async def test_a_task_that_has_begun_can_be_cancelled(runs_tasks, tasks):
+    engine = runs_tasks
+    waits = await held(engine, tasks)
     (live,) = [view for view in (await engine.list()).runs if view.state == "RUNNING"]
     await engine.cancel(live.id)
     assert (await waits).state == "CANCELLED"
@@ -176,13 +184,8 @@ async def test_a_task_that_has_begun_can_be_cancelled(runs_tasks, tasks):
 
 
 async def test_an_engine_that_closes_stops_a_task_that_has_begun(runs_tasks, tasks):
-    engine, plan = runs_tasks, one("test/holds")
-    tasks.go_on.set()
-    await engine.run(plan)
-    for event in (tasks.entered, tasks.go_on, tasks.ended):
-        event.clear()
-    waits = asyncio.create_task(engine.run(plan))
-    await tasks.entered.wait()
+    engine = runs_tasks
+    waits = await held(engine, tasks)
     await engine.close()
     with pytest.raises(HeadraceError):
         await waits

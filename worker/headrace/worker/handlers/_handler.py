@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import inspect
 import typing
 from collections.abc import Callable, Mapping
@@ -11,8 +10,9 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from headrace.errors import InvalidConfig
+from headrace.errors import InvalidConfig, InvalidRequest
 from headrace.messages import UNREADABLE
+from headrace.sdk import resolved
 from headrace.worker.handlers._errors import HandlerError
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -162,15 +162,10 @@ def load_attribute(reference: str) -> Any:
     if not (module_name and colon and attribute):
         raise InvalidConfig("worker.apps", f"{reference!r} is not package.module:name")
     try:
-        found: Any = importlib.import_module(module_name)
-        for part in attribute.split("."):
-            found = getattr(found, part)
-    except (ImportError, AttributeError) as error:
-        raise InvalidConfig("worker.apps", f"{reference!r}: {error}") from error
-    except Exception as error:
-        # A user's module may raise anything while it is imported.
-        raise InvalidConfig("worker.apps", f"{reference!r}: {error!r}") from error
-    return found
+        return resolved(reference)
+    except InvalidRequest as error:
+        # The cause is what the user's code has raised.
+        raise InvalidConfig("worker.apps", str(error)) from error.__cause__
 
 
 def _is_map(data: bytes) -> bool:
